@@ -1,0 +1,47 @@
+"""Shared fixtures; two logical CPUs, so that every test can ask for two replicas."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.sparse import csr_array
+
+from tfvae.data.splits import StrongGeneralization, StrongGeneralizationSettings, strong_generalization
+from tfvae.data.synthetic import synthetic
+
+tf.get_logger().setLevel("ERROR")
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_split() -> StrongGeneralization:
+    """90 training users, 30 for validation and test each, 40 items of 4 tastes."""
+    interactions = synthetic(n_users=150, n_items=40, n_tastes=4, taste=0.9)
+    return strong_generalization(interactions, StrongGeneralizationSettings(held_out_users=30))
+
+
+@pytest.fixture(scope="session")
+def checkerboard() -> csr_array:
+    """User u has the items of u's parity, all but item u, which a model should rank first."""
+    users, items = np.indices((16, 16))
+    return csr_array(((users + items) % 2 == 0) & (users != items), dtype=np.float32)
+
+
+@pytest.fixture(scope="session")
+def two_replicas() -> tf.distribute.Strategy:
+    """A mirrored strategy on the two logical CPUs."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture
+def silent_noise(monkeypatch) -> None:
+    """Nothing is dropped and every normal draw is 0, so that replicas cannot differ by their noise."""
+    monkeypatch.setattr("tfvae.randomness.Noise.normal", lambda self, shape, name: tf.zeros(shape))
+    monkeypatch.setattr("tfvae.randomness.Noise.uniform", lambda self, shape, name: tf.zeros(shape))

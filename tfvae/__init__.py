@@ -1,0 +1,42 @@
+"""Variational autoencoders for collaborative filtering: the models, baselines and tables of five papers.
+
+The names below are loaded when they are first used, so that `import tfvae` costs nothing. `tfvae.export` is
+the module: `tfvae.export.export` writes a SavedModel.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Interactions": "tfvae.data.interactions",
+    "StrongGeneralizationSettings": "tfvae.data.splits",
+    "evaluate": "tfvae.evaluation",
+    "load_dataset": "tfvae.data.datasets",
+    "load_run": "tfvae.training",
+    "model_class": "tfvae.models",
+    "recommend": "tfvae.export",
+    "settings_of": "tfvae.settings",
+    "strong_generalization": "tfvae.data.splits",
+    "top_k": "tfvae.evaluation",
+    "train": "tfvae.training",
+}
+
+__all__ = ["__version__", "export", *_HOMES]  # noqa: F822, they are found by __getattr__
+
+
+def __getattr__(name: str) -> Any:
+    if name == "export":
+        return importlib.import_module("tfvae.export")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

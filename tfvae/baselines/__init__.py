@@ -1,0 +1,1 @@
+"""Recommenders learnt in closed form; they score, save and export like the neural ones."""

@@ -1,0 +1,201 @@
+"""What happens between epochs: validation, selection, saving for an exact resume, progress, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
+from tqdm import tqdm
+
+from tfvae.evaluation import Evaluator
+from tfvae.files import write_npz
+
+__all__ = ["Board", "HoldBeta", "Keeper", "Progress", "Validation", "best_of"]
+
+
+def best_of(history: list[dict[str, float]], monitor: str) -> int | None:
+    """The first epoch, counted from 0, with the highest value of a metric; None without epochs."""
+    return int(np.argmax([entry[monitor] for entry in history])) if history else None
+
+
+class Validation(keras.callbacks.Callback):
+    """Adds the ranking metrics of the validation users to each epoch's logs, under `val_…`.
+
+    Args:
+        evaluator: Of the model in training, on the validation users.
+    """
+
+    def __init__(self, evaluator: Evaluator):
+        super().__init__()
+        self._evaluator = evaluator
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Ranks and measures."""
+        evaluation = self._evaluator()
+        logs |= {f"val_{name}": evaluation.mean(name) for name in evaluation.per_user}
+
+
+class Keeper(keras.callbacks.Callback):
+    """Keeps what a run needs to go on after `kill -9` as if nothing had happened, and its best weights.
+
+    After each epoch one file, renamed into place, holds all weights, the optimiser's state and the history of the
+    epochs so far. Order of users and noise are functions of seed, epoch and update, so nothing else is needed.
+
+    Args:
+        folder: Where the files lie.
+        monitor: The entry of the logs whose maximum marks the best epoch.
+        patience: Epochs without a better value after which training ends; None for never.
+    """
+
+    def __init__(self, folder: Path, monitor: str, patience: int | None):
+        super().__init__()
+        self._state, self._best = folder / "state.npz", folder / "best.npz"
+        self._monitor = monitor
+        self._patience = patience
+        self.history: list[dict[str, float]] = []
+        self._started = 0.0
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The first epoch, counted from 0, with the highest monitored value; None before the first."""
+        return best_of(self.history, self._monitor)
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the value has not risen for `patience` epochs."""
+        waited = len(self.history) - 1 - (self.best_epoch or 0)
+        return self._patience is not None and waited >= self._patience
+
+    def resume(self) -> bool:
+        """Restores model, optimiser and history from an interrupted run; False when there is none."""
+        if not self._state.exists():
+            return False
+        with np.load(self._state, allow_pickle=False) as stored:
+            self.history = json.loads(str(stored["history"]))
+            _restore(self._all_variables(), stored)
+        return True
+
+    def restore_best(self) -> None:
+        """Gives the model the weights of the best epoch."""
+        with np.load(self._best, allow_pickle=False) as stored:
+            _restore(self.model.variables, stored)
+
+    def clear(self) -> None:
+        """Removes the files of a run that has ended."""
+        self._state.unlink(missing_ok=True)
+        self._best.unlink(missing_ok=True)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Starts the epoch's clock."""
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds the epoch to the history and saves."""
+        numbers = {name: float(value) for name, value in logs.items()}
+        logs["seconds"] = time.perf_counter() - self._started
+        rate = float(self.model.optimizer.learning_rate)
+        self.history.append({"epoch": epoch, **numbers, "learning_rate": rate, "seconds": logs["seconds"]})
+        if self.best_epoch == epoch:
+            write_npz(self._best, _numbered(self.model.variables), compressed=False)
+        state = _numbered(self._all_variables()) | {"history": np.array(json.dumps(self.history))}
+        write_npz(self._state, state, compressed=False)
+        if self.out_of_patience:
+            self.model.stop_training = True
+
+    def _all_variables(self) -> list[keras.Variable]:
+        return [*self.model.variables, *self.model.optimizer.variables]
+
+
+def _numbered(variables: list[keras.Variable]) -> dict[str, np.ndarray]:
+    return {f"v{number}": variable.numpy() for number, variable in enumerate(variables)}
+
+
+def _restore(variables: list[keras.Variable], stored: Any) -> None:
+    for number, variable in enumerate(variables):
+        variable.assign(stored[f"v{number}"])
+
+
+class HoldBeta(keras.callbacks.Callback):
+    """Lowers β's cap to its best value once validation has stopped rising, and so ends the annealing.
+
+    Args:
+        keeper: Of the run, whose history it reads.
+        patience: Epochs without a better value.
+    """
+
+    def __init__(self, keeper: Keeper, patience: int):
+        super().__init__()
+        self._keeper = keeper
+        self._patience = patience
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Looks whether validation has stopped rising; a resumed run, which has the history, comes to the same."""
+        best = self._keeper.best_epoch
+        if best is None or epoch - 1 - best < self._patience:
+            return
+        beta = self._keeper.history[best]["beta"]
+        if beta < float(self.model.cap.numpy()):
+            self.model.cap.assign(beta)
+
+
+class Progress(keras.callbacks.Callback):
+    """A bar with the time left and the latest validation value.
+
+    Args:
+        name: Of what is trained.
+        done: Epochs that lie behind a resumed run.
+        monitor: The entry of the logs to show.
+    """
+
+    def __init__(self, name: str, done: int, monitor: str):
+        super().__init__()
+        self._name, self._done, self._monitor = name, done, monitor
+        self._best = -np.inf
+
+    def on_train_begin(self, logs=None):
+        """Draws the bar; a log file gets a line now and then instead of a moving one."""
+        pause = 0.2 if sys.stderr.isatty() else 15.0
+        total = self.params["epochs"]
+        self._bar = tqdm(desc=self._name, total=total, initial=self._done, unit="epoch", mininterval=pause)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Moves the bar."""
+        self._best = max(self._best, logs[self._monitor])
+        shown = {"loss": f"{logs['loss']:.1f}", self._monitor: f"{logs[self._monitor]:.4f}"}
+        self._bar.set_postfix({**shown, "best": f"{self._best:.4f}"}, refresh=False)
+        self._bar.update()
+
+    def on_train_end(self, logs=None):
+        """Leaves the finished bar."""
+        self._bar.close()
+
+
+class Board(keras.callbacks.TensorBoard):
+    """Keras's TensorBoard log with the run's settings beside the curves.
+
+    Losses, KL, β, ranking metrics and the learning rate are scalars per epoch; the settings are a text and, for
+    TensorBoard's HParams page, a session.
+
+    Args:
+        folder: Where TensorBoard looks.
+        settings: The run's flat settings.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]):
+        super().__init__(str(folder), write_graph=False)
+        self._settings = settings
+
+    def on_train_begin(self, logs=None):
+        """Writes the settings."""
+        super().on_train_begin(logs)
+        plain = {k: v if isinstance(v, (bool, int, float, str)) else json.dumps(v) for k, v in self._settings.items()}
+        with self._train_writer.as_default():
+            tf.summary.text("settings", "\n".join(f"    {name} = {value}" for name, value in plain.items()), step=0)
+            hparams.hparams(plain)

@@ -1,0 +1,393 @@
+"""The command `tfvae`: reads what was typed, calls the floors below, prints what came of it.
+
+TensorFlow is imported inside the commands that need it, so that the others answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+import tfvae
+from tfvae import options as opt
+from tfvae.display import show_counts, show_metrics, show_table
+from tfvae.errors import InputError, TfvaeError, unknown_name
+
+if TYPE_CHECKING:
+    from tfvae.data.splits import SavedSplit, StrongGeneralization
+    from tfvae.training import TrainedRun
+
+__all__ = ["app", "main"]
+
+
+class _Commands(TyperGroup):
+    """Prints an error that tfvae raised on purpose as its message, and says after Ctrl-C how to go on."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TfvaeError as error:
+            if ctx.params["debug"]:
+                raise
+            typer.secho(f"Error: {error}", err=True, fg=typer.colors.RED)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("\nStopped. Give the same command again, and it goes on where it was.", err=True)
+            raise typer.Exit(130) from None
+
+
+def _examples(*lines: str) -> str:
+    return "\n\n".join(["Examples:", *lines])
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_examples(
+        "tfvae fit movietweetings --epochs 20",
+        "tfvae fit ratings.csv --user-col user_id --item-col movie_id",
+        "tfvae recommend runs/ratings-mult-vae --history 318,527",
+    ),
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tfvae {tfvae.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_all(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Variational autoencoders for recommendation: from raw data to a table, or to a model that serves.
+
+    'tfvae COMMAND --help' explains each command.
+    """
+    # Before TensorFlow is loaded: its start-up notes say nothing to a user.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+# ---- commands ---------------------------------------------------------------------------------------
+
+
+@app.command()
+def datasets() -> None:
+    """List the named data sets: what is on hand, their licences, how to get the others."""
+    from tfvae.data.datasets import DATASETS
+    from tfvae.data.opening import whereabouts
+
+    places = {name: whereabouts(name) for name in DATASETS}
+    rows = ((name, DATASETS[name].licence, where or "no") for name, where in places.items())
+    show_table(("name", "licence", "on hand"), rows)
+    typer.echo(
+        "\nTo get the others (files fetched by hand go to $TFVAE_DATA/NAME, or are given by --source):"
+    )
+    for name in (name for name, where in places.items() if not where):
+        download = "downloaded when first used; or " if DATASETS[name].urls else ""
+        typer.echo(f"  {name}: {download}{DATASETS[name].how_to_get}")
+
+
+@app.command(
+    epilog=_examples(
+        "tfvae prepare ml-1m",
+        "tfvae prepare ml-20m --source ~/Downloads/ml-20m.zip --format vae-cf --out data/pro_sg",
+        "tfvae prepare ratings.csv --user-col uid --item-col sku --rating-col stars --min-rating 4",
+    )
+)
+def prepare(
+    data: opt.Data,
+    source: opt.Source = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to; data/NAME.npz or data/NAME if not given.")
+    ] = None,
+    format: Annotated[  # noqa: A002, the option's name
+        Literal["npz", "vae-cf"], typer.Option(help="One file of ours, or the folder of Mult-VAE's authors.")
+    ] = "npz",
+    user_col: opt.UserCol = None,
+    item_col: opt.ItemCol = None,
+    rating_col: opt.RatingCol = None,
+    min_rating: opt.MinRating = None,
+    min_users: opt.MinUsers = None,
+    min_items: opt.MinItems = None,
+    held_out: opt.HeldOut = None,
+    split_seed: opt.SplitSeed = None,
+) -> None:
+    """Split data into training, validation and test users as the papers did, and save the split."""
+    from tfvae.data.opening import open_split
+    from tfvae.data.vae_cf import write_vae_cf
+
+    changes = opt.those_given(
+        min_rating=min_rating,
+        min_users_per_item=min_users,
+        min_items_per_user=min_items,
+        held_out_users=held_out,
+        seed=split_seed,
+    )
+    columns = opt.those_given(user=user_col, item=item_col, rating=rating_col)
+    split = open_split(data, source=source, columns=columns, changes=changes)
+    out = out or Path("data", opt.stem(data) + (".npz" if format == "npz" else ""))
+    if format == "npz":
+        out = split.save(out)
+    else:
+        write_vae_cf(_of_users(split, data), out)
+    show_counts(split.report)
+    typer.echo(f"Written: {out}\nNext: tfvae fit {out}")
+
+
+@app.command(
+    epilog=_examples(
+        "tfvae fit movietweetings --epochs 20",
+        "tfvae fit ratings.csv --user-col uid --item-col sku --rating-col stars --min-rating 4",
+        "tfvae fit data/ml-1m.npz --model mult-dae --set latent_dim=100 --set hidden=[300] --run runs/small",
+    )
+)
+def fit(
+    data: opt.Data,
+    model: Annotated[str, typer.Option(help="mult-vae, mult-dae, popularity or ease.")] = "mult-vae",
+    run: Annotated[Path | None, typer.Option(help="The run folder; runs/DATA-MODEL if not given.")] = None,
+    epochs: opt.Epochs = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order of users and noise.")] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Equal bits from run to run on a GPU too; slower there.")
+    ] = False,
+    set_: opt.Set = None,
+    source: opt.Source = None,
+    user_col: opt.UserCol = None,
+    item_col: opt.ItemCol = None,
+    rating_col: opt.RatingCol = None,
+    min_rating: opt.MinRating = None,
+    held_out: opt.HeldOut = None,
+) -> None:
+    """Train a recommender into a run folder; an interrupted run goes on when the command is given again.
+
+    More ways to cut the data has 'tfvae prepare', whose split can be trained on.
+    """
+    from tfvae.data.opening import open_split
+    from tfvae.defaults import settings_for
+    from tfvae.evaluation import evaluate as measure
+    from tfvae.settings import settings_of
+    from tfvae.training import train
+
+    given = opt.settings_from(set_) | opt.those_given(
+        epochs=epochs, seed=seed, deterministic=deterministic or None
+    )
+    settings_of(model, given)  # a misspelt setting shall not have to wait until large data are read
+    columns = opt.those_given(user=user_col, item=item_col, rating=rating_col)
+    changes = opt.those_given(min_rating=min_rating, held_out_users=held_out)
+    split = _of_users(open_split(data, source=source, columns=columns, changes=changes), data)
+    folder = run or Path("runs", f"{opt.stem(data)}-{model}")
+    finished = (folder / "run.json").is_file()
+    trained = train(settings_for(model, given, split, typer.echo), split, folder, report=typer.echo)
+    if not (folder / "split.npz").is_file():
+        split.save(folder / "split.npz")
+    if finished:
+        typer.echo(f"{folder} was trained before; there is nothing left to do.")
+    elif trained.epochs:
+        typer.echo(
+            f"Best epoch: {trained.best_epoch + 1} of {trained.epochs}; {trained.seconds:,.0f} s of training"
+        )
+    typer.echo("Validation users:")
+    measured = measure(trained.model, split.validation)
+    show_metrics(measured.summary(), measured.n_users, measured.n_without_targets)
+    typer.echo(
+        f"Next: tfvae evaluate {folder}\n      tfvae recommend {folder} --history {split.item_ids[0]}\n"
+        f"      tensorboard --logdir {folder}"
+    )
+
+
+@app.command(epilog=_examples("tfvae evaluate runs/ml-1m-mult-vae --metrics ndcg@10,recall@10"))
+def evaluate(
+    run: opt.RunFolder,
+    metrics: Annotated[
+        str, typer.Option(metavar="NAME@K,…", help="Of ndcg, recall and hr, each with its cut-off.")
+    ] = "ndcg@100,recall@20,recall@50",
+) -> None:
+    """Measure a finished run on the test users; the result is also written to evaluation.json."""
+    from tfvae.environment import commit, environment
+    from tfvae.evaluation import evaluate as measure
+    from tfvae.files import write_json
+
+    trained, split = _finished(run)
+    measured = measure(trained.model, split.test, opt.listed(metrics))
+    outcome = {
+        "metrics": measured.summary(),
+        "users": measured.n_users,
+        "users_without_targets": measured.n_without_targets,
+        "data_digest": split.digest,
+        "environment": environment(),
+        "commit": commit(),
+    }
+    write_json(run / "evaluation.json", outcome)
+    show_metrics(outcome["metrics"], measured.n_users, measured.n_without_targets)
+
+
+@app.command(
+    epilog=_examples(
+        "tfvae recommend runs/ml-1m-mult-vae --history 1,50,260",
+        "tfvae recommend runs/movietweetings-mult-vae --like gravity --like 'the matrix' -k 5",
+    )
+)
+def recommend(
+    run: opt.RunFolder,
+    history: Annotated[str, typer.Option(metavar="ID,ID,…", help="Items somebody has, by id.")] = "",
+    like: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="An item by part of its title; repeatable.")
+    ] = None,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many to recommend.")] = 10,
+) -> None:
+    """Recommend items to somebody with a history, whom the model need not know."""
+    from tfvae.export import recommend as ranked
+    from tfvae.histories import find_titles, known_ids
+
+    if not (history or like):
+        raise InputError("name what the person has: --history ID,ID,… or --like 'part of a title'.")
+    trained, split = _finished(run)
+    ids, unknown = known_ids(split, opt.listed(history))
+    if unknown:
+        typer.echo(f"Not in the training data, left out: {', '.join(unknown)}", err=True)
+    for part in like or ():
+        (item, title), *others = find_titles(split, part)
+        more = ", ".join(f"{name} ({other})" for other, name in others[:3])
+        typer.echo(f"'{part}' is taken for {title} ({item})" + (f"; there are also: {more}" if more else ""))
+        ids.append(item)
+    ranking = ranked(trained.model, split.item_ids, [ids], min(k, split.n_items), split.titles)
+    titles = [""] * k if ranking.titles is None else ranking.titles[0].tolist()
+    rows = zip(ranking.items[0].tolist(), titles, ranking.scores[0].tolist(), strict=False)
+    real = [(str(item), title, f"{score:.3f}") for item, title, score in rows if score > float("-inf")]
+    show_table(("id", "title", "score"), real, numbers=("score",))
+
+
+@app.command(epilog=_examples("tfvae export runs/ml-1m-mult-vae exports/ml-1m"))
+def export(
+    run: opt.RunFolder, folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it.")]
+) -> None:
+    """Write a finished run as a SavedModel, which needs TensorFlow alone to recommend."""
+    from tfvae.export import export as write
+
+    trained, split = _finished(run)
+    write(trained.model, split.item_ids, folder, split.titles)
+    whole = split.item_ids.dtype.kind in "iu"
+    history, dtype = [*split.item_ids[:2].tolist(), -1 if whole else ""], "int64" if whole else "string"
+    typer.echo(
+        f"Written: {folder}. To recommend from it:\n"
+        "  import tensorflow as tf\n"
+        f"  model = tf.saved_model.load({str(folder)!r})\n"
+        f'  model.signatures["recommend"](history=tf.constant([{history}], tf.{dtype}), k=tf.constant(10))'
+    )
+
+
+@app.command(
+    epilog=_examples(
+        "tfvae table multvae-table2 --dataset ml-1m --seeds 1,2,3",
+        "tfvae table quickstart --dataset movietweetings --rows popularity,ease",
+    )
+)
+def table(
+    name: opt.TableName,
+    dataset: opt.DatasetName,
+    seeds: Annotated[str, typer.Option(metavar="N,N,…", help="The table's own if not given.")] = "",
+    rows: Annotated[str, typer.Option(metavar="ROW,ROW,…", help="All rows if not given.")] = "",
+    epochs: opt.Epochs = None,
+    set_: opt.Set = None,
+    source: opt.Source = None,
+    render_only: Annotated[
+        bool, typer.Option("--render-only", help="Run nothing; render what is stored.")
+    ] = False,
+) -> None:
+    """Bring a paper's table up to date on a data set: run what is missing, then render it."""
+    if render_only:
+        from tfvae.data.datasets import DATASETS
+        from tfvae.report import render, render_overview
+
+        if dataset not in DATASETS:
+            raise unknown_name("data set", dataset, DATASETS)
+        typer.echo(f"Written: {render(name, dataset)}, {render_overview()}")
+        return
+    from tfvae.tables import run_table
+
+    runs = run_table(
+        name,
+        dataset,
+        opt.whole_numbers(seeds) or None,
+        opt.listed(rows) or None,
+        epochs=epochs,
+        overrides=opt.settings_from(set_),
+        source=source,
+        say=typer.echo,
+    )
+    if runs:
+        cells = ([f"{cell['mean']:.4f} ± {cell['se']:.4f}" for cell in run.metrics.values()] for run in runs)
+        lines = ((run.row, str(run.seed), *values) for run, values in zip(runs, cells, strict=True))
+        show_table(("row", "seed", *runs[0].metrics), lines)
+
+
+@app.command(epilog=_examples("tfvae sweep multvae-table2 --row mult-vae --dataset ml-1m --trials 20"))
+def sweep(
+    table: opt.TableName,
+    row: Annotated[str, typer.Option(help="The row's slug, as in its file names.")],
+    dataset: opt.DatasetName,
+    trials: Annotated[int, typer.Option(min=1, help="How many in all, with those of earlier calls.")],
+    seconds: Annotated[float | None, typer.Option(min=0, help="Begin no new trial after so long.")] = None,
+    epochs: opt.Epochs = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the search.")] = 0,
+    source: opt.Source = None,
+) -> None:
+    """Search a row's settings on validation users; 'tfvae table' then uses the best."""
+    from tfvae.sweep import run_sweep
+
+    found = run_sweep(
+        table, row, dataset, trials, seed, epochs=epochs, seconds=seconds, source=source, say=typer.echo
+    )
+    if found.best is None:
+        raise InputError(f"none of {len(found.trials)} trials came through; see their reasons above.")
+    typer.echo(
+        f"Best of {len(found.trials)}: {found.monitor} {found.best.value:.4f} with {found.best.params}"
+    )
+
+
+@app.command()
+def doctor(
+    device: Annotated[
+        bool, typer.Option("--device", help="Also load TensorFlow and name the device.")
+    ] = False,
+) -> None:
+    """Look whether this machine can run tfvae; the exit code is 1 if something is broken."""
+    from tfvae.doctor import examine
+
+    findings = examine(device)
+    lines = (("BROKEN" if broken else "ok", what, seen, broken) for what, seen, broken in findings)
+    show_table(("", "what", "found", "what to do"), lines)
+    raise typer.Exit(int(any(finding.broken for finding in findings)))
+
+
+def main() -> None:
+    """Runs the command line."""
+    app(prog_name="tfvae")
+
+
+# ---- what commands share ----------------------------------------------------------------------------
+
+
+def _of_users(split: SavedSplit, data: str) -> StrongGeneralization:
+    if split.kind != "strong-generalization":
+        raise InputError(f"{data} is a split of kind {split.kind!r}; this command needs held-out users.")
+    return split
+
+
+def _finished(folder: Path) -> tuple[TrainedRun, StrongGeneralization]:
+    from tfvae.data.splits import StrongGeneralization
+    from tfvae.training import load_run
+
+    return load_run(folder), StrongGeneralization.load(folder / "split.npz")

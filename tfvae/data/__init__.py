@@ -1,0 +1,1 @@
+"""Data: raw files, interactions, splits, and batches of user rows."""

@@ -1,0 +1,176 @@
+"""Loads data sets by name: `load_dataset("ml-1m")`.
+
+The files are looked for where `source` says (the zip, the unpacked folder, or the ratings file), then in
+`TFVAE_DATA` (a folder with one folder or zip for each data set, or with the files themselves), then in the
+cache (`TFVAE_CACHE`), and then downloaded to it where that is lawful. Every download is checked by its md5.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfvae.data import formats, sources
+from tfvae.data.catalogue import DATASETS, Dataset
+from tfvae.data.interactions import Interactions
+from tfvae.data.sources import Place
+from tfvae.data.splits import LeaveOneOut, LeaveOneOutSettings, StrongGeneralizationSettings, leave_one_out
+from tfvae.data.synthetic import synthetic
+from tfvae.errors import InputError, unknown_name
+
+__all__ = ["DATASETS", "Dataset", "default_split", "load_dataset", "load_ncf"]
+
+_EMBEDDED = {"movietweetings": Path(__file__).parent / "movietweetings"}
+_log = logging.getLogger(__name__)
+
+
+def load_dataset(name: str, source: str | os.PathLike | None = None, **options: Any) -> Interactions:
+    """Loads a data set's interactions, all of them, unfiltered.
+
+    Args:
+        name: One of `DATASETS`.
+        source: The zip, folder or ratings file; by default it is looked for, then downloaded.
+        **options: For "synthetic", those of `tfvae.data.synthetic.synthetic`; else those of
+            `Interactions.from_events`, such as `duplicates`.
+
+    Returns:
+        Interactions with raw ids, and titles and features where their files lie beside the ratings.
+
+    Raises:
+        InputError: For an unknown name, and when files are missing (where to get them and which to place
+            where), damaged, or malformed.
+    """
+    dataset = _dataset(name)
+    if name == "synthetic":
+        return synthetic(**options)
+    if dataset.read is None:
+        raise InputError(
+            f"{name} comes already split into training and test; load it with load_ncf({name!r})"
+        )
+    place = _locate(dataset, source)
+    arguments = dataset.read(place)
+    interactions = Interactions.from_events(**arguments, source=name, **options)
+    _check_count(dataset, len(arguments["user_ids"]))
+    return interactions
+
+
+def load_ncf(
+    name: str, source: str | os.PathLike | None = None, settings: LeaveOneOutSettings | None = None
+) -> LeaveOneOut:
+    """Loads a leave-one-out split in the files of He et al. (WWW 2017).
+
+    Args:
+        name: "ncf-ml-1m" or "ncf-pinterest".
+        source: The folder, zip or training file; by default it is looked for as `load_dataset` does.
+        settings: Used only when there is no `test.negative` and the negatives are drawn.
+
+    Returns:
+        The split, of the users who have both training events and a test item. Ids are NCF's numbers.
+
+    Raises:
+        InputError: As for `load_dataset`, and when the files do not belong together.
+    """
+    dataset = _dataset(name)
+    if dataset.protocols != ("leave-one-out",):
+        raise unknown_name("NCF data set", name, [n for n in DATASETS if n.startswith("ncf-")])
+    place = _locate(dataset, source)
+    train_file, test_file, negative_file = (
+        place.find(dataset.files[0].replace("train.rating", ending))
+        for ending in ("train.rating", "test.rating", "test.negative")
+    )
+    if test_file is None:
+        raise InputError(f"{name}: no test file beside {train_file}; {dataset.how_to_get}")
+    train = Interactions.from_events(*formats.read_tabbed(train_file), source=train_file)
+    _check_count(dataset, train.n_events)
+    test_users, test_items = (column.to_numpy() for column in formats.read_tabbed(test_file)[:2])
+    rows = _rows_of(train.user_ids, test_users, test_file)
+    if len(rows) < len(test_users):
+        _log.warning(
+            "%s: %s of %s test users have no training events and are left out",
+            name,
+            f"{len(test_users) - len(rows):,}",
+            f"{len(test_users):,}",
+        )
+    if negative_file is None:
+        _log.warning("%s: no test.negative file; negatives are drawn, seeded, so results are not NCF's", name)
+        return leave_one_out(train, settings, test_items=test_items[rows].astype(np.int64))
+    users, items, negatives = formats.read_ncf_negatives(negative_file)
+    if not (np.array_equal(users, test_users) and np.array_equal(items, test_items)):
+        raise InputError(f"{negative_file}: its (user,item) pairs are not those of {test_file}")
+    settings = LeaveOneOutSettings(n_negatives=negatives.shape[1])
+    return leave_one_out(train, settings, test_items=items[rows], negatives=negatives[rows])
+
+
+def default_split(name: str, n_users: int | None = None) -> StrongGeneralizationSettings:
+    """The strong-generalisation settings of the papers for a data set, or ours where no paper has any.
+
+    Args:
+        name: One of `DATASETS`.
+        n_users: Number of users, for "synthetic", which has no fixed size: a tenth of them, at most 10,000,
+            are held out for validation and as many for test.
+
+    Raises:
+        InputError: For an unknown name, and for a data set that comes already split.
+    """
+    dataset = _dataset(name)
+    if dataset.strong is None:
+        raise InputError(
+            f"{name} comes already split ({', '.join(dataset.protocols)}); no users are held out"
+        )
+    if name == "synthetic" and n_users is not None:
+        held_out = max(1, min(10_000, n_users // 10))
+        return dataset.strong.model_copy(update={"held_out_users": held_out})
+    return dataset.strong
+
+
+def _dataset(name: str) -> Dataset:
+    if name not in DATASETS:
+        raise unknown_name("data set", name, DATASETS)
+    return DATASETS[name]
+
+
+def _locate(dataset: Dataset, source: str | os.PathLike | None) -> Place:
+    """Finds the place that holds a data set's files, downloading them as a last resort."""
+    if source is not None:
+        root = Path(source).expanduser()
+        found = sources.look_in(root, dataset.folders, dataset.files) if root.is_dir() else Place(root)
+        if found is None or not found.holds(dataset.files):
+            raise InputError(f"{source}: no {' or '.join(dataset.files)} there; {dataset.how_to_get}")
+        return found
+    if dataset.name in _EMBEDDED:
+        return Place(_EMBEDDED[dataset.name])
+    for folder in (sources.data_folder(), sources.cache_folder()):
+        if folder is not None and (found := sources.look_in(folder, dataset.folders, dataset.files)):
+            return found
+    advice = f"{dataset.how_to_get} in $TFVAE_DATA/{dataset.name}, or give its path as source"
+    if not dataset.urls:
+        raise InputError(f"{dataset.title} is not on this machine; {advice}")
+    try:
+        return Place(sources.download(dataset.urls, dataset.checksum, f"{dataset.name}.zip"))
+    except InputError as problem:
+        raise InputError(f"{problem}\nBy hand: {advice}") from None
+
+
+def _check_count(dataset: Dataset, found: int) -> None:
+    if dataset.n_events not in (None, found):
+        _log.warning(
+            "%s has %s events, found %s: results will not compare with those of the whole",
+            dataset.title,
+            f"{dataset.n_events:,}",
+            f"{found:,}",
+        )
+
+
+def _rows_of(train_users: np.ndarray, test_users: np.ndarray, test_file: object) -> np.ndarray:
+    """The line (from 0) of the test file that belongs to each training user."""
+    ascending = np.argsort(test_users)
+    places = np.minimum(np.searchsorted(test_users, train_users, sorter=ascending), len(ascending) - 1)
+    rows = ascending[places]
+    absent = test_users[rows] != train_users
+    if absent.any():
+        raise InputError(f"{test_file}: user {train_users[absent][0]} of the training file has no test item")
+    return rows

@@ -1,0 +1,185 @@
+"""The raw file formats of the named data sets; one function each, from a path to columns.
+
+Events come back in file order. Whatever is malformed is named by file and line.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from tfvae.data import text
+from tfvae.data.text import AnyPath
+from tfvae.errors import InputError
+
+__all__ = [
+    "RawEvents",
+    "read_double_colon",
+    "read_movielens_csv",
+    "read_movies_csv",
+    "read_movies_dat",
+    "read_ncf_negatives",
+    "read_netflix",
+    "read_netflix_titles",
+    "read_tabbed",
+    "read_triplets",
+    "read_u_item",
+    "read_u_user",
+    "read_users_dat",
+]
+
+_FIELDS = {"user": pa.int32(), "item": pa.int32(), "rating": pa.float32(), "timestamp": pa.int64()}
+_SECONDS_PER_DAY = 86_400
+_ML_100K_GENRES = (
+    "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror "
+    "Musical Mystery Romance Sci-Fi Thriller War Western"
+).split()
+
+
+class RawEvents(NamedTuple):
+    """Events as they stand in a file, one entry each: the first arguments of `Interactions.from_events`."""
+
+    users: Any
+    items: Any
+    values: Any
+    timestamps: Any = None
+
+
+def read_double_colon(path: AnyPath) -> RawEvents:
+    """Reads `user::item::rating::Unix time` (MovieLens-1M and -10M, MovieTweetings)."""
+    names = ["user", "after user", "item", "after item", "rating", "after rating", "timestamp"]
+    # To a one-character delimiter "::" is an empty field, which must be empty indeed.
+    table = text.read_delimited(
+        path, {name: _FIELDS.get(name, pa.null()) for name in names}, names=names, delimiter=":"
+    )
+    return RawEvents(*(table[name] for name in _FIELDS))
+
+
+def read_movielens_csv(path: AnyPath) -> RawEvents:
+    """Reads `userId,movieId,rating[,timestamp]` with a header line (MovieLens-20M and later)."""
+    types = dict(zip(("userId", "movieId", "rating", "timestamp"), _FIELDS.values(), strict=True))
+    if "timestamp" not in text.header(path, ","):
+        del types["timestamp"]
+    table = text.read_delimited(path, types)
+    return RawEvents(*(table[name] for name in types))
+
+
+def read_tabbed(path: AnyPath) -> RawEvents:
+    """Reads tab-separated `user, item, rating[, Unix time]` (MovieLens-100K's `u.data`, NCF's files)."""
+    n_fields = 4 if len(text.header(path, "\t")) > 3 else 3
+    names = list(_FIELDS)[:n_fields]
+    table = text.read_delimited(path, {name: _FIELDS[name] for name in names}, names=names, delimiter="\t")
+    return RawEvents(*table.columns)
+
+
+def read_triplets(path: AnyPath) -> RawEvents:
+    """Reads tab-separated `user, song, play count` (the Million Song Dataset's Taste Profile)."""
+    types = {"user": text.IDS, "item": text.IDS, "rating": pa.float32()}
+    table = text.read_delimited(path, types, names=list(types), delimiter="\t")
+    return RawEvents(*table.columns)
+
+
+def read_netflix(paths: Sequence[AnyPath]) -> RawEvents:
+    """Reads the Netflix Prize's files, in the order given.
+
+    A line `movie:` opens the block of a movie's lines `user,rating,date`. `combined_data_1..4.txt` hold
+    many such blocks, the older `mv_*.txt` one each.
+
+    Args:
+        paths: The files; at least one.
+
+    Returns:
+        The events, movie by movie; a date is midnight, UTC.
+
+    Raises:
+        InputError: Naming file and line, for whatever is malformed.
+    """
+    types = {"user": pa.int32(), "rating": pa.float32(), "date": pa.date32()}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("user", "rating", "date", "movie")}
+    for path in paths:
+        sections: list[text.Section] = []
+        table = text.read_delimited(path, types, names=list(types), sections=sections)
+        parts["movie"].append(_movies(path, sections, table.num_rows))
+        parts["user"].append(table["user"].to_numpy())
+        parts["rating"].append(table["rating"].to_numpy())
+        parts["date"].append(table["date"].cast(pa.int32()).to_numpy())
+    users, ratings, days, movies = (np.concatenate(parts.pop(name)) for name in list(parts))
+    return RawEvents(users, movies, ratings, days * np.int64(_SECONDS_PER_DAY))
+
+
+def _movies(path: AnyPath, sections: Sequence[text.Section], n_rows: int) -> np.ndarray:
+    """The movie of each row, int32 [n_rows], from the lines between which the rows lie."""
+    if not sections or sections[0].line != 1:
+        raise InputError(f"{path}, line 1: expected a movie's number and a colon, such as '17:'")
+    lines = np.array([section.line for section in sections])
+    starts = lines - 1 - np.arange(len(lines))
+    numbers = np.array([int(section.text[:-1]) for section in sections], np.int32)
+    return np.repeat(numbers, np.diff(starts, append=n_rows))
+
+
+def read_movies_dat(path: AnyPath, encoding: str) -> pd.DataFrame:
+    """Reads `item::title::genres` to a table indexed by item; titles may hold single colons."""
+    return _table(text.read_fields(path, "::", 3, encoding), ["title", "genres"])
+
+
+def read_movies_csv(path: AnyPath) -> pd.DataFrame:
+    """Reads `movieId,title,genres` with a header line, UTF-8, to a table indexed by item."""
+    types = {"movieId": pa.int64(), "title": pa.string(), "genres": pa.string()}
+    return text.read_delimited(path, types, quoted=True).to_pandas().set_index("movieId")
+
+
+def read_netflix_titles(path: AnyPath) -> pd.DataFrame:
+    """Reads `item,year,title` (Latin-1; titles may hold commas, a year may be NULL), indexed by item."""
+    return _table(text.read_fields(path, ",", 3, "latin-1"), ["year", "title"], numeric=["year"])
+
+
+def read_u_item(path: AnyPath) -> pd.DataFrame:
+    """Reads MovieLens-100K's `u.item` (Latin-1) to a table of title and genres, indexed by item."""
+    ids, rows = text.read_fields(path, "|", 5 + len(_ML_100K_GENRES), "latin-1")
+    genres = ["|".join(itertools.compress(_ML_100K_GENRES, map(int, row[4:]))) for row in rows]
+    return pd.DataFrame({"title": [row[0] for row in rows], "genres": genres}, index=ids)
+
+
+def read_users_dat(path: AnyPath) -> pd.DataFrame:
+    """Reads `user::gender::age::occupation::zip code`, indexed by user; age and occupation are codes."""
+    names = ["gender", "age", "occupation", "zip_code"]
+    return _table(text.read_fields(path, "::", 5), names, numeric=["age", "occupation"])
+
+
+def read_u_user(path: AnyPath) -> pd.DataFrame:
+    """Reads MovieLens-100K's `user|age|gender|occupation|zip code`, indexed by user."""
+    names = ["age", "gender", "occupation", "zip_code"]
+    return _table(text.read_fields(path, "|", 5), names, numeric=["age"])
+
+
+def read_ncf_negatives(path: AnyPath) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Reads NCF's `test.negative`: a line is `(user,item)` and that user's sampled negatives.
+
+    Returns:
+        Users [n], their held-out items [n], and their negatives [n, n_negatives], all int64.
+
+    Raises:
+        InputError: Naming file and line, for whatever is malformed.
+    """
+    n_negatives = max(len(text.header(path, "\t")) - 1, 1)
+    columns = {"pair": pa.string()} | {f"negative {n + 1}": pa.int64() for n in range(n_negatives)}
+    table = text.read_delimited(path, columns, names=list(columns), delimiter="\t")
+    pairs = table["pair"].to_pandas().str.extract(r"^\((\d+),(\d+)\)$")
+    if pairs.isna().any(axis=None):
+        line = int(pairs.isna().any(axis=1).argmax())
+        found = table["pair"][line].as_py()
+        raise InputError(f"{path}, line {line + 1}: expected a pair such as '(0,25)', found {found!r}")
+    users, items = pairs.astype(np.int64).to_numpy().T
+    return users, items, np.stack([column.to_numpy() for column in table.columns[1:]], axis=1)
+
+
+def _table(fields: tuple[list, list], names: list[str], numeric: Sequence[str] = ()) -> pd.DataFrame:
+    """A table of text columns indexed by id; the numeric ones are numbers, NaN where there is none."""
+    ids, rows = fields
+    table = pd.DataFrame(rows, columns=names, index=ids)
+    return table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in numeric})

@@ -1,0 +1,321 @@
+"""Who met what: the interactions of users with items, as immutable CSR arrays with their ids."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import scipy.sparse as sp
+
+from tfvae import files
+from tfvae.data import events, text
+from tfvae.data.events import Duplicates
+from tfvae.errors import InputError, unknown_name
+
+__all__ = ["Duplicates", "Interactions"]
+
+_FEATURES = ("user_features", "item_features")
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Interactions grouped by user, each user's events in the order of the file they came from.
+
+    Attributes:
+        indptr: int64 [n_users + 1], where each user's events begin.
+        items: int32 [n_events], item columns.
+        values: float32 [n_events], ratings or counts (1 where the file had none).
+        user_ids: [n_users], ascending: numbers numerically, strings lexicographically.
+        item_ids: [n_items], ascending likewise.
+        order: int64 [n_events], file position of each stored event; None when the file was already user
+            by user. Kept because the papers' splits depend on file order.
+        timestamps: int64 [n_events] in Unix seconds, or None.
+        titles: str [n_items] (empty where unknown), or None.
+        user_features: Named arrays [n_users].
+        item_features: Named arrays [n_items].
+    """
+
+    indptr: np.ndarray
+    items: np.ndarray
+    values: np.ndarray
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    order: np.ndarray | None = None
+    timestamps: np.ndarray | None = None
+    titles: np.ndarray | None = None
+    user_features: dict[str, np.ndarray] = field(default_factory=dict)
+    item_features: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Makes every array read-only, through a view, so that the caller's own stays as it was."""
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, dict):
+                value = {name: _read_only(array) for name, array in value.items()}
+            elif value is not None:
+                value = _read_only(value)
+            object.__setattr__(self, entry.name, value)
+
+    @property
+    def n_users(self) -> int:
+        """Number of users."""
+        return len(self.user_ids)
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return len(self.item_ids)
+
+    @property
+    def n_events(self) -> int:
+        """Number of interactions."""
+        return len(self.items)
+
+    @property
+    def density(self) -> float:
+        """Share of all user-item pairs that are interactions."""
+        return self.n_events / (self.n_users * self.n_items)
+
+    @property
+    def users(self) -> np.ndarray:
+        """int32 [n_events], the user row of each stored event."""
+        return np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(self.indptr))
+
+    @cached_property
+    def matrix(self) -> sp.csr_array:
+        """CSR [n_users, n_items] of the values, float32, with sorted indices."""
+        matrix = sp.csr_array(
+            (self.values.copy(), self.items.copy(), self.indptr), shape=(self.n_users, self.n_items)
+        )
+        matrix.sort_indices()
+        return matrix
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content, in hexadecimal."""
+        arrays = self._arrays()
+        return files.digest(sorted(arrays), *(arrays[name] for name in sorted(arrays)))
+
+    def in_file_order(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """User rows, item columns and values [n_events] in the order of the file."""
+        grouped = self.users, self.items, self.values
+        if self.order is None:
+            return grouped
+        return tuple(_scattered(array, self.order) for array in grouped)
+
+    @classmethod
+    def from_events(
+        cls,
+        user_ids: Any,
+        item_ids: Any,
+        values: Any = None,
+        timestamps: Any = None,
+        *,
+        duplicates: Duplicates = "last",
+        users: pd.DataFrame | None = None,
+        items: pd.DataFrame | None = None,
+        source: object = "events",
+    ) -> Interactions:
+        """Builds interactions from one entry per event.
+
+        Args:
+            user_ids: [n] ids, numbers or strings: an array, a pandas or an Arrow column.
+            item_ids: [n] likewise.
+            values: [n] ratings or counts; None for ones.
+            timestamps: [n] Unix seconds or datetimes; None where unknown.
+            duplicates: What becomes of repeated user-item pairs: keep the "last" or the "first", "sum"
+                their values, or "error".
+            users: What is known of the users, indexed by user id: the user features.
+            items: What is known of the items, indexed by item id: a column `title`, and item features.
+            source: What messages call the data; a file's path.
+
+        Returns:
+            The interactions; users and items are numbered in ascending order of their ids.
+
+        Raises:
+            InputError: For no events, unequal lengths, missing ids, ratings that are not numbers, and
+                duplicates under "error".
+        """
+        if duplicates not in get_args(Duplicates):
+            raise unknown_name("duplicates policy", duplicates, get_args(Duplicates))
+        lengths = {len(column) for column in (user_ids, item_ids, values, timestamps) if column is not None}
+        if len(lengths) > 1:
+            raise InputError(f"{source}: columns of unequal lengths {sorted(lengths)}; one entry per event")
+        if lengths == {0}:
+            raise InputError(f"{source}: no interactions; at least one is needed")
+        rows, user_ids = events.numbered(user_ids, "user", source)
+        columns, item_ids = events.numbered(item_ids, "item", source)
+        values = np.ones(len(rows), np.float32) if values is None else events.ratings(values, source)
+        timestamps = None if timestamps is None else events.seconds(timestamps, source)
+
+        indptr, order = events.grouped(rows, len(user_ids))
+        if events.has_duplicates(indptr, columns if order is None else columns[order], len(item_ids)):
+            pairs = rows.astype(np.int64) * len(item_ids) + columns
+            kept, values = events.without_duplicates(pairs, values, duplicates, source)
+            rows, columns = rows[kept], columns[kept]
+            timestamps = None if timestamps is None else timestamps[kept]
+            indptr, order = events.grouped(rows, len(user_ids))
+
+        def by_user(array: np.ndarray | None) -> np.ndarray | None:
+            return array if array is None or order is None else array[order]
+
+        item_features = events.aligned(items, item_ids)
+        return cls(
+            indptr=indptr,
+            items=by_user(columns),
+            values=by_user(values),
+            user_ids=user_ids,
+            item_ids=item_ids,
+            order=order,
+            timestamps=by_user(timestamps),
+            titles=item_features.pop("title", None),
+            user_features=events.aligned(users, user_ids),
+            item_features=item_features,
+        )
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        user: str = "user",
+        item: str = "item",
+        rating: str | None = None,
+        timestamp: str | None = None,
+        *,
+        source: object = "data frame",
+        **options: Any,
+    ) -> Interactions:
+        """Builds interactions from a pandas frame of one row per event.
+
+        Args:
+            frame: The events.
+            user: Name of the column of user ids.
+            item: Name of the column of item ids.
+            rating: Name of the column of ratings or counts; None for ones.
+            timestamp: Name of the column of times; None for none.
+            source: What messages call the data.
+            **options: As for `from_events`.
+
+        Raises:
+            InputError: For a missing column, and as for `from_events`.
+        """
+        found = [str(name) for name in frame.columns]
+        for name in (user, item, rating, timestamp):
+            if name is not None and name not in frame.columns:
+                raise text.missing_column(source, name, found)
+        columns = [None if name is None else frame[name] for name in (user, item, rating, timestamp)]
+        return cls.from_events(*columns, source=source, **options)
+
+    @classmethod
+    def from_csv(
+        cls,
+        path: str | os.PathLike,
+        user: str = "user",
+        item: str = "item",
+        rating: str | None = None,
+        timestamp: str | None = None,
+        *,
+        delimiter: str = ",",
+        **options: Any,
+    ) -> Interactions:
+        """Reads a delimited text file whose first line names the columns.
+
+        Ids become numbers when every one of them is a plain whole number, else they stay strings.
+
+        Args:
+            path: The file; `.xz`, `.gz` and `.bz2` are unpacked on the way.
+            user: Name of the column of user ids.
+            item: Name of the column of item ids.
+            rating: Name of the column of ratings or counts; None for ones.
+            timestamp: Name of the column of Unix seconds; None for none.
+            delimiter: The character between fields.
+            **options: As for `from_events`.
+
+        Raises:
+            InputError: Naming file, line and value, for whatever is wrong.
+        """
+        path = Path(path)
+        types = {user: text.IDS, item: text.IDS, rating: pa.float32(), timestamp: pa.int64()}
+        types = {name: kind for name, kind in types.items() if name is not None}
+        table = text.read_delimited(path, types, delimiter=delimiter, quoted=True)
+        columns = [None if name is None else table[name] for name in (user, item, rating, timestamp)]
+        columns[:2] = map(text.as_numbers, columns[:2])
+        return cls.from_events(*columns, source=path, **options)
+
+    @classmethod
+    def from_parquet(
+        cls,
+        path: str | os.PathLike,
+        user: str = "user",
+        item: str = "item",
+        rating: str | None = None,
+        timestamp: str | None = None,
+        **options: Any,
+    ) -> Interactions:
+        """Reads a Parquet file of one row per event; arguments as for `from_csv`, ids keep their type."""
+        wanted = [name for name in (user, item, rating, timestamp) if name is not None]
+        try:
+            found = pq.read_schema(path).names
+            if absent := [name for name in wanted if name not in found]:
+                raise text.missing_column(path, absent[0], found)
+            table = pq.read_table(path, columns=wanted)
+        except (OSError, pa.ArrowInvalid) as problem:
+            raise InputError(f"{path}: cannot be read as Parquet ({problem})") from None
+        return cls.from_frame(table.to_pandas(), user, item, rating, timestamp, source=path, **options)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes everything to one `.npz` file, in one step and without pickle."""
+        files.write_npz(path, self._arrays(), compressed=False)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Interactions:
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: When the file is not such a one.
+        """
+        known = {entry.name for entry in fields(cls)}
+        parts: dict[str, Any] = {name: {} for name in _FEATURES}
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                for name in archive.files:
+                    group, _, feature = name.partition(":")
+                    if group not in known:
+                        raise ValueError(f"it holds {name!r}")
+                    if feature:
+                        parts[group][feature] = archive[name]
+                    else:
+                        parts[group] = archive[name]
+            return cls(**parts)
+        except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as problem:
+            raise InputError(f"{path}: not a file of saved interactions ({problem})") from None
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, dict):
+                arrays |= {f"{entry.name}:{name}": array for name, array in value.items()}
+            elif value is not None:
+                arrays[entry.name] = value
+        return arrays
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = np.asarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def _scattered(array: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    result = np.empty_like(array)
+    result[positions] = array
+    return result

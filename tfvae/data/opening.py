@@ -1,0 +1,118 @@
+"""From what a user names (a data set, a file of events, a saved split, a pre-split folder) to a split."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tfvae.data
+from tfvae.data.datasets import DATASETS, default_split, load_dataset, load_ncf
+from tfvae.data.interactions import Interactions
+from tfvae.data.sources import cache_folder, data_folder, look_in
+from tfvae.data.splits import SavedSplit, StrongGeneralizationSettings, load_split, strong_generalization
+from tfvae.data.vae_cf import read_vae_cf
+from tfvae.errors import InputError, unknown_name
+
+__all__ = ["open_split", "whereabouts"]
+
+_FILES = ".csv, .tsv or .parquet (events), .npz (a saved split), or a folder in the vae_cf layout"
+_MOST_HELD_OUT = 10_000
+
+
+def open_split(
+    given: str | os.PathLike,
+    *,
+    source: str | os.PathLike | None = None,
+    columns: Mapping[str, str] | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> SavedSplit:
+    """Opens whatever holds data, and splits it unless it comes split.
+
+    A named data set is cut by its papers' protocol. Of a file of events, a tenth of the users with enough
+    items, at most 10,000, are held out for validation and as many for test.
+
+    Args:
+        given: A name of `DATASETS`, a file of events, a saved split (`.npz`) or a vae_cf folder.
+        source: Where a named data set's files lie; by default they are looked for, then downloaded.
+        columns: Of a file of events, the names of the columns "user", "item" and "rating"; the first two are
+            called so by default, and without the third no ratings are read.
+        changes: Settings of `StrongGeneralizationSettings` that go before the protocol's.
+
+    Returns:
+        The split; strong generalisation but for saved ones of another kind and NCF's data sets.
+
+    Raises:
+        InputError: If there is nothing of that name, the data are malformed, or an argument has no use.
+    """
+    columns, changes = dict(columns or {}), dict(changes or {})
+    name, path = os.fspath(given), Path(given)
+    if name in DATASETS:
+        _refuse(columns, f"{name} is a named data set with columns of its own")
+        if DATASETS[name].strong is None:
+            _refuse(changes, f"{name} comes already split")
+            return load_ncf(name, source)
+        interactions = load_dataset(name, source)
+        standard = default_split(name, interactions.n_users).model_dump()
+        return strong_generalization(interactions, StrongGeneralizationSettings(**standard | changes))
+    _refuse({"source": source} if source else {}, f"{name} is no named data set")
+    if path.is_dir() or path.suffix == ".npz":
+        _refuse(columns | changes, f"{name} is already split")
+        return read_vae_cf(path) if path.is_dir() and not (path / "split.npz").is_file() else load_split(path)
+    if not path.is_file():
+        raise unknown_name("file or data set", name, DATASETS)
+    if "min_rating" in changes and "rating" not in columns:
+        raise InputError(
+            f"min_rating={changes['min_rating']:g} needs ratings; name their column (--rating-col)."
+        )
+    interactions = _read_events(path, columns)
+    return strong_generalization(interactions, _own_settings(interactions, changes))
+
+
+def whereabouts(name: str) -> str | None:
+    """Where a named data set lies on this machine, in a few words; None if it would have to be fetched.
+
+    Raises:
+        InputError: If `TFVAE_DATA` is no folder, or a zip found there is damaged.
+    """
+    dataset = DATASETS[name]
+    if not dataset.files:
+        return "drawn on demand"
+    if (Path(tfvae.data.__file__).parent / name).is_dir():
+        return "comes with tfvae"
+    for label, folder in (("TFVAE_DATA", data_folder()), ("cache", cache_folder())):
+        if folder is not None and look_in(folder, dataset.folders, dataset.files):
+            return f"in {folder} ({label})"
+    return None
+
+
+def _refuse(options: Mapping[str, Any], why: str) -> None:
+    if options:
+        raise InputError(f"{why}, so {', '.join(options)} would change nothing; leave it out.")
+
+
+def _read_events(path: Path, columns: dict[str, str]) -> Interactions:
+    match Path(re.sub(r"\.(xz|gz|bz2)$", "", path.name)).suffix:
+        case ".csv":
+            return Interactions.from_csv(path, **columns)
+        case ".tsv":
+            return Interactions.from_csv(path, **columns, delimiter="\t")
+        case ".parquet":
+            return Interactions.from_parquet(path, **columns)
+    raise InputError(f"{path}: expected {_FILES}.")
+
+
+def _own_settings(interactions: Interactions, changes: dict[str, Any]) -> StrongGeneralizationSettings:
+    settings = StrongGeneralizationSettings(**{"held_out_users": 1} | changes)
+    if "held_out_users" in changes:
+        return settings
+    kept = interactions.users
+    if settings.min_rating is not None:
+        kept = kept[interactions.values >= settings.min_rating]
+    enough = np.bincount(kept, minlength=1) >= max(1, settings.min_items_per_user)
+    held_out = min(_MOST_HELD_OUT, int(enough.sum()) // 10)
+    return settings.model_copy(update={"held_out_users": max(1, held_out)})

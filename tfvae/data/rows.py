@@ -1,0 +1,136 @@
+"""The wire format: user rows as flat non-zeros, gathered inside the graph from one stored CSR matrix.
+
+tf.data streams *user row numbers* only. The CSR arrays live once in memory as tensors, and a batch's rows are
+gathered from them inside the graph. Nothing dense is made, a batch costs less than a millisecond, and
+`tf.distribute` accepts it (it refuses sparse and ragged batches). At the door to the outside (serving) a batch is
+padded ids; `unpad` turns it into the same flat non-zeros before the first layer.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+
+from tfvae.errors import InputError
+
+__all__ = ["RowStore", "UserRows", "check_batch_size", "steps_per_epoch", "unpad", "user_numbers"]
+
+
+class UserRows(NamedTuple):
+    """A batch of B user rows with nnz stored items in all.
+
+    Attributes:
+        items: int32 [nnz], item columns, user by user.
+        row_ids: int32 [nnz], the batch row of each stored item, ascending.
+        counts: float32 [B], the number of stored items of each user (0 for an empty history).
+        values: float32 [nnz], ratings or weights; None when the data are binary.
+    """
+
+    items: tf.Tensor
+    row_ids: tf.Tensor
+    counts: tf.Tensor
+    values: tf.Tensor | None = None
+
+
+class RowStore:
+    """A user-by-item matrix held as tensors, of which batches of rows are gathered in the graph.
+
+    It is no weight: it is neither trained nor saved with a model.
+
+    Args:
+        matrix: CSR [n_rows, n_items]; explicit values are kept only with `with_values`.
+        with_values: Whether batches carry the stored values (ratings); binary data leave them out.
+    """
+
+    def __init__(self, matrix: sp.csr_array, with_values: bool = False):
+        self.n_rows, self.n_items = matrix.shape
+        starts = tf.constant(matrix.indptr.astype(np.int64))
+
+        def ragged(flat: np.ndarray) -> tf.RaggedTensor:
+            return tf.RaggedTensor.from_row_splits(tf.constant(flat), starts, validate=False)
+
+        self._items = ragged(matrix.indices.astype(np.int32))
+        self._values = ragged(matrix.data.astype(np.float32)) if with_values else None
+
+    def gather(self, users: tf.Tensor) -> UserRows:
+        """The rows of a batch.
+
+        Args:
+            users: int [B], row numbers of the stored matrix.
+
+        Returns:
+            The rows in the wire format, in the order of `users`.
+        """
+        items = tf.gather(self._items, users)
+        return UserRows(
+            items=items.values,
+            row_ids=tf.cast(items.value_rowids(), tf.int32),
+            counts=tf.cast(items.row_lengths(), tf.float32),
+            values=None if self._values is None else tf.gather(self._values, users).values,
+        )
+
+
+def unpad(padded: tf.Tensor, pad: int = -1) -> UserRows:
+    """Turns padded item columns into the wire format; pads may stand anywhere in a row.
+
+    Args:
+        padded: int32 [B, L], item columns and pads.
+        pad: The pad.
+
+    Returns:
+        The binary rows without pads.
+    """
+    present = tf.not_equal(padded, pad)
+    return UserRows(
+        items=tf.boolean_mask(padded, present),
+        row_ids=tf.cast(tf.where(present)[:, 0], tf.int32),
+        counts=tf.reduce_sum(tf.cast(present, tf.float32), axis=1),
+    )
+
+
+def check_batch_size(n_users: int, batch_size: int) -> None:
+    """Refuses a batch that is larger than the data.
+
+    Raises:
+        InputError: When it is, or has no users.
+    """
+    if not 0 < batch_size <= n_users:
+        raise InputError(
+            f"batch_size is {batch_size}, but there are {n_users} training users; choose 1 to {n_users}."
+        )
+
+
+def steps_per_epoch(n_users: int, batch_size: int) -> int:
+    """Updates in one pass over the users; the last, smaller batch counts."""
+    return -(-n_users // batch_size)
+
+
+def user_numbers(n_users: int, batch_size: int, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
+    """Batches of user row numbers, epoch after epoch without end, each epoch a fresh full permutation.
+
+    The order is a function of the seed and the epoch's number alone, so that a resumed run meets the users in
+    the order of the uninterrupted one.
+
+    Args:
+        n_users: Users in the training matrix.
+        batch_size: Users per batch; the last batch of an epoch keeps what is left.
+        seed: The run's seed.
+        first_epoch: The epoch to begin with, counted from 0.
+
+    Returns:
+        A dataset of int64 [B]; `steps_per_epoch` batches make one epoch.
+
+    Raises:
+        InputError: When a batch would be larger than the data.
+    """
+    check_batch_size(n_users, batch_size)
+
+    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        key = tf.stack([tf.constant(seed, tf.int64), epoch])
+        order = tf.random.experimental.stateless_shuffle(tf.range(n_users, dtype=tf.int64), seed=key)
+        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+
+    return tf.data.Dataset.counter(start=first_epoch).flat_map(one_epoch).prefetch(2)

@@ -1,0 +1,57 @@
+"""The three ways the papers divide interactions into what a model learns from and what it is asked.
+
+Strong generalisation (:mod:`.strong`) holds out users, the rating hold-out (:mod:`.ratings`) holds out
+single ratings, leave-one-out (:mod:`.one_out`) holds out the last item of every user. Each is a pure
+function of interactions and settings, and its result is saved with a digest of both.
+"""
+
+from __future__ import annotations
+
+import os
+
+from tfvae.data.splits.one_out import LeaveOneOut, LeaveOneOutSettings, leave_one_out
+from tfvae.data.splits.ratings import RatingHoldout, RatingHoldoutSettings, rating_holdout
+from tfvae.data.splits.saved import SavedSplit, read_split
+from tfvae.data.splits.strong import (
+    HeldOutUsers,
+    StrongGeneralization,
+    StrongGeneralizationSettings,
+    strong_generalization,
+)
+from tfvae.errors import unknown_name
+
+__all__ = [
+    "HeldOutUsers",
+    "LeaveOneOut",
+    "LeaveOneOutSettings",
+    "RatingHoldout",
+    "RatingHoldoutSettings",
+    "StrongGeneralization",
+    "StrongGeneralizationSettings",
+    "leave_one_out",
+    "load_split",
+    "rating_holdout",
+    "strong_generalization",
+]
+
+KINDS: dict[str, type[SavedSplit]] = {
+    split.kind: split for split in (StrongGeneralization, RatingHoldout, LeaveOneOut)
+}
+
+
+def load_split(path: str | os.PathLike) -> StrongGeneralization | RatingHoldout | LeaveOneOut:
+    """Loads a saved split of whichever kind the file names.
+
+    Args:
+        path: The `.npz` file, or the folder it was saved in.
+
+    Returns:
+        The split, equal in every array to the one that was saved.
+
+    Raises:
+        InputError: If there is no such file, or it is not a split.
+    """
+    arrays, note = read_split(path)
+    if note["kind"] not in KINDS:
+        raise unknown_name("kind of split", note["kind"], KINDS)
+    return KINDS[note["kind"]].restored(arrays, note)

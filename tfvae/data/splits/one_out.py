@@ -1,0 +1,241 @@
+"""Leave-one-out: one item of every user is to be found again among negatives, as NCF compares models.
+
+He et al., Neural Collaborative Filtering (WWW 2017), section 4.1; Table 3 of Mult-VAE uses NCF's own files,
+which come in as given test items and negatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from pydantic import Field
+from scipy.sparse import csr_array
+
+from tfvae.data.interactions import Interactions
+from tfvae.data.splits.saved import SavedSplit, SplitSettings, binary_rows, pack, unpack
+from tfvae.errors import InputError
+from tfvae.files import digest
+
+__all__ = ["LeaveOneOut", "LeaveOneOutSettings", "leave_one_out"]
+
+
+class LeaveOneOutSettings(SplitSettings):
+    """How to choose what is not given.
+
+    Attributes:
+        n_negatives: Negatives drawn for each user.
+        seed: Seed of the draw.
+        min_items_per_user: Users with fewer are dropped when the test items are not given; with at least
+            two, something is left to train on.
+    """
+
+    n_negatives: int = Field(99, ge=1)
+    seed: int = Field(0, ge=0)
+    min_items_per_user: int = Field(2, ge=2)
+
+
+@dataclass(frozen=True, eq=False)
+class LeaveOneOut(SavedSplit):
+    """All users train on all but one item each, which is ranked among negatives.
+
+    Attributes:
+        train: `[n_users, n_items]` ones (float32, sorted indices), nowhere the user's test item.
+        test_items: `[n_users]` int32 column of the held-out item.
+        negatives: `[n_users, n_negatives]` int32 columns to rank it among. Given ones stay as they are: 156
+            rows of NCF's MovieLens file list the test item itself.
+        user_ids: `[n_users]` ids of the rows.
+        item_ids: `[n_items]` ids of the columns, ascending.
+        titles: `[n_items]` titles, or None.
+        settings: How it was cut.
+        report: Counts of users, items and events, of users dropped, and of oddities among given negatives.
+        digest: SHA-256 over the interactions, the settings and whatever was given.
+    """
+
+    kind: ClassVar[str] = "leave-one-out"
+
+    train: csr_array
+    test_items: np.ndarray
+    negatives: np.ndarray
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    titles: np.ndarray | None
+    settings: LeaveOneOutSettings
+    report: dict[str, int | float]
+    digest: str
+
+    @property
+    def n_items(self) -> int:
+        """Number of columns."""
+        return len(self.item_ids)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """See :class:`SavedSplit`."""
+        names = ("test_items", "negatives", "user_ids", "item_ids")
+        arrays = {name: getattr(self, name) for name in names} | pack("train", self.train)
+        return arrays if self.titles is None else arrays | {"titles": self.titles}
+
+    @classmethod
+    def restored(cls, arrays: dict[str, np.ndarray], note: dict[str, Any]) -> Self:
+        """See :class:`SavedSplit`."""
+        return cls(
+            train=unpack("train", arrays),
+            test_items=arrays["test_items"],
+            negatives=arrays["negatives"],
+            user_ids=arrays["user_ids"],
+            item_ids=arrays["item_ids"],
+            titles=arrays.get("titles"),
+            settings=LeaveOneOutSettings(**note["settings"]),
+            report=note["report"],
+            digest=note["digest"],
+        )
+
+
+def leave_one_out(
+    interactions: Interactions,
+    settings: LeaveOneOutSettings | None = None,
+    test_items: Sequence | np.ndarray | None = None,
+    negatives: Sequence | np.ndarray | None = None,
+) -> LeaveOneOut:
+    """Holds out one item of each user, and draws negatives for it.
+
+    Args:
+        interactions: What users met. With given test items it may hold them or not: they leave training.
+        settings: Number of negatives, seed, filter.
+        test_items: `[n_users]` raw item ids, one for each of `interactions.user_ids`. By default each
+            user's latest event is held out: by time stamp, among equals and without time stamps the last
+            in the file.
+        negatives: `[n_users, n]` raw item ids, which need given test items. By default drawn without
+            replacement from the items that the user never met, neither in training nor as test item.
+
+    Returns:
+        The split. Items that only the given ids name get columns of their own.
+
+    Raises:
+        InputError: If the given ids do not fit the users, no user has enough items, or one has too few
+            unseen items to draw from.
+    """
+    settings = settings or LeaveOneOutSettings()
+    if test_items is None:
+        if negatives is not None:
+            raise InputError("expected negatives only together with test items; give both, or neither.")
+        rows, columns, test_columns, kept = _latest(interactions, settings)
+        item_ids = interactions.item_ids
+    else:
+        test_items = _given(test_items, "test items", interactions, n_dimensions=1)
+        named = [test_items]
+        if negatives is not None:
+            negatives = _given(negatives, "negatives", interactions, n_dimensions=2)
+            named.append(negatives.ravel())
+        item_ids = np.unique(np.concatenate([interactions.item_ids, *named]))
+        test_columns = np.searchsorted(item_ids, test_items).astype(np.int32)
+        rows = interactions.users
+        columns = np.searchsorted(item_ids, interactions.item_ids).astype(np.int32)[interactions.items]
+        other = columns != test_columns[rows]
+        rows, columns = rows[other], columns[other]
+        kept = np.arange(interactions.n_users)
+
+    train, _ = binary_rows(rows, columns, (kept.size, item_ids.size))
+    user_ids = interactions.user_ids[kept]
+    if negatives is None:
+        negative_columns = _drawn(train, test_columns, user_ids, settings)
+    else:
+        negative_columns = np.searchsorted(item_ids, negatives).astype(np.int32)
+    given = [array for array in (test_items, negatives) if array is not None]
+    return LeaveOneOut(
+        train=train,
+        test_items=test_columns,
+        negatives=negative_columns,
+        user_ids=user_ids,
+        item_ids=item_ids,
+        titles=_titles(interactions, item_ids),
+        settings=settings,
+        report=_report(interactions, train, test_columns, negative_columns),
+        digest=digest(LeaveOneOut.kind, interactions.digest, settings.model_dump(), *given),
+    )
+
+
+def _latest(
+    interactions: Interactions, settings: LeaveOneOutSettings
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows and columns of the training events, each user's latest column, and the users that stay."""
+    sizes = np.diff(interactions.indptr)
+    kept = np.flatnonzero(sizes >= settings.min_items_per_user)
+    if not kept.size:
+        raise InputError(
+            f"none of {interactions.n_users:,} users has min_items_per_user={settings.min_items_per_user} "
+            "items; leave-one-out needs some that do."
+        )
+    row_of = np.full(interactions.n_users, -1, dtype=np.int32)
+    row_of[kept] = np.arange(kept.size, dtype=np.int32)
+    users, items = interactions.users, interactions.items
+    if interactions.timestamps is not None:
+        items = items[np.lexsort((interactions.timestamps, users))]
+    latest = interactions.indptr[1:][kept] - 1
+    training = row_of[users] >= 0
+    training[latest] = False
+    return row_of[users][training], items[training], items[latest], kept
+
+
+def _given(
+    ids: Sequence | np.ndarray, what: str, interactions: Interactions, n_dimensions: int
+) -> np.ndarray:
+    ids = np.asarray(ids)
+    if ids.ndim != n_dimensions or len(ids) != interactions.n_users:
+        shape = f"[{interactions.n_users}{', n' * (n_dimensions - 1)}]"
+        raise InputError(f"expected {what} of shape {shape}, one entry per user, found {list(ids.shape)}.")
+    if ids.dtype == object:
+        ids = np.array(ids.ravel().tolist()).reshape(ids.shape)
+    numeric = [array.dtype.kind in "iu" for array in (ids, interactions.item_ids)]
+    if numeric[0] != numeric[1]:
+        raise InputError(
+            f"expected {what} as ids like those of the interactions ({interactions.item_ids.dtype}), "
+            f"found {ids.dtype}."
+        )
+    return ids
+
+
+def _drawn(
+    train: csr_array, test_items: np.ndarray, user_ids: np.ndarray, settings: LeaveOneOutSettings
+) -> np.ndarray:
+    random = np.random.default_rng(settings.seed)
+    negatives = np.empty((train.shape[0], settings.n_negatives), dtype=np.int32)
+    unseen = np.ones(train.shape[1], dtype=bool)
+    for row, (start, stop) in enumerate(zip(train.indptr[:-1], train.indptr[1:], strict=True)):
+        met = train.indices[start:stop]
+        unseen[met] = unseen[test_items[row]] = False
+        candidates = np.flatnonzero(unseen)
+        unseen[met] = unseen[test_items[row]] = True
+        if candidates.size < settings.n_negatives:
+            raise InputError(
+                f"expected {settings.n_negatives} items that user {user_ids[row]} never met, to draw "
+                f"negatives from, found {candidates.size}; set n_negatives lower."
+            )
+        negatives[row] = random.choice(candidates, settings.n_negatives, replace=False)
+    return negatives
+
+
+def _report(
+    interactions: Interactions, train: csr_array, test_items: np.ndarray, negatives: np.ndarray
+) -> dict[str, int | float]:
+    n_users, n_items = train.shape
+    rows = np.arange(n_users)[:, None]
+    return {
+        "users": n_users,
+        "items": n_items,
+        "train_events": train.nnz,
+        "users_dropped": interactions.n_users - n_users,
+        "users_without_training": int((np.diff(train.indptr) == 0).sum()),
+        "negatives_met_in_training": int(train[rows, negatives].nnz),
+        "users_with_test_item_among_negatives": int((negatives == test_items[:, None]).any(axis=1).sum()),
+    }
+
+
+def _titles(interactions: Interactions, item_ids: np.ndarray) -> np.ndarray | None:
+    if interactions.titles is None:
+        return None
+    titles = np.zeros(item_ids.size, dtype=interactions.titles.dtype)
+    titles[np.searchsorted(item_ids, interactions.item_ids)] = interactions.titles
+    return titles

@@ -1,0 +1,142 @@
+"""What all splits share: settings that refuse the unknown, matrices, and one `.npz` file without pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pydantic
+from scipy.sparse import csr_array
+
+from tfvae.errors import InputError
+from tfvae.files import write_npz
+
+__all__ = ["SavedSplit", "SplitSettings", "binary_rows", "pack", "read_split", "unpack"]
+
+FILE_NAME = "split.npz"
+
+
+class SplitSettings(pydantic.BaseModel):
+    """Settings of a split: they cannot be changed, and unknown names are refused."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class SavedSplit(ABC):
+    """A split that can be saved; the protocols derive from it.
+
+    Attributes:
+        kind: Name of the protocol, written into the file.
+        settings: How it was cut.
+        report: Counts of what was kept and dropped, as plain numbers.
+        digest: SHA-256 over the input and the settings.
+    """
+
+    kind: ClassVar[str]
+    settings: SplitSettings | None
+    report: dict[str, int | float]
+    digest: str
+
+    @abstractmethod
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything but settings, report and digest, as named arrays without objects."""
+
+    @classmethod
+    @abstractmethod
+    def restored(cls, arrays: dict[str, np.ndarray], note: dict[str, Any]) -> Self:
+        """The split that was taken apart into `arrays` and `note`."""
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Writes the split in one step.
+
+        Args:
+            path: An `.npz` file; any other path is taken as a folder, which gets a `split.npz`.
+
+        Returns:
+            The file that was written.
+        """
+        settings = None if self.settings is None else self.settings.model_dump()
+        note = {"kind": self.kind, "settings": settings, "report": self.report, "digest": self.digest}
+        write_npz(_file(path), {"note": np.array(json.dumps(note)), **self.arrays()}, compressed=False)
+        return _file(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """Loads a split of this kind.
+
+        Raises:
+            InputError: If there is no such file, it is not a split, or it is one of another kind.
+        """
+        arrays, note = read_split(path)
+        if note["kind"] != cls.kind:
+            raise InputError(f"{_file(path)}: expected a split of kind {cls.kind!r}, found {note['kind']!r}.")
+        return cls.restored(arrays, note)
+
+
+def read_split(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and the note (kind, settings, report, digest) of a saved split.
+
+    Raises:
+        InputError: If there is no such file, or it is not a split.
+    """
+    file = _file(path)
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; expected a split saved by `split.save(path)`.")
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        note = json.loads(str(arrays.pop("note")))
+        return arrays, note | {"kind": str(note["kind"])}
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{file}: not a saved split, or a damaged one ({error}); cut and save it anew."
+        ) from error
+
+
+def binary_rows(
+    rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]
+) -> tuple[csr_array, np.ndarray]:
+    """The events as a matrix of ones, and where each of its entries came from.
+
+    Args:
+        rows: `[n_events]` row of each event.
+        columns: `[n_events]` column of each event; no pair of row and column comes twice.
+        shape: Number of rows and columns.
+
+    Returns:
+        The matrix (float32, sorted int32 indices), and for each of its entries the place of its event
+        in the arguments (int32 `[n_events]`).
+    """
+    rows, columns = (numbers.astype(np.int32, copy=False) for numbers in (rows, columns))
+    places = csr_array((np.arange(rows.size, dtype=np.int32), (rows, columns)), shape=shape)
+    if places.nnz != rows.size:
+        raise ValueError(f"{rows.size - places.nnz} events come twice")
+    ones = np.ones(rows.size, dtype=np.float32)
+    return csr_array((ones, places.indices, places.indptr), shape=shape), places.data
+
+
+def pack(name: str, matrix: csr_array, *, binary: bool = True) -> dict[str, np.ndarray]:
+    """A matrix as named arrays; the values of a binary one go without saying."""
+    parts = {"indptr": matrix.indptr, "indices": matrix.indices, "shape": np.array(matrix.shape)}
+    if not binary:
+        parts["values"] = matrix.data
+    return {f"{name}.{part}": array for part, array in parts.items()}
+
+
+def unpack(name: str, arrays: dict[str, np.ndarray]) -> csr_array:
+    """The matrix that :func:`pack` took apart."""
+    indptr, indices, shape = (arrays[f"{name}.{part}"] for part in ("indptr", "indices", "shape"))
+    values = arrays.get(f"{name}.values")
+    if values is None:
+        values = np.ones(indices.size, dtype=np.float32)
+    return csr_array((values, indices, indptr), shape=tuple(shape.tolist()))
+
+
+def _file(path: str | os.PathLike) -> Path:
+    path = Path(path)
+    return path if path.suffix == ".npz" else path / FILE_NAME

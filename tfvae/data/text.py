@@ -1,0 +1,217 @@
+"""Delimited text, plain or compressed, as typed columns; whatever is wrong is named by file and line."""
+
+from __future__ import annotations
+
+import bz2
+import difflib
+import gzip
+import itertools
+import lzma
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+
+from tfvae.errors import InputError
+
+__all__ = [
+    "IDS",
+    "AnyPath",
+    "Section",
+    "as_numbers",
+    "missing_column",
+    "open_bytes",
+    "read_delimited",
+    "read_fields",
+]
+
+AnyPath = Path | zipfile.Path
+
+IDS = pa.dictionary(pa.int32(), pa.string())
+"""Column type for ids of unknown kind: each different text is stored once."""
+
+_OPENERS: dict[str, Callable] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
+_NOTHING = ["", "nan", "NaN", "null", "NULL"]
+_KINDS = {"float": "a number", "double": "a number", "date32[day]": "a date (YYYY-MM-DD)", "null": "empty"}
+_KINDS |= dict.fromkeys(("int32", "int64"), "a whole number")
+_SECTION = re.compile(r"^\d+:$")
+
+
+class Section(NamedTuple):
+    """A header line such as ``17:`` in the middle of a file."""
+
+    line: int
+    text: str
+
+
+def open_bytes(path: AnyPath) -> BinaryIO:
+    """Opens a file or a member of a zip for reading; `.xz`, `.gz` and `.bz2` are unpacked on the way."""
+    stream = path.open("rb")
+    opener = _OPENERS.get(Path(path.name).suffix)
+    return opener(stream) if opener else stream
+
+
+def missing_column(source: object, wanted: str, found: Sequence[str]) -> InputError:
+    """The error for a column that is not there, naming those found and the nearest."""
+    nearest = difflib.get_close_matches(wanted, found, n=1, cutoff=0.4)
+    advice = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return InputError(f"{source}: no column {wanted!r}; found: {', '.join(map(repr, found))}{advice}")
+
+
+def header(path: AnyPath, delimiter: str) -> list[str]:
+    """The fields of the first line, without quotes."""
+    with open_bytes(path) as stream:
+        line = stream.readline().decode("utf-8-sig").rstrip("\r\n")
+    return [name.strip('"') for name in line.split(delimiter)]
+
+
+def read_delimited(
+    path: AnyPath,
+    columns: Mapping[str, pa.DataType],
+    *,
+    names: Sequence[str] | None = None,
+    delimiter: str = ",",
+    quoted: bool = False,
+    sections: list[Section] | None = None,
+) -> pa.Table:
+    """Reads some columns of a delimited text file; no field of them may be empty.
+
+    Args:
+        path: The file; `.xz`, `.gz` and `.bz2` are unpacked on the way.
+        columns: The type of each column wanted.
+        names: All columns of a file without a header line; None when the first line names them.
+        delimiter: The one character between fields.
+        quoted: Whether fields may stand in double quotes.
+        sections: A list that takes the file's section lines (``17:``) out of the table; without it they
+            are malformed lines like any other.
+
+    Returns:
+        A table of the wanted columns.
+
+    Raises:
+        InputError: For an absent, unreadable or empty file, a missing column, and a malformed line.
+    """
+
+    def skip(row: pa_csv.InvalidRow) -> str:
+        if not _SECTION.match(row.text):
+            return "error"
+        sections.append(Section(row.number, row.text))
+        return "skip"
+
+    def read(threads: bool) -> pa.Table:
+        with open_bytes(path) as stream:
+            return pa_csv.read_csv(
+                stream,
+                read_options=pa_csv.ReadOptions(column_names=names, use_threads=threads),
+                parse_options=pa_csv.ParseOptions(
+                    delimiter=delimiter,
+                    quote_char='"' if quoted else False,
+                    invalid_row_handler=skip if sections is not None else None,
+                ),
+                convert_options=pa_csv.ConvertOptions(
+                    column_types=columns,
+                    include_columns=list(columns),
+                    null_values=_NOTHING,
+                    strings_can_be_null=True,
+                ),
+            )
+
+    try:
+        table = read(threads=sections is None)
+    except pa.ArrowKeyError:
+        found = header(path, delimiter)
+        wanted = next(name for name in columns if name not in found)
+        raise missing_column(path, wanted, found) from None
+    except pa.ArrowInvalid as problem:
+        if "Empty CSV" in str(problem):
+            raise InputError(f"{path}: the file is empty; expected {', '.join(columns)}") from None
+        try:
+            read(threads=False)  # only then does Arrow number the row it complains about
+        except pa.ArrowInvalid as numbered:
+            problem = numbered
+        raise _explained(path, problem, names or header(path, delimiter)) from None
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as problem:
+        raise InputError(f"{path}: cannot be read ({problem}); is the file whole?") from None
+    if not table.num_rows:
+        raise InputError(f"{path}: no data lines; expected {delimiter!r}-separated {', '.join(columns)}")
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if column.null_count and not pa.types.is_null(column.type):
+            row = pc.index(pc.is_null(column), True).as_py() + 1 + (names is None)
+            for section in sections or ():
+                row += section.line <= row
+            line = _physical_line(path, row)
+            raise InputError(f"{path}, line {line}: {name} is empty; every line needs one")
+    return table
+
+
+def as_numbers(ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Ids of type `IDS` as int64 when each is a plain whole number (no leading zero), else as they are."""
+    ids = ids.unify_dictionaries()
+    names = ids.chunk(0).dictionary
+    try:
+        numbers = names.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return ids
+    if not numbers.cast(pa.string()).equals(names):
+        return ids
+    return pa.chunked_array([pa.DictionaryArray.from_arrays(chunk.indices, numbers) for chunk in ids.chunks])
+
+
+def read_fields(
+    path: AnyPath, delimiter: str, n_fields: int, encoding: str = "utf-8"
+) -> tuple[list[int], list[list[str]]]:
+    """Reads a small file line by line; the last field may hold the delimiter itself.
+
+    Args:
+        path: The file; `.xz`, `.gz` and `.bz2` are unpacked on the way.
+        delimiter: One or more characters between fields.
+        n_fields: The number of fields in each line; the first is a whole number.
+        encoding: Of the text.
+
+    Returns:
+        The first field of each line that is not blank, and the other fields.
+
+    Raises:
+        InputError: For a line with too few fields, or without a number first.
+    """
+    ids, rows = [], []
+    with open_bytes(path) as stream:
+        for number, raw in enumerate(stream, 1):
+            line = raw.decode(encoding, "replace").rstrip("\r\n")
+            if not line:
+                continue
+            first, *others = line.split(delimiter, n_fields - 1)
+            if len(others) < n_fields - 1 or not first.isdecimal():
+                raise InputError(
+                    f"{path}, line {number}: expected a number and {n_fields - 1} more fields "
+                    f"between {delimiter!r}, found {line!r}"
+                )
+            ids.append(int(first))
+            rows.append(others)
+    return ids, rows
+
+
+def _physical_line(path: AnyPath, row: int) -> int:
+    """The line number of a row; Arrow passes over blank lines without counting them."""
+    with open_bytes(path) as stream:
+        filled = (number for number, line in enumerate(stream, 1) if line.strip(b"\r\n"))
+        return next(itertools.islice(filled, row - 1, None), row)
+
+
+def _explained(path: AnyPath, problem: Exception, names: Sequence[str]) -> InputError:
+    """Turns Arrow's complaint into ours, with the line where it has one."""
+    message = str(problem)
+    row = re.search(r"Row #(\d+)", message)
+    where = f"{path}, line {_physical_line(path, int(row[1]))}" if row else str(path)
+    if value := re.search(r"column #(\d+):.*conversion error to (\S+): invalid value '(.*)'", message):
+        kind = _KINDS.get(value[2], value[2])
+        return InputError(f"{where}: {names[int(value[1])]} {value[3]!r} is not {kind}")
+    if count := re.search(r"Expected (\d+) columns, got (\d+): (.*)", message):
+        return InputError(f"{where}: {count[1]} fields expected, {count[2]} found in {count[3]!r}")
+    return InputError(f"{where}: {message}")

@@ -1,0 +1,193 @@
+"""The pre-split folder of the Mult-VAE authors' code (`vae_cf`), which much of the field passes around.
+
+`unique_sid.txt` lists the item ids, one a line: line `sid`, counted from 0, is the item of column `sid`.
+Five csv files of `uid,sid` hold the events: `train.csv` (in the order of the raw file), and for
+validation and test the fold-in (`_tr`) and the targets (`_te`), user by user in the order of the original
+user ids. `uid` counts through training, validation and test users; the original ids are not stored.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from tfvae.data import text
+from tfvae.data.splits.saved import binary_rows
+from tfvae.data.splits.strong import HeldOutUsers, StrongGeneralization, group_counts, table_counts
+from tfvae.errors import InputError
+from tfvae.files import digest, replacing, sha256_of
+
+__all__ = ["FILES", "read_events", "read_item_ids", "read_vae_cf", "write_vae_cf"]
+
+EVENTS = ("train", "validation_tr", "validation_te", "test_tr", "test_te")
+ITEMS = "unique_sid.txt"
+FILES = (*(f"{name}.csv" for name in EVENTS), ITEMS)
+"""All files of the layout."""
+
+_log = logging.getLogger(__name__)
+
+
+def read_vae_cf(folder: str | os.PathLike) -> StrongGeneralization:
+    """Reads a pre-split folder as it is.
+
+    Args:
+        folder: Where the six files lie.
+
+    Returns:
+        The split; user ids are the `uid` of the files, and there are no settings.
+
+    Raises:
+        InputError: If a file or a column is missing, an entry is no id of the layout (with file and
+            line), a user is in two groups, or an event both fold-in and target.
+    """
+    folder = Path(folder)
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        raise InputError(f"{folder}: expected {', '.join(FILES)}, found no {', '.join(missing)}.")
+    item_ids = read_item_ids(folder / ITEMS)
+    events = {name: read_events(folder / f"{name}.csv", len(item_ids)) for name in EVENTS}
+    bounds = _bounds(folder, {name: uids for name, (uids, _) in events.items()})
+
+    matrices, lines = {}, {}
+    for name, (uids, sids) in events.items():
+        first, stop = bounds[name.partition("_")[0]]
+        matrices[name], lines[name] = binary_rows(uids - first, sids, (stop - first, len(item_ids)))
+    train = matrices["train"]
+    groups = {}
+    for name in ("validation", "test"):
+        try:
+            groups[name] = HeldOutUsers(
+                matrices[f"{name}_tr"], matrices[f"{name}_te"], np.arange(*bounds[name])
+            )
+        except InputError as error:
+            raise InputError(f"{folder}, {name}_tr.csv and {name}_te.csv: {error}") from None
+    n_events = sum(matrix.nnz for matrix in matrices.values())
+    return StrongGeneralization(
+        train=train,
+        train_user_ids=np.arange(*bounds["train"]),
+        **groups,
+        item_ids=item_ids,
+        titles=None,
+        settings=None,
+        report=table_counts(n_events, bounds["test"][1], len(item_ids)) | group_counts(train, **groups),
+        digest=digest("vae_cf", {name: sha256_of(folder / name) for name in FILES}),
+        lines=lines,
+    )
+
+
+def write_vae_cf(split: StrongGeneralization, folder: str | os.PathLike) -> None:
+    """Writes a split as a pre-split folder, as the authors' code would have written it.
+
+    Args:
+        split: A split; one without known file order is written row by row.
+        folder: Where to; made, or replaced if it holds nothing else. All six files come at once.
+
+    Raises:
+        InputError: If the folder holds other files.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder, found a file; give another name.")
+    if others := sorted({path.name for path in folder.glob("*")} - set(FILES)):
+        raise InputError(f"{folder}: expected a new or empty folder, found {others[0]!r}; give another name.")
+    validation, test = split.validation, split.test
+    sides = (split.train, validation.fold_in, validation.targets, test.fold_in, test.targets)
+    n_train, n_validation = len(split.train_user_ids), len(validation.user_ids)
+    firsts = (0, n_train, n_train, n_train + n_validation, n_train + n_validation)
+    with replacing(folder) as draft:
+        draft.mkdir()
+        for name, matrix, first in zip(EVENTS, sides, firsts, strict=True):
+            entries = matrix.tocoo()
+            order = np.empty(matrix.nnz, dtype=np.int64)
+            order[split.lines.get(name, slice(None))] = np.arange(matrix.nnz)
+            frame = pd.DataFrame({"uid": first + entries.row[order], "sid": entries.col[order]})
+            frame.to_csv(draft / f"{name}.csv", index=False, lineterminator="\n")
+        ids = "".join(f"{item}\n" for item in split.item_ids.tolist())
+        (draft / ITEMS).write_text(ids, encoding="utf-8", newline="\n")
+
+
+def read_events(path: str | os.PathLike, n_items: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reads one csv file of the layout; one that ends in `.xz` is unpacked on the way.
+
+    Args:
+        path: The file.
+        n_items: Number of items; `sid` must be below.
+
+    Returns:
+        uids and sids of the events in file order; one that comes twice counts once, with a warning.
+
+    Raises:
+        InputError: Naming the line, if an entry is not a whole number in its range.
+    """
+    path = Path(path)
+    table = text.read_delimited(path, {"uid": pa.int64(), "sid": pa.int64()})
+    uids, sids = (table[name].to_numpy() for name in ("uid", "sid"))
+    for name, numbers, stop in (("uid", uids, np.iinfo(np.int32).max), ("sid", sids, n_items)):
+        outside = (numbers < 0) | (numbers >= stop)
+        if outside.any():
+            line = int(outside.argmax())
+            raise InputError(
+                f"{path}, line {line + 2}: expected {name} from 0 to {stop - 1:,}, found {numbers[line]}."
+            )
+    again = pd.Series(uids * n_items + sids).duplicated().to_numpy()
+    if again.any():
+        _log.warning("%s: %d events come twice or more; each counts once", path, again.sum())
+        uids, sids = uids[~again], sids[~again]
+    return uids, sids
+
+
+def read_item_ids(path: str | os.PathLike) -> np.ndarray:
+    """Reads `unique_sid.txt`: whole numbers if all ids are such, else strings.
+
+    Raises:
+        InputError: Naming the line, if an id is missing or comes twice.
+    """
+    path = Path(path)
+    with text.open_bytes(path) as file:
+        ids = file.read().decode("utf-8").splitlines()
+    if not ids:
+        raise InputError(f"{path}: expected one item id a line, found an empty file.")
+    seen = set()
+    for line, item in enumerate(ids, start=1):
+        if not item or item in seen:
+            raise InputError(f"{path}, line {line}: expected an id not given before, found {item!r}.")
+        seen.add(item)
+    return np.array([int(item) for item in ids]) if all(map(_is_number, ids)) else np.array(ids)
+
+
+def _is_number(item: str) -> bool:
+    # "007" and "+7" stay strings, so that what was read can be written again
+    return item.removeprefix("-").isdecimal() and str(int(item)) == item
+
+
+def _bounds(folder: Path, uids: dict[str, np.ndarray]) -> dict[str, tuple[int, int]]:
+    """First uid and first one beyond, for training, validation and test.
+
+    Users none of whose events are in the files leave gaps. Where one lies between validation and test, its
+    side is told by both groups being equally large, as in the authors' data.
+    """
+    ends = {name: int(of_file.max()) + 1 for name, of_file in uids.items()}
+    starts = {name: int(of_file.min()) for name, of_file in uids.items()}
+    n_train = ends["train"]
+    validation_end = max(ends["validation_tr"], ends["validation_te"])
+    for before, end, names in (
+        ("training", n_train, ("validation_tr", "validation_te")),
+        ("validation", validation_end, ("test_tr", "test_te")),
+    ):
+        for name in names:
+            if starts[name] < end:
+                line = int((uids[name] < end).argmax()) + 2
+                raise InputError(
+                    f"{folder / name}.csv, line {line}: expected a uid above those of {before} users "
+                    f"(up to {end - 1}), found {uids[name][line - 2]}; no user may be in two groups."
+                )
+    test_start = min(starts["test_tr"], starts["test_te"])
+    test_end = max(ends["test_tr"], ends["test_te"])
+    held_out = max(validation_end - n_train, -(-(test_end - n_train) // 2))
+    if n_train + held_out <= test_start:
+        test_start, test_end = n_train + held_out, n_train + 2 * held_out
+    return {"train": (0, n_train), "validation": (n_train, test_start), "test": (test_start, test_end)}

@@ -1,0 +1,68 @@
+"""Defaults that depend on the data: the papers' settings suit ML-20M, and smaller data need others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tfvae.data.rows import steps_per_epoch
+from tfvae.data.splits import StrongGeneralization
+from tfvae.errors import InputError
+from tfvae.metrics import parse_metric
+from tfvae.models import model_class
+from tfvae.settings import Settings, settings_of
+
+__all__ = ["settings_for"]
+
+
+def settings_for(
+    model: str, given: Mapping[str, Any], split: StrongGeneralization, say: Callable[[str], None] = print
+) -> Settings:
+    """Complete settings for a model on a split; what was not given is fitted to the data, and said.
+
+    A batch is no larger than the training users. Where the planned updates would end before β reaches its
+    cap, the annealing is shortened so that the cap is reached halfway.
+
+    Args:
+        model: The model's name in the registry.
+        given: Settings by name, which stay as they are.
+        split: The data.
+        say: Told each setting that was changed, and why.
+
+    Returns:
+        The settings.
+
+    Raises:
+        InputError: For an unknown or wrong setting, and a given batch size larger than the data.
+    """
+    settings = settings_of(model, given)
+    parse_metric(settings.training.monitor)
+    if hasattr(model_class(model), "fit_matrix"):
+        return settings
+    n_users, batch_size = split.train.shape[0], settings.training.batch_size
+    if batch_size > n_users:
+        if "batch_size" in given:
+            raise InputError(
+                f"batch_size is {batch_size}, but there are {n_users} training users; choose 1 to {n_users}."
+            )
+        say(f"batch_size: {n_users} instead of {batch_size}, since there are {n_users} training users.")
+        settings = settings.with_changes(batch_size=n_users)
+    if "anneal_updates" in settings.model and "anneal_updates" not in given:
+        settings = _annealed_in_time(settings, n_users, say)
+    return settings
+
+
+def _annealed_in_time(settings: Settings, n_users: int, say: Callable[[str], None]) -> Settings:
+    training, own = settings.training, settings.model
+    cap = 1.0 if training.beta_selection == "peak" else own["beta_cap"]
+    # By "visits", 500 of them count as one update, the paper's batch.
+    batch_size = training.batch_size if own["anneal_by"] == "updates" else 500
+    planned = training.epochs * steps_per_epoch(n_users, batch_size)
+    if cap * own["anneal_updates"] <= planned:
+        return settings
+    shorter = max(1, round(planned / 2 / cap))
+    say(
+        f"anneal_updates: {shorter:,} instead of {own['anneal_updates']:,}, so that β reaches {cap:g} "
+        f"halfway through the {planned:,} planned updates."
+    )
+    return settings.with_changes(anneal_updates=shorter)

@@ -1,0 +1,31 @@
+"""The registry of recommenders: a name for each, loaded when asked for.
+
+A new model is one file and one line here; the conformance suite then tests it.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from tfvae.errors import unknown_name
+
+__all__ = ["MODELS", "model_class"]
+
+MODELS = {
+    "mult-vae": "tfvae.models.multvae:MultVAE",
+    "mult-dae": "tfvae.models.multvae:MultDAE",
+    "popularity": "tfvae.baselines.popularity:Popularity",
+    "ease": "tfvae.baselines.ease:EASE",
+}
+
+
+def model_class(name: str) -> type:
+    """The class of a registered recommender.
+
+    Raises:
+        InputError: When no recommender has that name.
+    """
+    if name not in MODELS:
+        raise unknown_name("model", name, MODELS)
+    module, attribute = MODELS[name].split(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,50 @@
+"""Random numbers without state: each draw is a function of the run's seed, the update, the replica and a name.
+
+Nothing has to be stored to resume a run bit for bit, and no draw is repeated: a later update, another replica of a
+distributed batch or another layer has its own stream.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["Noise", "derive_seed"]
+
+
+def derive_seed(seed: int, name: str) -> int:
+    """An independent seed for one use of a run's seed, such as one layer's initialiser.
+
+    Keras initialisers with equal seeds draw equal numbers for equal shapes, so each needs its own.
+    """
+    entropy = np.random.SeedSequence([seed, zlib.crc32(name.encode())])
+    return int(entropy.generate_state(1)[0] >> 1)
+
+
+class Noise:
+    """The random numbers of one training step.
+
+    Layers that receive one are training; layers that receive none are deterministic.
+
+    Args:
+        seed: The run's seed.
+        update: int64 scalar tensor, updates done so far.
+    """
+
+    def __init__(self, seed: int, update: tf.Tensor):
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        key = tf.stack([tf.constant(seed, tf.int64), tf.cast(update, tf.int64)])
+        self._key = tf.random.experimental.stateless_fold_in(key, tf.cast(replica, tf.int64))
+
+    def _seed(self, name: str) -> tf.Tensor:
+        return tf.random.experimental.stateless_fold_in(self._key, zlib.crc32(name.encode()))
+
+    def uniform(self, shape, name: str) -> tf.Tensor:
+        """float32 draws from U[0, 1) of the given shape."""
+        return tf.random.stateless_uniform(shape, self._seed(name))
+
+    def normal(self, shape, name: str) -> tf.Tensor:
+        """float32 draws from N(0, 1) of the given shape."""
+        return tf.random.stateless_normal(shape, self._seed(name))

@@ -1,0 +1,226 @@
+"""From settings and a split to a trained model in a run folder, through Keras `fit` or a closed form.
+
+A run folder holds `settings.json` from the start, `state.npz` and `best.npz` while training, and `model.keras` and
+`run.json` when done; `tensorboard/` all along. A finished folder is read back, an interrupted one goes on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tfvae.callbacks import Board, HoldBeta, Keeper, Progress, Validation, best_of
+from tfvae.data.rows import check_batch_size, steps_per_epoch, user_numbers
+from tfvae.data.splits import StrongGeneralization
+from tfvae.errors import DivergedError, InputError
+from tfvae.evaluation import DEFAULT_METRICS, Evaluator
+from tfvae.files import replacing, write_json
+from tfvae.models import model_class
+from tfvae.models.base import GradientRecommender, Recommender
+from tfvae.optimizers import FusedAdam
+from tfvae.settings import Settings, settings_of
+
+__all__ = ["TrainedRun", "load_run", "prepare_to_fit", "train"]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedRun:
+    """A finished run.
+
+    Attributes:
+        model: With the weights of its best epoch.
+        settings: As asked for.
+        history: One entry per epoch: losses, β, learning rate, `val_…` metrics, seconds; empty for closed forms.
+        best_epoch: Counted from 0; None for closed forms.
+        seconds: Wall time of training, interruptions left out.
+        selected_beta: The cap found by the pilot run of `beta_selection="peak"`.
+        resumed: Whether this call found earlier work in the folder.
+    """
+
+    model: Recommender
+    settings: Settings
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int | None = None
+    seconds: float = 0.0
+    selected_beta: float | None = None
+    resumed: bool = False
+
+    @property
+    def epochs(self) -> int:
+        """Epochs trained."""
+        return len(self.history)
+
+
+def train(
+    settings: Settings,
+    split: StrongGeneralization,
+    folder: Path | str,
+    *,
+    progress: bool = True,
+    report: Callable[[str], None] = print,
+) -> TrainedRun:
+    """Trains a model on the training users, selecting its epoch on the validation users; test users are not read.
+
+    Args:
+        settings: What to train and how.
+        split: The data.
+        folder: The run folder; made when missing.
+        progress: Whether to show a bar.
+        report: Takes lines of plain text, such as the memory a closed form will need.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: When the folder holds a run of other settings or data, or a batch is larger than the data.
+        DivergedError: When the loss is no longer a number; the folder keeps the last good epoch.
+    """
+    folder = Path(folder)
+    if issubclass(model_class(settings.name), GradientRecommender):
+        # Before the folder is claimed for settings that cannot work.
+        check_batch_size(split.train.shape[0], settings.training.batch_size)
+    started_before = _claim(folder, settings, split.digest)
+    if (folder / "run.json").exists():
+        return load_run(folder)
+    if settings.training.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    _keep_freed_buffers()
+
+    effective, selected_beta = settings, None
+    if settings.training.beta_selection == "peak":
+        pilot_settings = settings.with_changes(beta_selection="fixed", beta_cap=1.0)
+        pilot = train(pilot_settings, split, folder / "pilot", progress=progress, report=report)
+        selected_beta = pilot.history[pilot.best_epoch]["beta"]
+        effective = settings.with_changes(beta_selection="fixed", beta_cap=selected_beta)
+
+    model = effective.build(split.n_items)
+    begun = time.perf_counter()
+    if isinstance(model, GradientRecommender):
+        history = _fit(model, effective, split, folder, progress)
+        seconds = sum(entry["seconds"] for entry in history)
+    else:
+        model.fit_matrix(split.train, report)
+        history, seconds = [], time.perf_counter() - begun
+    best_epoch = best_of(history, f"val_{settings.training.monitor}")
+
+    with replacing(folder / "model.keras") as draft:
+        model.save(draft, include_optimizer=False)
+    outcome = {"history": history, "best_epoch": best_epoch, "seconds": seconds, "selected_beta": selected_beta}
+    write_json(folder / "run.json", outcome)
+    for leftover in ("state.npz", "best.npz"):
+        (folder / leftover).unlink(missing_ok=True)
+    shutil.rmtree(folder / "pilot", ignore_errors=True)
+    return TrainedRun(model, settings, resumed=started_before, **outcome)
+
+
+def load_run(folder: Path | str) -> TrainedRun:
+    """Reads a finished run back.
+
+    Raises:
+        InputError: When the folder holds none.
+    """
+    folder = Path(folder)
+    if not (folder / "run.json").exists():
+        raise InputError(f"{folder} holds no finished run: run.json is missing. Train it to the end first.")
+    outcome = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    flat = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]
+    settings = settings_of(flat.pop("model"), flat)
+    return TrainedRun(keras.models.load_model(folder / "model.keras"), settings, resumed=True, **outcome)
+
+
+def prepare_to_fit(model: GradientRecommender, split: StrongGeneralization, learning_rate: float) -> None:
+    """Attaches the training rows and compiles, after which Keras `fit` on `user_numbers` trains the model.
+
+    Args:
+        model: To be trained.
+        split: Whose training users it learns from.
+        learning_rate: Of Adam.
+    """
+    model.attach(split.train)
+    # XLA loses on a CPU at these sizes, and cannot compile the sparse kernels where it would be the default.
+    model.compile(optimizer=FusedAdam(learning_rate), jit_compile=False)
+    model.optimizer.build(model.trainable_variables)
+
+
+def _fit(model: GradientRecommender, settings: Settings, split: StrongGeneralization, folder: Path, progress: bool):
+    training = settings.training
+    prepare_to_fit(model, split, training.learning_rate)
+    monitor = f"val_{training.monitor}"
+    metrics = dict.fromkeys([training.monitor, *DEFAULT_METRICS])
+    keeper = Keeper(folder, monitor, training.patience)
+    keeper.set_model(model)
+    keeper.resume()
+    done = len(keeper.history)
+    callbacks = [Validation(Evaluator(model, split.validation, list(metrics), training.batch_size)), keeper]
+    if training.beta_selection == "stop-at-drop":
+        callbacks.append(HoldBeta(keeper, training.drop_patience))
+    callbacks.append(Board(folder / "tensorboard", settings.flat()))
+    if progress:
+        callbacks.append(Progress(model.name, done, monitor))
+    n_users = split.train.shape[0]
+    batches = user_numbers(n_users, training.batch_size, training.seed, first_epoch=done)
+    if not keeper.out_of_patience:
+        try:
+            model.fit(
+                batches,
+                initial_epoch=done,
+                epochs=training.epochs,
+                steps_per_epoch=steps_per_epoch(n_users, training.batch_size),
+                callbacks=callbacks,
+                shuffle=False,
+                verbose=0,
+            )
+        except tf.errors.InvalidArgumentError as error:
+            if "the loss : Tensor had" not in error.message:
+                raise
+            raise DivergedError(
+                f"the loss of {model.name} is no longer a number after {int(model.updates.numpy())} updates; "
+                f"lower learning_rate (now {training.learning_rate:g}). {folder} keeps the last good epoch."
+            ) from None
+    keeper.restore_best()
+    return keeper.history
+
+
+def _claim(folder: Path, settings: Settings, data_digest: str) -> bool:
+    """Marks the folder as this run's; True when it was already, an error when it is another's."""
+    claim = {"settings": settings.flat(), "data_digest": data_digest}
+    marker = folder / "settings.json"
+    if not marker.exists():
+        write_json(marker, claim)
+        return False
+    stored = json.loads(marker.read_text(encoding="utf-8"))
+    if stored == claim:
+        return True
+    differing = [
+        f"{name} is {stored['settings'].get(name)!r} there, {claim['settings'].get(name)!r} here"
+        for name in {**stored["settings"], **claim["settings"]}
+        if stored["settings"].get(name) != claim["settings"].get(name)
+    ]
+    if stored["data_digest"] != data_digest:
+        differing.append("the data are others")
+    raise InputError(
+        f"{folder} holds a run of another configuration: {'; '.join(differing)}. Choose another folder or remove it."
+    )
+
+
+def _keep_freed_buffers() -> None:
+    """Tells glibc to keep freed memory for the next step instead of returning it to the system.
+
+    A batch of logits is some 40 MB. By default every such buffer is mapped, zeroed page by page and unmapped again,
+    which costs more than the arithmetic on it (`benchmarks/` has the ratio). Elsewhere than on glibc it does nothing.
+    """
+    mmap_threshold, trim_threshold, never = -3, -1, 2**31 - 1
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(mmap_threshold, never)
+    mallopt(trim_threshold, never)
