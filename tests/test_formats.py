@@ -161,3 +161,11 @@ def test_a_malformed_line_is_named(read, text, message, write):
         read(path)
     assert str(path) in str(caught.value)
     assert message in str(caught.value)
+
+
+def test_a_damaged_file_is_an_input_error(write, tmp_path):
+    path = write("1\t2\t3\n" * 1_000, "u.data.xz")
+    path.write_bytes(path.read_bytes()[:-20])
+    for read in (formats.read_tabbed, formats.read_triplets):
+        with pytest.raises(InputError, match="u.data.xz: cannot be read"):
+            read(path)

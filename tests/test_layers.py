@@ -169,27 +169,35 @@ def test_weight_decay_is_the_plain_sum_of_squares_of_the_kernels():
     assert not stacks()[0].losses and not stacks()[1].losses
 
 
-def test_mixed_precision_leaves_first_kernel_counts_and_logits_in_float32():
+def test_mixed_precision_leaves_first_product_and_logits_in_float32():
     # 257 has no bfloat16: a cast of the counts would change the length of the row.
     history = UserRows(tf.range(257), tf.zeros(257, tf.int32), tf.constant([257.0]))
-    encoder, decoder = stacks()
-    half_encoder, half_decoder = stacks(dtype="mixed_bfloat16")
-    assert half_encoder.first.kernel.value.dtype == tf.float32
-    first = encoder.first(history)
-    np.testing.assert_array_equal(half_encoder.first(history), tf.cast(first, tf.bfloat16))
-    code = half_encoder(history)
-    logits = half_decoder(code)
+    settings = {"activation": "tanh", "dropout": 0.0, "seed": 0}
+    whole, half = (Encoder(300, (), 40, dtype=dtype, **settings) for dtype in ("float32", "mixed_bfloat16"))
+    assert half.first.kernel.value.dtype == tf.float32
+    np.testing.assert_array_equal(half(history), tf.cast(whole(history), tf.bfloat16))
+
+
+def test_mixed_precision_ends_in_float32_logits():
+    (encoder, decoder), (half_encoder, half_decoder) = stacks(), stacks(dtype="mixed_bfloat16")
+    x = rows_of(random_rows(7, 300))
+    code, logits = half_encoder(x), half_decoder(half_encoder(x))
     assert (code.dtype, logits.dtype) == (tf.bfloat16, tf.float32)
-    np.testing.assert_allclose(logits, decoder(encoder(history)), atol=0.02)
+    np.testing.assert_allclose(logits, decoder(encoder(x)), atol=0.02)
     # bfloat16 has 8 bits; logits whose bias is added in float32 have more
     assert np.any(logits.numpy() != tf.cast(tf.cast(logits, tf.bfloat16), tf.float32).numpy())
 
 
-def test_no_tensor_of_user_by_item_size_is_made_by_the_first_layer():
-    layer = ItemBag(997, 3, dropout=0.5)
-    step = tf.function(
-        lambda rows: tf.GradientTape().gradient if False else layer(rows, noise=Noise(0, tf.constant(0)))
-    )
-    graph = step.get_concrete_function(rows_of(random_rows(11, 997))).graph
+def test_the_first_layer_and_its_gradient_make_no_dense_user_rows():
+    layer, rows = ItemBag(997, 3, dropout=0.5), rows_of(random_rows(11, 997))
+
+    @tf.function
+    def gradient():
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(layer(rows, noise=Noise(0, tf.constant(0))) ** 2)
+        return tape.gradient(total, layer.kernel.value)
+
+    graph = gradient.get_concrete_function().graph
     shapes = [tuple(output.shape) for op in graph.get_operations() for output in op.outputs if output.shape.rank]
-    assert shapes and (11, 997) not in shapes
+    assert (997, 3) in shapes
+    assert not [shape for shape in shapes if 997 in shape and shape != (997, 3)]

@@ -119,6 +119,7 @@ class Row(Strict):
         datasets: Further settings by data set.
         published: Published cells, by data set and metric.
         search: What the sweep may vary.
+        tuned_as: "table/row" of the same model and settings, whose sweep also tunes this row; excludes `search`.
         note: Printed below the table.
     """
 
@@ -129,7 +130,14 @@ class Row(Strict):
     datasets: dict[str, dict[str, Value]] = {}
     published: dict[str, dict[str, float]] = {}
     search: dict[str, SearchSpace] = {}
+    tuned_as: str | None = Field(None, pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")
     note: str | None = None
+
+    @model_validator(mode="after")
+    def _one_sweep(self) -> Self:
+        if self.search and self.tuned_as:
+            raise ValueError("expected either a search space or tuned_as, found both")
+        return self
 
 
 class Attribute(Strict):

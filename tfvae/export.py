@@ -38,8 +38,8 @@ FEWEST_ROWS = 8
 class Ranking(NamedTuple):
     """The best unseen items of n users, best first.
 
-    Where a user has fewer than k unseen items the last ranks are empty: the pad as id (−1 or ""), score −∞ and
-    title "".
+    Where a user has fewer than k unseen items the last ranks are empty: the pad as id (−1 or ""), score −∞
+    and title "".
 
     Attributes:
         items: Item ids, int64 or str [n, k].
@@ -57,9 +57,9 @@ class Ranking(NamedTuple):
 class Recommendations(tf.Module):
     """A trained model together with the ids of its items.
 
-    Items of the history are never recommended. An id counts once however often the history has it, unknown ids
-    are ignored and counted, and an empty history gets what the model offers to a user it knows nothing of.
-    Equal scores are ranked by the item's place in `item_ids`.
+    Items of the history are never recommended. An id counts once however often the history has it, unknown
+    ids are ignored and counted, and an empty history gets what the model offers to a user it knows nothing
+    of. Equal scores are ranked by the item's place in `item_ids`.
 
     Args:
         model: Any recommender.
@@ -126,42 +126,46 @@ class Recommendations(tf.Module):
 
     def _padded(self, histories: Sequence[Sequence]) -> tf.Tensor:
         """The histories as a tensor [n, longest]."""
-        if any(isinstance(history, str) or np.ndim(history) != 1 for history in histories):
-            raise InputError("expected one list of item ids for each user, as in [[628, 1223], [4936]].")
-        padded = np.full((len(histories), max(map(len, histories), default=0)), self.pad, object)
+        plain = []
         for user, history in enumerate(histories):
-            if not len(history):
-                continue
-            dtype, ids = _ids(history, "ids in a history")
+            if isinstance(history, str) or np.ndim(history) != 1:
+                raise InputError("expected one list of item ids for each user, as in [[628, 1223], [4936]].")
+            dtype, ids = _ids(history, "ids in a history") if len(history) else (self._dtype, [])
             if dtype != self._dtype:
                 raise InputError(
                     f"the items of {self._name} have {KINDS[self._dtype]} as ids, but history {user} "
                     f"(counted from 0) has {KINDS[dtype]}, such as {ids[0]!r}."
                 )
-            padded[user, : len(ids)] = ids
-        return tf.constant(padded, self._dtype)
+            plain.append(ids)
+        return tf.ragged.constant(plain, self._dtype, ragged_rank=1).to_tensor(self.pad)
 
     def _recommend(self, history: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
         """In the graph: padded ids [B, L] and k to the fields of `Ranking`."""
         numbers = self._numbers.lookup(history)
         unknown = tf.not_equal(history, self.pad) & tf.less(numbers, 0)
-        rows = _distinct(unpad(numbers), self._n_items)
-        n_users = tf.shape(history)[0]
+        best, places = self._best_unseen(_distinct(unpad(numbers), self._n_items), k)
+        ranking = {
+            "items": tf.gather(self._ids, places),
+            "scores": best,
+            "unknown": tf.reduce_sum(tf.cast(unknown, tf.int32), axis=1),
+        }
+        return ranking if self._titles is None else ranking | {"titles": tf.gather(self._titles, places)}
+
+    def _best_unseen(self, rows: UserRows, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Scores and item numbers, [B, k]; in empty ranks the number is `n_items`."""
+        n_users = tf.shape(rows.counts)[0]
         idle = tf.maximum(FEWEST_ROWS - n_users, 0)
         scores = self._scores(rows._replace(counts=tf.pad(rows.counts, [[0, idle]])))[:n_users]
         scores = tf.debugging.check_numerics(tf.cast(scores, tf.float32), f"scores of {self._name}")
         seen = tf.stack([rows.row_ids, rows.items], axis=1)
         unseen = tf.tensor_scatter_nd_update(scores, seen, tf.fill(tf.shape(rows.items), -np.inf))
-        best, places = tf.math.top_k(unseen, tf.minimum(k, self._n_items))
-        places = tf.where(tf.math.is_inf(best), self._n_items, places)
+        best, numbers = tf.math.top_k(unseen, tf.minimum(k, self._n_items))
+        numbers = tf.where(tf.math.is_inf(best), self._n_items, numbers)
         beyond = [[0, 0], [0, tf.maximum(k - self._n_items, 0)]]
-        places = tf.pad(places, beyond, constant_values=self._n_items)
-        ranking = {
-            "items": tf.gather(self._ids, places),
-            "scores": tf.pad(best, beyond, constant_values=-np.inf),
-            "unknown": tf.reduce_sum(tf.cast(unknown, tf.int32), axis=1),
-        }
-        return ranking if self._titles is None else ranking | {"titles": tf.gather(self._titles, places)}
+        return (
+            tf.pad(best, beyond, constant_values=-np.inf),
+            tf.pad(numbers, beyond, constant_values=self._n_items),
+        )
 
     def _recommend_default(self, history: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._recommend(history, tf.constant(DEFAULT_K))
@@ -201,9 +205,9 @@ def export(
     Its signatures, both with the semantics of `Recommendations`:
 
     - `recommend` takes `history` [B, L], ids padded anywhere by −1 (int64) or "" (string), and `k`, an int32
-      scalar. It returns `items` [B, k], `scores` [B, k], `unknown` [B] and, when titles are given, `titles` [B, k].
-    - `serving_default` takes `history` alone, since servers want the users as first axis of every input; k is
-      100.
+      scalar. It returns `items`, `scores` [B, k], `unknown` [B] and, when titles are given, `titles` [B, k].
+    - `serving_default` takes `history` alone, since servers that batch requests want the users as first axis
+      of every input; k is 100.
 
     NaN scores end in an `InvalidArgumentError`, and so does a negative `k`.
 
@@ -217,9 +221,7 @@ def export(
         InputError: As for `Recommendations`, and if something else than an export lies there.
     """
     folder = Path(folder)
-    if folder.is_file() or (
-        folder.is_dir() and any(folder.iterdir()) and not (folder / "saved_model.pb").exists()
-    ):
+    if folder.exists() and not _replaceable(folder):
         raise InputError(
             f"{folder} exists and is not an exported model; choose another folder, or remove it."
         )
@@ -227,6 +229,10 @@ def export(
     signatures = {"recommend": serving.recommend, "serving_default": serving.recommend_default}
     with replacing(folder) as draft:
         tf.saved_model.save(serving, draft, signatures)
+
+
+def _replaceable(folder: Path) -> bool:
+    return (folder / "saved_model.pb").exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
 def _ids(given: Sequence, what: str) -> tuple[tf.DType, list[int] | list[str]]:

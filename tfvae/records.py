@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from tfvae.definitions import RESULTS, SearchSpace, Strict, checked
+from tfvae.definitions import RESULTS, Row, SearchSpace, Strict, checked
 from tfvae.errors import InputError
 from tfvae.files import write_json, write_npz
 
@@ -36,6 +36,7 @@ __all__ = [
     "stored_run",
     "stored_runs",
     "stored_sweep",
+    "sweep_of",
     "sweep_path",
 ]
 
@@ -243,12 +244,22 @@ def per_user_metrics(run: Run, results: Path = RESULTS) -> dict[str, np.ndarray]
 
 
 def stored_sweep(table: str, dataset: str, slug: str, results: Path = RESULTS) -> Sweep | None:
-    """The stored sweep of a row, or None.
+    """The stored sweep of this table's own row, or None.
 
     Raises:
         InputError: If the file is damaged.
     """
     return _read(Sweep, sweep_path(table, dataset, slug, results))
+
+
+def sweep_of(table: str, dataset: str, row: Row, results: Path = RESULTS) -> Sweep | None:
+    """The stored sweep that tunes a row, be it another table's, or None.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    home, slug = row.tuned_as.split("/") if row.tuned_as else (table, row.slug)
+    return stored_sweep(home, dataset, slug, results)
 
 
 def sweep_path(table: str, dataset: str, slug: str, results: Path = RESULTS) -> Path:

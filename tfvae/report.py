@@ -27,7 +27,7 @@ from tfvae.records import (
     per_user_metrics,
     stored_attributes,
     stored_runs,
-    stored_sweep,
+    sweep_of,
 )
 from tfvae.stats import mean_and_se, paired_test
 
@@ -233,7 +233,7 @@ def _pairs(table: Table, rows: list[Cells]) -> list[dict[str, Any]]:
 
 def _sweeps(table: Table, dataset: str, results: Path) -> list[dict[str, Any]]:
     """The stored sweeps that found something, with their rows."""
-    sweeps = [(row, stored_sweep(table.name, dataset, row.slug, results)) for row in table.rows]
+    sweeps = [(row, sweep_of(table.name, dataset, row, results)) for row in table.rows]
     return [{"row": row, "sweep": sweep} for row, sweep in sweeps if sweep and sweep.best]
 
 

@@ -79,6 +79,8 @@ def run_sweep(
     """
     definition = load_table(table, results)
     chosen = definition.row(row)
+    if chosen.tuned_as:
+        raise InputError(f"row {row!r} of {table} is tuned as {chosen.tuned_as}; sweep that row instead.")
     if chosen.model is None or not chosen.search:
         raise InputError(f"row {row!r} of {table} has nothing to search; give it a model and [rows.search].")
     split = without_test_users(load_split_of(definition, dataset, source))

@@ -31,7 +31,7 @@ from tfvae.records import (
     store_attributes,
     store_run,
     stored_run,
-    stored_sweep,
+    sweep_of,
 )
 from tfvae.settings import Settings, settings_of
 from tfvae.training import TrainedRun, train
@@ -198,7 +198,7 @@ def _plans(
 ) -> list[_Plan]:
     """The runs of one row. What comes later wins: model, row, data set, sweep, by hand, cut of epochs."""
     own = row_settings(job.table, row, job.dataset)
-    sweep = stored_sweep(job.table.name, job.dataset, row.slug, job.results)
+    sweep = sweep_of(job.table.name, job.dataset, row, job.results)
     if sweep and sweep.data_digest != job.split.digest:
         job.say(f"{row.name}: the stored sweep searched other data; its settings are not used.")
         sweep = None

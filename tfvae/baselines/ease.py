@@ -175,7 +175,7 @@ def _require_memory(n_items: int, dtype: type, what: str) -> str:
     if need > free:
         raise TooLargeError(
             f"EASE: {what} of {n_items:,} items needs {need / 1e9:,.2f} GB in {np.dtype(dtype).name}, and "
-            f"{free / 1e9:,.2f} GB are free; keep fewer items (min_users_per_item), use gram_precision float32, "
-            "or take a model whose memory grows with n_items only, such as mult-dae."
+            f"{free / 1e9:,.2f} GB are free; keep fewer items (min_users_per_item), use gram_precision "
+            "float32, or take a model whose memory grows with n_items only, such as mult-dae."
         )
     return f"{need / 1e9:,.2f} GB"

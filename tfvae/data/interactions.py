@@ -295,7 +295,7 @@ class Interactions:
                     else:
                         parts[group] = archive[name]
             return cls(**parts)
-        except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as problem:
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as problem:
             raise InputError(f"{path}: not a file of saved interactions ({problem})") from None
 
     def _arrays(self) -> dict[str, np.ndarray]:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pooch
-import requests
 
 from tfvae.data.text import AnyPath
 from tfvae.errors import InputError
@@ -124,7 +123,7 @@ def download(urls: Sequence[str], checksum: str, file_name: str) -> Path:
         try:
             downloader = pooch.HTTPDownloader(progressbar=True)
             return Path(pooch.retrieve(url, checksum, file_name, cache_folder(), downloader=downloader))
-        except (OSError, ValueError, requests.RequestException) as problem:
+        except (OSError, ValueError) as problem:  # of the network and of the checksum
             failures.append(f"  {url}: {problem}")
             _log.warning("%s: %s", url, problem)
     raise InputError("\n".join([f"{file_name} could not be downloaded:", *failures]))

@@ -10,7 +10,8 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -25,6 +26,7 @@ __all__ = [
     "AnyPath",
     "Section",
     "as_numbers",
+    "header",
     "missing_column",
     "open_bytes",
     "read_delimited",
@@ -52,9 +54,20 @@ class Section(NamedTuple):
 
 def open_bytes(path: AnyPath) -> BinaryIO:
     """Opens a file or a member of a zip for reading; `.xz`, `.gz` and `.bz2` are unpacked on the way."""
-    stream = path.open("rb")
     opener = _OPENERS.get(Path(path.name).suffix)
-    return opener(stream) if opener else stream
+    if opener is None:
+        return path.open("rb")
+    return opener(path if isinstance(path, Path) else path.open("rb"))
+
+
+@contextmanager
+def _reading(path: AnyPath) -> Iterator[BinaryIO]:
+    """An open file; whatever breaks while it is read is said to be the file's fault."""
+    try:
+        with open_bytes(path) as stream:
+            yield stream
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as problem:
+        raise InputError(f"{path}: cannot be read ({problem}); is the file whole?") from None
 
 
 def missing_column(source: object, wanted: str, found: Sequence[str]) -> InputError:
@@ -66,7 +79,7 @@ def missing_column(source: object, wanted: str, found: Sequence[str]) -> InputEr
 
 def header(path: AnyPath, delimiter: str) -> list[str]:
     """The fields of the first line, without quotes."""
-    with open_bytes(path) as stream:
+    with _reading(path) as stream:
         line = stream.readline().decode("utf-8-sig").rstrip("\r\n")
     return [name.strip('"') for name in line.split(delimiter)]
 
@@ -105,7 +118,7 @@ def read_delimited(
         return "skip"
 
     def read(threads: bool) -> pa.Table:
-        with open_bytes(path) as stream:
+        with _reading(path) as stream:
             return pa_csv.read_csv(
                 stream,
                 read_options=pa_csv.ReadOptions(column_names=names, use_threads=threads),
@@ -136,8 +149,6 @@ def read_delimited(
         except pa.ArrowInvalid as numbered:
             problem = numbered
         raise _explained(path, problem, names or header(path, delimiter)) from None
-    except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as problem:
-        raise InputError(f"{path}: cannot be read ({problem}); is the file whole?") from None
     if not table.num_rows:
         raise InputError(f"{path}: no data lines; expected {delimiter!r}-separated {', '.join(columns)}")
     for name, column in zip(table.column_names, table.columns, strict=True):
@@ -181,7 +192,7 @@ def read_fields(
         InputError: For a line with too few fields, or without a number first.
     """
     ids, rows = [], []
-    with open_bytes(path) as stream:
+    with _reading(path) as stream:
         for number, raw in enumerate(stream, 1):
             line = raw.decode(encoding, "replace").rstrip("\r\n")
             if not line:
@@ -199,7 +210,7 @@ def read_fields(
 
 def _physical_line(path: AnyPath, row: int) -> int:
     """The line number of a row; Arrow passes over blank lines without counting them."""
-    with open_bytes(path) as stream:
+    with _reading(path) as stream:
         filled = (number for number, line in enumerate(stream, 1) if line.strip(b"\r\n"))
         return next(itertools.islice(filled, row - 1, None), row)
 

@@ -1,0 +1,59 @@
+"""Check without a clock: at equal weights and without noise, tfvae's loss is that of the dense Keras model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from common import MODEL, Problem
+from dense_keras import dense_twin
+
+from tfvae.data.rows import RowStore
+from tfvae.models.multvae import MultVAE
+
+UPDATE = 20_000  # halfway up the KL weight's ramp, so that both schedules are compared as well
+
+
+class Still:
+    """Stands in for `tfvae.randomness.Noise`: every normal draw is 0."""
+
+    def normal(self, shape, name: str) -> tf.Tensor:
+        """Zeros of that shape."""
+        return tf.zeros(shape)
+
+
+def main() -> None:
+    """Writes both losses of the problem's first batch."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--problem", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    problem = Problem.load(arguments.problem)
+    users = problem.batches[0]
+
+    ours = MultVAE(
+        problem.matrix.shape[1],
+        hidden=(MODEL.hidden,),
+        latent_dim=MODEL.latent_dim,
+        beta_cap=MODEL.beta_cap,
+        anneal_updates=MODEL.anneal_updates,
+        dropout=0.0,
+    )
+    ours.updates.assign(UPDATE)
+    ours.before_update()
+    our_loss = ours.objective(RowStore(problem.matrix[users]).gather(tf.range(len(users))), Still())["loss"]
+
+    dense = dense_twin(ours)
+    dense.compile(optimizer=keras.optimizers.Adam(MODEL.learning_rate))
+    dense.optimizer.iterations.assign(UPDATE)
+    x = tf.constant(problem.matrix[users].toarray())
+    dense_loss = dense.compute_loss(x=x, y_pred=dense(x, training=False))
+    losses = {"tfvae": float(our_loss), "plain dense Keras": float(dense_loss)}
+    arguments.out.write_text(json.dumps(losses), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""Recommendations by external ids: equal to in-process ranking, in this process and in one without tfvae."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.sparse import csr_array
+
+from tfvae.errors import DivergedError, InputError
+from tfvae.evaluation import top_k
+from tfvae.export import Recommendations, export, recommend
+from tfvae.models import MODELS
+from tfvae.settings import settings_of
+
+N_ITEMS, N_USERS, K = 40, 11, 12
+NUMBERS = np.random.default_rng(1).permutation(1000)[:N_ITEMS] - 200  # in no order; some are negative
+STRINGS = np.array([f"tt{number:04d}é" for number in range(N_ITEMS)])
+SMALL = {"mult-vae": {"hidden": [8], "latent_dim": 4}, "mult-dae": {"latent_dim": 4}, "ease": {}}
+CASES = [*((name, NUMBERS) for name in MODELS), ("mult-dae", STRINGS)]
+
+CLIENT = """
+import sys
+sys.modules["tfvae"] = None
+import numpy as np
+import tensorflow as tf
+for folder in sys.argv[1:]:
+    model = tf.saved_model.load(folder)
+    with np.load(folder + ".npz") as asked:
+        history = tf.constant(asked["history"])
+        found = model.signatures["recommend"](history=history, k=tf.constant(int(asked["k"])))
+        default = model.signatures["serving_default"](history=history)
+    answers = {name: tensor.numpy() for name, tensor in {**found, "default": default["items"]}.items()}
+    plain = {name: a.astype(bytes) if a.dtype == object else a for name, a in answers.items()}
+    np.savez(folder + ".answers.npz", **plain)
+"""
+
+
+def histories_of(n_users=N_USERS, seed=0):
+    """Random histories as a matrix; user 3 has none, user 4 has all items but two."""
+    kept = np.random.default_rng(seed).random((n_users, N_ITEMS)) < 0.2
+    kept[3], kept[4] = False, True
+    kept[4, [7, 30]] = False
+    return csr_array(kept.astype(np.float32))
+
+
+def built(name):
+    """A model of the registry, fitted where it is a closed form, else with its random weights."""
+    model = settings_of(name, SMALL.get(name, {})).build(N_ITEMS)
+    if hasattr(model, "fit_matrix"):
+        model.fit_matrix(histories_of(60, seed=5), report=lambda line: None)
+    return model
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {name: built(name) for name in MODELS}
+
+
+def as_ids(matrix, item_ids):
+    """Each row's item ids, in an order that is not the matrix's."""
+    return [item_ids[matrix[[row]].indices[::-1]].tolist() for row in range(matrix.shape[0])]
+
+
+def expected_of(model, matrix, item_ids, k):
+    """Ids and scores by `evaluation.top_k`."""
+    items, scores = top_k(model, matrix, k)
+    pad = "" if item_ids.dtype.kind == "U" else -1
+    return np.append(item_ids, pad)[items], scores
+
+
+@pytest.mark.parametrize(("name", "item_ids"), CASES)
+def test_in_process_it_ranks_as_evaluation_does(models, name, item_ids):
+    matrix = histories_of()
+    items, scores = expected_of(models[name], matrix, item_ids, K)
+    found = recommend(models[name], item_ids, as_ids(matrix, item_ids), K)
+    np.testing.assert_array_equal(found.items, items)
+    np.testing.assert_allclose(found.scores, scores, rtol=1e-5)
+    np.testing.assert_array_equal(found.unknown, 0)
+    assert found.scores.dtype == np.float32
+    assert found.titles is None
+
+
+def test_an_export_answers_the_same_in_a_process_without_tfvae(models, tmp_path):
+    matrix, asked = histories_of(), {}
+    for name, item_ids in CASES:
+        kind, pad = ("strings", "") if item_ids is STRINGS else ("numbers", -1)
+        folder = tmp_path / f"{name}-{kind}"
+        export(models[name], item_ids, folder)
+        histories = as_ids(matrix, item_ids)
+        padded = np.full((N_USERS, N_ITEMS), pad, item_ids.dtype)
+        for row, history in enumerate(histories):
+            padded[row, N_ITEMS - len(history) :] = history
+        np.savez(f"{folder}.npz", history=padded, k=K)
+        asked[folder] = expected_of(models[name], matrix, item_ids, K)
+    client = [sys.executable, "-c", CLIENT, *map(str, asked)]
+    subprocess.run(client, check=True, cwd=tmp_path, timeout=120, capture_output=True)
+    for folder, (items, scores) in asked.items():
+        with np.load(f"{folder}.answers.npz") as answers:
+            decode = "S" in answers["items"].dtype.str
+            found = np.char.decode(answers["items"], "utf-8") if decode else answers["items"]
+            np.testing.assert_array_equal(found, items)
+            np.testing.assert_allclose(answers["scores"], scores, rtol=1e-5)
+            np.testing.assert_array_equal(answers["unknown"], 0)
+            assert answers["default"].shape == (N_USERS, 100)
+            np.testing.assert_array_equal(answers["default"][:, :K], answers["items"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_unknown_and_repeated_ids_change_nothing_but_the_count(models, name):
+    serving = Recommendations(models[name], NUMBERS)
+    known = NUMBERS[[4, 9, 30]].tolist()
+    plain = serving([known], K)
+    noisy = serving([[77777, *known, known[0], 88888, known[0], 77777]], K)
+    np.testing.assert_array_equal(noisy.items, plain.items)
+    np.testing.assert_array_equal(noisy.scores, plain.scores)
+    assert noisy.unknown.tolist() == [3]
+    only_unknown = serving([[77777], []], K)
+    np.testing.assert_array_equal(*only_unknown.items)
+    assert only_unknown.unknown.tolist() == [1, 0]
+
+
+def test_pads_may_stand_anywhere(models):
+    serving = Recommendations(models["mult-vae"], NUMBERS)
+    a, b = NUMBERS[[3, 8]]
+    first, second = (
+        serving.recommend(tf.constant([row], tf.int64), 5) for row in ([a, b], [-1, a, -1, -1, b])
+    )
+    np.testing.assert_array_equal(first["scores"], second["scores"])
+    np.testing.assert_array_equal(second["unknown"], [0])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_ranks_beyond_the_unseen_items_are_empty(models, name):
+    all_but_two = np.delete(STRINGS, [7, 30]).tolist()
+    found = recommend(models[name], STRINGS, [all_but_two, []], k=N_ITEMS + 3, titles=np.char.upper(STRINGS))
+    assert found.items.shape == found.scores.shape == found.titles.shape == (2, N_ITEMS + 3)
+    assert set(found.items[0, :2]) == set(STRINGS[[7, 30]])
+    for row, filled in ((0, 2), (1, N_ITEMS)):
+        assert np.all(found.items[row, filled:] == "") and np.all(found.titles[row, filled:] == "")
+        assert np.all(np.isneginf(found.scores[row, filled:])) and np.all(
+            np.isfinite(found.scores[row, :filled])
+        )
+    assert sorted(found.items[1, :N_ITEMS]) == sorted(STRINGS)
+
+
+def test_an_empty_history_gets_the_popular_in_their_order(models):
+    train = histories_of(60, seed=5)
+    counts = np.bincount(train.indices, minlength=N_ITEMS)
+    found = recommend(models["popularity"], NUMBERS, [[]], k=N_ITEMS)
+    np.testing.assert_array_equal(found.items[0], NUMBERS[np.argsort(-counts, kind="stable")])
+    np.testing.assert_array_equal(found.scores[0], np.sort(counts)[::-1])
+
+
+@pytest.mark.parametrize("n_users", [0, 1, 7, 8, 9])
+def test_the_number_of_users_in_a_call_changes_no_ranking(models, n_users):
+    matrix = histories_of()
+    serving = Recommendations(models["mult-vae"], NUMBERS)
+    together = serving(as_ids(matrix, NUMBERS), K)
+    some = serving(as_ids(matrix[:n_users], NUMBERS) if n_users else [], K)
+    np.testing.assert_array_equal(some.items, together.items[:n_users])
+    np.testing.assert_allclose(some.scores, together.scores[:n_users], rtol=1e-5)
+
+
+def test_titles_go_with_their_items_into_the_export(models, tmp_path):
+    titles = [f"Title of {number}" for number in NUMBERS]
+    export(models["ease"], NUMBERS, tmp_path / "new" / "ease", titles)
+    loaded = tf.saved_model.load(tmp_path / "new" / "ease")
+    found = loaded.signatures["recommend"](history=tf.constant(NUMBERS[None, :3]), k=tf.constant(4))
+    assert sorted(found) == ["items", "scores", "titles", "unknown"]
+    assert [t.decode() for t in found["titles"][0].numpy()] == [
+        f"Title of {n}" for n in found["items"][0].numpy()
+    ]
+
+
+def test_weights_are_stored_once_and_only_those_that_scoring_needs(models, tmp_path):
+    export(models["mult-vae"], NUMBERS, tmp_path / "model")
+    stored = tf.train.list_variables(str(tmp_path / "model" / "variables" / "variables"))
+    shapes = sorted(tuple(shape) for name, shape in stored if "VARIABLE_VALUE" in name)
+    trained = sorted(tuple(v.shape) for v in models["mult-vae"].trainable_variables)
+    assert shapes == trained
+
+
+def test_an_export_replaces_an_export_and_nothing_else(models, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    export(models["popularity"], NUMBERS, folder)
+    (folder / "saved_model.pb").write_bytes(b"damaged")
+    export(models["popularity"], NUMBERS, folder)
+    assert len(tf.saved_model.load(folder).signatures) == 2
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    for occupied in ("mine", "mine/letter.txt"):
+        with pytest.raises(InputError, match="not an exported model"):
+            export(models["popularity"], NUMBERS, tmp_path / occupied)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "model"]
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+
+
+def test_scores_that_are_no_numbers_are_refused(tmp_path):
+    model = built("popularity")
+    model.item_counts.assign(np.full(N_ITEMS, np.nan, np.float32))
+    with pytest.raises(DivergedError, match="NaN or infinite"):
+        recommend(model, NUMBERS, [[]], K)
+    export(model, NUMBERS, tmp_path / "model")
+    loaded = tf.saved_model.load(tmp_path / "model")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="scores of popularity"):
+        loaded.signatures["serving_default"](history=tf.constant([[-1]], tf.int64))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"item_ids": NUMBERS[1:]}, "has 40 items, but 39 item ids"),
+        ({"titles": ["one"]}, "has 40 items, but 1 titles"),
+        ({"item_ids": np.append(NUMBERS[1:], -1)}, "-1, which marks empty places"),
+        ({"item_ids": [*STRINGS[1:], ""]}, "'', which marks empty places"),
+        ({"item_ids": np.append(NUMBERS[1:], NUMBERS[1])}, "1 item ids come twice"),
+        ({"item_ids": NUMBERS / 2}, "whole numbers or strings as item ids, found floating"),
+        ({"item_ids": [*NUMBERS[1:], "a"]}, "as item ids, found mixed-integer"),
+        (
+            {"histories": [[], ["tt0001"]]},
+            "have whole numbers as ids, but history 1 .* has strings, such as 'tt0001'",
+        ),
+        (
+            {"item_ids": STRINGS, "histories": [[1]]},
+            "have strings as ids, but history 0 .* has whole numbers",
+        ),
+        ({"histories": [[1, "a"]]}, "as ids in a history, found mixed-integer"),
+        ({"histories": [1, 2]}, "one list of item ids for each user"),
+        ({"histories": ["tt0001"]}, "one list of item ids for each user"),
+        ({"k": 0}, "k is 0; expected at least 1"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(models, changes, message):
+    arguments = {"item_ids": NUMBERS, "histories": [[1]], "k": 3} | changes
+    with pytest.raises(InputError, match=message):
+        recommend(models["popularity"], **arguments)

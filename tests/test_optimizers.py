@@ -1,0 +1,103 @@
+"""The fused Adam against Keras's, against the formula, and on gradients that arrive as slices."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfvae.optimizers import FusedAdam
+
+
+def gradients(n_steps=50, shape=(6, 3)):
+    rng = np.random.default_rng(0)
+    scales = np.exp(rng.normal(0, 4, shape))  # from hardly any to huge, as for rare and popular items
+    return [tf.constant(scales * rng.normal(size=shape), tf.float32) for _ in range(n_steps)]
+
+
+def trained(optimizer, steps):
+    start = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
+    variable = keras.Variable(start, name="table")
+    optimizer.build([variable])
+    for gradient in steps:
+        optimizer.apply([gradient], [variable])
+    return variable.numpy()
+
+
+def test_fifty_steps_equal_those_of_stock_adam():
+    found = trained(FusedAdam(0.01), gradients())
+    expected = trained(keras.optimizers.Adam(0.01, epsilon=1e-8), gradients())
+    np.testing.assert_allclose(found, expected, atol=5e-6)
+
+
+def test_steps_equal_the_formula_of_tensorflow_1():
+    found = trained(FusedAdam(0.01, beta_1=0.8, beta_2=0.99), gradients(5))
+    x = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32).astype(float)
+    m = v = np.zeros_like(x)
+    for t, gradient in enumerate(gradients(5), start=1):
+        g = gradient.numpy().astype(float)
+        m, v = 0.8 * m + 0.2 * g, 0.99 * v + 0.01 * g**2
+        rate = 0.01 * np.sqrt(1 - 0.99**t) / (1 - 0.8**t)
+        x = x - rate * m / (np.sqrt(v) + 1e-8)
+    np.testing.assert_allclose(found, x, atol=2e-6)
+
+
+def test_epsilon_is_that_of_tensorflow_1_and_matters_for_tiny_gradients():
+    tiny = [1e-8 * gradient / tf.norm(gradient) for gradient in gradients(5)]
+    found = trained(FusedAdam(0.01), tiny)
+    np.testing.assert_allclose(found, trained(keras.optimizers.Adam(0.01, epsilon=1e-8), tiny), atol=1e-6)
+    assert np.abs(found - trained(keras.optimizers.Adam(0.01), tiny)).max() > 1e-3
+    assert FusedAdam().epsilon == 1e-8
+
+
+def slices():
+    """A gradient in which row 2 occurs twice, row 4 three times: both as slices and dense."""
+    values = np.random.default_rng(2).normal(size=(6, 3)).astype(np.float32)
+    indices = np.array([2, 0, 4, 2, 4, 4])
+    dense = np.zeros((6, 3), np.float32)
+    np.add.at(dense, indices, values)
+    return tf.IndexedSlices(tf.constant(values), tf.constant(indices), (6, 3)), tf.constant(dense)
+
+
+def test_duplicate_slices_are_added_before_they_are_squared():
+    sliced, dense = slices()
+    np.testing.assert_allclose(
+        trained(FusedAdam(0.1), [sliced] * 3), trained(FusedAdam(0.1), [dense] * 3), atol=1e-6
+    )
+
+
+def test_stock_adam_is_wrong_on_duplicate_slices():
+    # The reason why FusedAdam makes gradients dense. When Keras mends it, that line may go.
+    sliced, dense = slices()
+    wrong, right = (trained(keras.optimizers.Adam(0.1, epsilon=1e-8), [g] * 3) for g in (sliced, dense))
+    assert np.abs(wrong - right)[[2, 4]].max() > 0.01
+    np.testing.assert_allclose(wrong[[0, 1, 3, 5]], right[[0, 1, 3, 5]], atol=1e-6)
+
+
+def test_rows_without_gradient_go_on_moving():
+    # TensorFlow 1 saw dense gradients; a lazy Adam would leave row 1 where it is.
+    first = tf.constant(np.ones((6, 3), np.float32))
+    later = tf.IndexedSlices(tf.ones([1, 3]), tf.constant([0]), (6, 3))
+    moved = trained(FusedAdam(0.1), [first, later]) - trained(FusedAdam(0.1), [first])
+    assert np.abs(moved[1]).min() > 0.01
+
+
+def test_it_is_built_again_from_its_config():
+    optimizer = FusedAdam(0.3, beta_1=0.7, beta_2=0.8, epsilon=1e-3)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(again) is FusedAdam
+    assert again.get_config() == optimizer.get_config()
+    np.testing.assert_array_equal(trained(again, gradients(3)), trained(optimizer, gradients(3)))
+
+
+def test_the_learning_rate_can_be_changed_in_a_compiled_step():
+    variable = keras.Variable(np.zeros(3, np.float32))
+    optimizer = FusedAdam(0.1)
+    optimizer.build([variable])
+    step = tf.function(lambda: optimizer.apply([tf.ones(3)], [variable]))
+    step()
+    optimizer.learning_rate = 0.0
+    before = variable.numpy()
+    step()
+    np.testing.assert_array_equal(variable.numpy(), before)
+    np.testing.assert_allclose(before, -0.1, rtol=1e-5)
