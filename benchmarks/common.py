@@ -82,8 +82,9 @@ class Limit:
         backward  [B, I] · kernel'    -> [B, H]      the gradient of the hidden layer
         backward  the gradient of the kernel, in the kernel's layout
 
-    An item-major kernel is [I, H]: the products are h·K', d·K and d'·h. A hidden-major one is [H, I]: h·K, d·K' and
-    h'·d. L is the sum of the three. `plain` is h·K for a hidden-major kernel, the product without any transposition.
+    An item-major kernel is [I, H]; its products are h·K', d·K and d'·h. A hidden-major one is [H, I]; its
+    products are h·K, d·K' and h'·d. L is the sum of the three. The plain product is h·K for a hidden-major
+    kernel, which needs no transposition.
 
     Args:
         n_items: I.
@@ -173,7 +174,7 @@ def contestant_arguments(description: str, variants: list[str]) -> argparse.Name
 
 
 def answer(path: Path, meter: Meter, loss: float, **versions: str) -> None:
-    """Writes what a contestant measured; `loss` is its mean over all steps, warm-up included."""
+    """Writes what a contestant measured; `loss` is its mean over all users met, warm-up included."""
     measured = {
         "steps": meter.steps,
         "limits": meter.limits,

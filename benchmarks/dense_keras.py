@@ -1,4 +1,4 @@
-"""Contestant: Mult-VAE as one would write it in a notebook: dense rows, stock layers, stock Adam, `model.fit`."""
+"""Contestant: Mult-VAE as in a notebook: dense rows, stock layers, stock Adam, Keras `fit`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times evaluation by tfvae and in the dense NumPy way of the authors' notebook; see README.md for the method."""
+"""Times evaluation by tfvae and in the dense NumPy way of the notebook; the method is in README.md."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def _compare(arguments: argparse.Namespace) -> None:
     notes = [
         "Metrics of both ways: "
         + "; ".join(
-            f"{name} {means[OURS][name]:.5f} and {means[NOTEBOOK][name]:.5f} (they differ by {differences[name]:.1e}, "
-            f"for {unequal[name]:.2%} of the users)"
+            f"{name} {means[OURS][name]:.5f} and {means[NOTEBOOK][name]:.5f} "
+            f"(apart by {differences[name]:.1e}, for {unequal[name]:.2%} of the users)"
             for name in METRICS
         )
         + "."
@@ -130,7 +130,7 @@ def _prepare(folder: Path, arguments: argparse.Namespace) -> int:
 
 
 def _contestant(way: str, folder: Path, batch_size: int, out: Path) -> None:
-    """Evaluates in this process, once to warm up and once by the clock; writes figures and per-user metrics."""
+    """Evaluates in this process, once to warm up and once by the clock."""
     model = keras.models.load_model(folder / "model.keras")
     fold_in, targets = (sp.load_npz(folder / f"{name}.npz") for name in ("fold_in", "targets"))
     measure = _tfvae if way == OURS else _notebook

@@ -28,13 +28,13 @@ class Target:
 
     Attributes:
         name: What is measured.
-        bound: To be reached.
+        bound: To be reached; None where the figure is only reported.
         at_least: Whether more is better.
         value: From the runs of one round, by contestant, to the figure; KeyError when one is missing.
     """
 
     name: str
-    bound: float
+    bound: float | None
     at_least: bool
     value: Callable[[dict[str, dict]], float]
 
@@ -53,11 +53,12 @@ def judge(targets: list[Target], rounds: Rounds) -> list[dict]:
             measured = spread(target.value(runs) for runs in rounds)
         except KeyError:  # a contestant did not take part
             continue
-        better = measured["median"] - target.bound if target.at_least else target.bound - measured["median"]
-        sign = "≥" if target.at_least else "≤"
-        judged.append(
-            {"name": target.name, "target": f"{sign} {target.bound}", **measured, "reached": better >= 0}
-        )
+        row = {"name": target.name, **measured}
+        if target.bound is not None:
+            ahead = measured["median"] - target.bound
+            reached = ahead >= 0 if target.at_least else ahead <= 0
+            row |= {"target": f"{'≥' if target.at_least else '≤'} {target.bound}", "reached": reached}
+        judged.append(row)
     return judged
 
 
@@ -119,8 +120,9 @@ def _section(name: str, stored: dict) -> list[str]:
         [contestant, *(_cell(row.get(figure)) for figure in columns)]
         for contestant, row in contestants.items()
     ]
+    verdicts = {True: "yes", False: "no", None: ""}
     targets = [
-        [row["name"], _cell(row), row["target"], "yes" if row["reached"] else "no"]
+        [row["name"], _cell(row), row.get("target", ""), verdicts[row.get("reached")]]
         for row in stored["targets"]
     ]
     return [

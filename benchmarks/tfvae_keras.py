@@ -15,7 +15,7 @@ VARIANTS = ["float32", "mixed_bfloat16", "without-kept-buffers"]
 
 
 def main() -> None:
-    """Trains as `tfvae.training.train` does, less validation and checkpoints, and writes what was measured."""
+    """Trains as `tfvae.training.train` does, less validation and checkpoints."""
     arguments = contestant_arguments(__doc__, VARIANTS)
     problem = arguments.problem
     settings = settings_of(

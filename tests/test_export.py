@@ -72,7 +72,7 @@ def expected_of(model, matrix, item_ids, k):
     return np.append(item_ids, pad)[items], scores
 
 
-@pytest.mark.parametrize(("name", "item_ids"), CASES)
+@pytest.mark.parametrize(("name", "item_ids"), CASES, ids=lambda value: getattr(value, "dtype", value))
 def test_in_process_it_ranks_as_evaluation_does(models, name, item_ids):
     matrix = histories_of()
     items, scores = expected_of(models[name], matrix, item_ids, K)

@@ -38,7 +38,7 @@ def test_multinomial_is_tfps_less_exactly_its_coefficient(counts):
     theirs = tfd.Multinomial(n, logits=logits()).log_prob(x)
     coefficient = tf.math.lgamma(n + 1) - tf.reduce_sum(tf.math.lgamma(x + 1), axis=1)
     np.testing.assert_allclose(theirs - Multinomial(logits()).log_prob(x), coefficient, rtol=1e-5, atol=1e-5)
-    assert (coefficient.numpy()[n.numpy() > 1] > 0.5).all()
+    assert coefficient.numpy().max() > 1
 
 
 def test_gaussian_is_tfps_less_a_constant_that_does_not_depend_on_f():
@@ -74,7 +74,7 @@ def test_the_sparse_door_and_its_gradient_equal_the_dense_one(name, empty):
         totals = [tf.reduce_sum(values * upstream) for values in (dense, sparse)]
     np.testing.assert_allclose(sparse, dense, rtol=2e-6, atol=2e-6)
     dense_gradient, sparse_gradient = (tape.gradient(total, f) for total in totals)
-    assert np.abs(dense_gradient).max() > 0.1 or name == "multinomial"
+    assert np.abs(dense_gradient).max() > 0.1 or (name == "multinomial" and not x.any())
     np.testing.assert_allclose(sparse_gradient, dense_gradient, rtol=2e-5, atol=2e-6)
 
 

@@ -16,6 +16,7 @@ import tfvae
 from tfvae import options as opt
 from tfvae.display import show_counts, show_metrics, show_table
 from tfvae.errors import InputError, TfvaeError, unknown_name
+from tfvae.models import MODELS
 
 if TYPE_CHECKING:
     from tfvae.data.splits import SavedSplit, StrongGeneralization
@@ -155,7 +156,7 @@ def prepare(
 )
 def fit(
     data: opt.Data,
-    model: Annotated[str, typer.Option(help="mult-vae, mult-dae, popularity or ease.")] = "mult-vae",
+    model: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "mult-vae",
     run: Annotated[Path | None, typer.Option(help="The run folder; runs/DATA-MODEL if not given.")] = None,
     epochs: opt.Epochs = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order of users and noise.")] = None,
@@ -172,7 +173,7 @@ def fit(
 ) -> None:
     """Train a recommender into a run folder; an interrupted run goes on when the command is given again.
 
-    More ways to cut the data has 'tfvae prepare', whose split can be trained on.
+    'tfvae prepare' has more ways to cut the data, and its split can be given as DATA.
     """
     from tfvae.data.opening import open_split
     from tfvae.defaults import settings_for

@@ -7,8 +7,6 @@ from typing import Any
 
 from tfvae.data.rows import steps_per_epoch
 from tfvae.data.splits import StrongGeneralization
-from tfvae.errors import InputError
-from tfvae.metrics import parse_metric
 from tfvae.models import model_class
 from tfvae.settings import Settings, settings_of
 
@@ -33,18 +31,13 @@ def settings_for(
         The settings.
 
     Raises:
-        InputError: For an unknown or wrong setting, and a given batch size larger than the data.
+        InputError: For an unknown or wrong setting.
     """
     settings = settings_of(model, given)
-    parse_metric(settings.training.monitor)
     if hasattr(model_class(model), "fit_matrix"):
         return settings
     n_users, batch_size = split.train.shape[0], settings.training.batch_size
-    if batch_size > n_users:
-        if "batch_size" in given:
-            raise InputError(
-                f"batch_size is {batch_size}, but there are {n_users} training users; choose 1 to {n_users}."
-            )
+    if batch_size > n_users and "batch_size" not in given:
         say(f"batch_size: {n_users} instead of {batch_size}, since there are {n_users} training users.")
         settings = settings.with_changes(batch_size=n_users)
     if "anneal_updates" in settings.model and "anneal_updates" not in given:

@@ -215,7 +215,9 @@ def scores_at(
             raise InputError(f"expected {kind} numbers from 0 to {limit - 1} in the pairs to be scored.")
     score = _finite_scores(model, RowStore(histories))
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64)])
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64)], autograph=False
+    )
     def pick(batch: tf.Tensor, pairs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         _, scores, finite = score(batch)
         return tf.gather_nd(scores, pairs), finite
@@ -273,7 +275,7 @@ def _ranker(model: Recommender, histories: csr_array, k: int, batch_size: int) -
     score = _finite_scores(model, RowStore(histories))
     n_users, n_items = histories.shape
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False)
     def rank(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         rows, scores, finite = score(batch)
         seen = tf.stack([rows.row_ids, rows.items], axis=1)

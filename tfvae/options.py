@@ -33,7 +33,8 @@ __all__ = [
     "whole_numbers",
 ]
 
-_FILE, _CUT = "A file of your own", "How the data are cut"
+_FILE = "A file of your own"
+_CUT = "How the data are cut (a named data set as in its papers, if not given)"
 Data = Annotated[
     str,
     typer.Argument(
@@ -58,15 +59,19 @@ RatingCol = Annotated[
     typer.Option(rich_help_panel=_FILE, help="Its column of ratings; needed for --min-rating only."),
 ]
 MinRating = Annotated[
-    float | None, typer.Option(rich_help_panel=_CUT, help="Drop events rated below; 0 keeps all.")
+    float | None, typer.Option(rich_help_panel=_CUT, help="First drop events rated below; 0 keeps all.")
 ]
 MinUsers = Annotated[
-    int | None, typer.Option("--min-users-per-item", rich_help_panel=_CUT, min=0, help="Drop rarer items.")
+    int | None,
+    typer.Option("--min-users-per-item", rich_help_panel=_CUT, min=0, help="Then drop rarer items."),
 ]
 MinItems = Annotated[
     int | None,
     typer.Option(
-        "--min-items-per-user", rich_help_panel=_CUT, min=0, help="Drop users with fewer; 5 if not given."
+        "--min-items-per-user",
+        rich_help_panel=_CUT,
+        min=0,
+        help="Then drop users with fewer; 5 for a file of your own, if not given.",
     ),
 ]
 HeldOut = Annotated[
@@ -89,7 +94,7 @@ Set = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="A setting of the model or of training, such as latent_dim=100, hidden=[600] or "
-        "likelihood=gaussian; may be given again and again. An unknown key lists the known ones.",
+        "likelihood=gaussian; may be given again and again. To an unknown key the nearest is named.",
     ),
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training users, at most.")]

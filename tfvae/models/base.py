@@ -130,6 +130,7 @@ class GradientRecommender(Recommender):
         # and fail where these hold batches of unequal size.
         return
 
+    @tf.autograph.experimental.do_not_convert  # there is no Python control flow to convert, only time to lose
     def train_step(self, users: tf.Tensor) -> dict[str, tf.Tensor]:
         """One update on the users of these row numbers, int64 [B]."""
         context = tf.distribute.get_replica_context()

@@ -1,0 +1,53 @@
+"""Defaults that depend on the data."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from scipy.sparse import csr_array
+
+from tfvae.defaults import settings_for
+
+
+def fitted(n_users: int, model: str = "mult-vae", **given):
+    """The settings and what was said of them."""
+    said: list[str] = []
+    split = SimpleNamespace(train=csr_array((n_users, 10)))
+    return settings_for(model, given, split, said.append), said
+
+
+def test_on_data_of_the_papers_size_the_papers_settings_stay():
+    settings, said = fitted(116_677)
+    assert not said
+    assert (settings.training.batch_size, settings.model["anneal_updates"]) == (500, 200_000)
+
+
+def test_on_small_data_the_batch_is_the_data_and_beta_reaches_its_cap_halfway():
+    settings, said = fitted(300, epochs=40)
+    assert settings.training.batch_size == 300
+    # 40 epochs of one update: β = t / anneal_updates is 0.2 at t = 20.
+    assert settings.model["anneal_updates"] == 100
+    assert ["batch_size: 300", "anneal_updates: 100"] == [line.split(" instead")[0] for line in said]
+
+
+def test_the_pilot_of_the_peak_anneals_to_one():
+    settings, _ = fitted(1_000, epochs=100, beta_selection="peak")
+    assert settings.model["anneal_updates"] == 100  # 200 updates
+
+
+def test_annealing_by_visits_counts_visits():
+    by_visits, _ = fitted(1_000, epochs=100, batch_size=10, anneal_by="visits")
+    by_updates, _ = fitted(1_000, epochs=100, batch_size=500)
+    assert by_visits.model["anneal_updates"] == by_updates.model["anneal_updates"] == 500
+
+
+def test_what_was_given_stays():
+    settings, said = fitted(300, batch_size=200, anneal_updates=10**6)
+    assert not said
+    assert (settings.training.batch_size, settings.model["anneal_updates"]) == (200, 10**6)
+    assert fitted(300, batch_size=301)[0].training.batch_size == 301  # training refuses it
+
+
+def test_a_closed_form_has_nothing_to_fit():
+    settings, said = fitted(3, "ease")
+    assert not said and settings.name == "ease"
