@@ -6,6 +6,7 @@ Needs NumPy and SciPy only, since the PyTorch contestants run in an environment 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import resource
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_array
 
-__all__ = ["MODEL", "Limit", "Meter", "Problem", "answer", "contestant_arguments", "peak_gb"]
+__all__ = ["MODEL", "Limit", "Meter", "Problem", "answer", "contestant_arguments", "forget_peak", "peak_gb"]
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class Limit:
         backward  [B, I] · kernel'    -> [B, H]      the gradient of the hidden layer
         backward  the gradient of the kernel, in the kernel's layout
 
-    An item-major kernel is [I, H]; its products are h·K', d·K and d'·h. A hidden-major one is [H, I]; its
-    products are h·K, d·K' and h'·d. L is the sum of the three. The plain product is h·K for a hidden-major
+    An item-major kernel is [I, H]; its products are h·K' (or, kernel first, K·h'), d·K and d'·h. A hidden-major
+    one is [H, I]; its products are h·K, d·K' and h'·d. L is the sum of the three. The plain product is h·K for a hidden-major
     kernel, which needs no transposition.
 
     Args:
@@ -91,9 +92,13 @@ class Limit:
         item_major: The layout of the contestant's kernel.
         constant: Makes the framework's tensor of an array.
         matmul: (a, b, transpose_a, transpose_b) to the finished product.
+        kernel_first: Whether an item-major layer multiplies its kernel with the hidden units, as tfvae's does,
+            which is the faster order.
     """
 
-    def __init__(self, n_items: int, item_major: bool, constant: Callable, matmul: Callable):
+    def __init__(
+        self, n_items: int, item_major: bool, constant: Callable, matmul: Callable, kernel_first: bool = False
+    ):
         rng = np.random.default_rng(0)
         kernel = rng.standard_normal((n_items, MODEL.hidden), np.float32)
         hidden_major = constant(kernel.reshape(MODEL.hidden, n_items))
@@ -103,7 +108,8 @@ class Limit:
         self._plain = (h, hidden_major, False, False)
         if item_major:
             k = constant(kernel)
-            self._three = [(h, k, False, True), (d, k, False, False), (d, h, True, False)]
+            forward = (k, h, False, True) if kernel_first else (h, k, False, True)
+            self._three = [forward, (d, k, False, False), (d, h, True, False)]
         else:
             self._three = [self._plain, (d, hidden_major, False, True), (h, d, True, False)]
 
@@ -124,12 +130,18 @@ class Meter:
         limit: Makes the `Limit`; called after the warm-up.
         warmup: Steps not counted.
         every: L is timed after each so many steps.
+
+    Attributes:
+        steps: Seconds of each counted step.
+        limits: Seconds of L and of the plain product, each time they were taken.
+        peak_after_warmup_gb: Peak memory of the process after the warm-up, before the arrays of L are made.
     """
 
     def __init__(self, limit: Callable[[], Limit], warmup: int, every: int):
         self._make_limit, self._warmup, self._every = limit, warmup, every
         self._limit: Limit | None = None
         self._done = 0
+        self.peak_after_warmup_gb = float("nan")
         self.steps: list[float] = []
         self.limits: list[tuple[float, float]] = []
         self._begun = time.perf_counter()
@@ -142,6 +154,7 @@ class Meter:
         if timed > 0:
             self.steps.append(seconds)
         if timed == 0:
+            self.peak_after_warmup_gb = peak_gb()
             self._limit = self._make_limit()
             self._limit.sample()
         elif timed > 0 and timed % self._every == 0:
@@ -158,6 +171,12 @@ def peak_gb() -> float:
     except (OSError, StopIteration):
         kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kib * 1024 / 1e9
+
+
+def forget_peak() -> None:
+    """Lets `peak_gb` start anew from what is resident now; without effect elsewhere than on Linux."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def contestant_arguments(description: str, variants: list[str]) -> argparse.Namespace:
@@ -179,6 +198,7 @@ def answer(path: Path, meter: Meter, loss: float, **versions: str) -> None:
         "steps": meter.steps,
         "limits": meter.limits,
         "loss": float(loss),
+        "peak_after_warmup_gb": meter.peak_after_warmup_gb,
         "peak_gb": peak_gb(),
         "versions": versions,
     }

@@ -16,7 +16,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import scipy.sparse as sp  # noqa: E402
 import tensorflow as tf  # noqa: E402
-from common import MODEL, peak_gb  # noqa: E402
+from common import MODEL, forget_peak, peak_gb  # noqa: E402
 from dense_keras import dense_twin  # noqa: E402
 from notebook_numpy import mask_seen, ndcg, recall  # noqa: E402
 from report import HERE, Target, judge, run_script, spread, store  # noqa: E402
@@ -32,9 +32,7 @@ OURS, NOTEBOOK = "tfvae", "dense NumPy, as in the 2018 notebook"
 METRICS = {"ndcg@100": (ndcg, 100), "recall@20": (recall, 20), "recall@50": (recall, 50)}
 EVENTS_A_USER = 73
 TARGETS = [
-    Target(
-        "users/s, tfvae / notebook", 3.0, True, lambda runs: runs[OURS]["users/s"] / runs[NOTEBOOK]["users/s"]
-    )
+    Target("users/s, tfvae / notebook", 3.0, True, lambda runs: runs[OURS]["users/s"] / runs[NOTEBOOK]["users/s"])
 ]
 
 
@@ -44,9 +42,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=20_108)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=500, help="users scored at once, in both ways")
-    parser.add_argument(
-        "--train-steps", type=int, default=40, help="updates of the model before it is evaluated"
-    )
+    parser.add_argument("--train-steps", type=int, default=40, help="updates of the model before it is evaluated")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
     for private in ("--way", "--folder", "--out"):  # how the script calls itself
         parser.add_argument(private, help=argparse.SUPPRESS)
@@ -77,8 +73,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 
     differences = {name: abs(means[OURS][name] - means[NOTEBOOK][name]) for name in METRICS}
     unequal = {
-        name: float(np.mean(~np.isclose(per_user[OURS][name], per_user[NOTEBOOK][name], rtol=1e-5)))
-        for name in METRICS
+        name: float(np.mean(~np.isclose(per_user[OURS][name], per_user[NOTEBOOK][name], rtol=1e-5))) for name in METRICS
     }
     print(f"difference of the means: {differences}; share of users that differ: {unequal}")
     setup = {
@@ -132,6 +127,7 @@ def _prepare(folder: Path, arguments: argparse.Namespace) -> int:
 def _contestant(way: str, folder: Path, batch_size: int, out: Path) -> None:
     """Evaluates in this process, once to warm up and once by the clock."""
     model = keras.models.load_model(folder / "model.keras")
+    forget_peak()  # loading takes more memory than evaluating
     fold_in, targets = (sp.load_npz(folder / f"{name}.npz") for name in ("fold_in", "targets"))
     measure = _tfvae if way == OURS else _notebook
     seconds, scoring, per_user = measure(model, fold_in, targets, batch_size)

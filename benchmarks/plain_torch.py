@@ -76,9 +76,7 @@ class MultVAE(nn.Module):
         super().__init__()
         self.first = first
         self.code = _linear(MODEL.hidden, 2 * MODEL.latent_dim)
-        self.decoder = nn.Sequential(
-            _linear(MODEL.latent_dim, MODEL.hidden), nn.Tanh(), _linear(MODEL.hidden, n_items)
-        )
+        self.decoder = nn.Sequential(_linear(MODEL.latent_dim, MODEL.hidden), nn.Tanh(), _linear(MODEL.hidden, n_items))
 
     def loss(self, batch, beta: float) -> torch.Tensor:
         """The negative ELBO with KL weight `beta`, averaged over users."""

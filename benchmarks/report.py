@@ -116,14 +116,10 @@ def _section(name: str, stored: dict) -> list[str]:
     versions = ", ".join(f"{package} {version}" for package, version in stored["versions"].items())
     contestants = stored["contestants"]
     columns = list(dict.fromkeys(figure for row in contestants.values() for figure in row))
-    rows = [
-        [contestant, *(_cell(row.get(figure)) for figure in columns)]
-        for contestant, row in contestants.items()
-    ]
+    rows = [[contestant, *(_cell(row.get(figure)) for figure in columns)] for contestant, row in contestants.items()]
     verdicts = {True: "yes", False: "no", None: ""}
     targets = [
-        [row["name"], _cell(row), row.get("target", ""), verdicts[row.get("reached")]]
-        for row in stored["targets"]
+        [row["name"], _cell(row), row.get("target", ""), verdicts[row.get("reached")]] for row in stored["targets"]
     ]
     return [
         f"## {name.capitalize()}",

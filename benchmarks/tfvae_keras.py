@@ -9,6 +9,7 @@ from keras_clock import Clock
 
 from tfvae import training
 from tfvae.data.rows import user_numbers
+from tfvae.memory import keep_freed_buffers
 from tfvae.settings import settings_of
 
 VARIANTS = ["float32", "mixed_bfloat16", "without-kept-buffers"]
@@ -33,11 +34,11 @@ def main() -> None:
         },
     )
     if arguments.variant != "without-kept-buffers":
-        training._keep_freed_buffers()
+        keep_freed_buffers()
     n_users, n_items = problem.matrix.shape
     model = settings.build(n_items)
     training.prepare_to_fit(model, SimpleNamespace(train=problem.matrix), settings.training.learning_rate)
-    clock = Clock(n_items, item_major=True, warmup=arguments.warmup, every=arguments.every)
+    clock = Clock(n_items, item_major=True, kernel_first=True, warmup=arguments.warmup, every=arguments.every)
     model.fit(
         # The same users as in problem.batches, which were drawn from this very data set.
         user_numbers(n_users, settings.training.batch_size, settings.training.seed),

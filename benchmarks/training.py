@@ -58,9 +58,7 @@ def main() -> None:
     arguments = _arguments()
     names = [name for name in CONTESTANTS if name in arguments.only]
     if not arguments.torch_python.exists():
-        print(
-            f"{arguments.torch_python} is not there, so PyTorch is left out; `make bench-torch` installs it."
-        )
+        print(f"{arguments.torch_python} is not there, so PyTorch is left out; `make bench-torch` installs it.")
         names = [name for name in names if CONTESTANTS[name][0] != "plain_torch.py"]
     per_epoch = steps_per_epoch(arguments.users, MODEL.batch_size)
     n_timed = arguments.steps or per_epoch
@@ -94,9 +92,7 @@ def main() -> None:
         "timed steps a round": n_timed,
         "load average at the start": load,
     }
-    contestants = {
-        name: {k: spread(runs[name][k] for runs in rounds) for k in rounds[0][name]} for name in names
-    }
+    contestants = {name: {k: spread(runs[name][k] for runs in rounds) for k in rounds[0][name]} for name in names}
     how = "measured" if n_timed == per_epoch else f"extrapolated from the median step to {per_epoch} steps"
     notes = [
         f"The time of an epoch is {how}. The loss is the mean over all users met, warm-up included.",
@@ -121,10 +117,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--torch-python", type=Path, default=HERE.parent / ".venv-torch" / "bin" / "python")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
     arguments = parser.parse_args()
+    if arguments.warmup < 1:
+        parser.error("--warmup must be at least 1: the first step traces the model.")
     if 0 < arguments.steps < arguments.every:
-        parser.error(
-            f"--steps {arguments.steps} ends before L is timed; give at least --every, {arguments.every}."
-        )
+        parser.error(f"--steps {arguments.steps} ends before L is timed; give at least --every, {arguments.every}.")
     return arguments
 
 
@@ -151,6 +147,7 @@ def _figures(raw: dict, per_epoch: int) -> dict[str, float]:
         "L, ms": 1e3 * limit,
         "step / L": step / limit,
         "step / 3 plain products": step / (3 * plain),
+        "peak after warm-up, GB": raw["peak_after_warmup_gb"],
         "peak memory, GB": raw["peak_gb"],
         "loss": raw["loss"],
     }

@@ -22,23 +22,27 @@ def test_on_data_of_the_papers_size_the_papers_settings_stay():
     assert (settings.training.batch_size, settings.model["anneal_updates"]) == (500, 200_000)
 
 
-def test_on_small_data_the_batch_is_the_data_and_beta_reaches_its_cap_halfway():
+def test_on_small_data_an_epoch_has_twenty_updates_and_beta_reaches_its_cap_halfway():
     settings, said = fitted(300, epochs=40)
-    assert settings.training.batch_size == 300
-    # 40 epochs of one update: β = t / anneal_updates is 0.2 at t = 20.
-    assert settings.model["anneal_updates"] == 100
-    assert ["batch_size: 300", "anneal_updates: 100"] == [line.split(" instead")[0] for line in said]
+    assert settings.training.batch_size == 15
+    # 40 epochs of 20 updates: β = t / anneal_updates is 0.2 at t = 400.
+    assert settings.model["anneal_updates"] == 2_000
+    assert ["batch_size: 15", "anneal_updates: 2,000"] == [line.split(" instead")[0] for line in said]
 
 
 def test_the_pilot_of_the_peak_anneals_to_one():
     settings, _ = fitted(1_000, epochs=100, beta_selection="peak")
-    assert settings.model["anneal_updates"] == 100  # 200 updates
+    assert settings.model["anneal_updates"] == 1_000  # half of 100 epochs of 20 updates
 
 
 def test_annealing_by_visits_counts_visits():
     by_visits, _ = fitted(1_000, epochs=100, batch_size=10, anneal_by="visits")
     by_updates, _ = fitted(1_000, epochs=100, batch_size=500)
     assert by_visits.model["anneal_updates"] == by_updates.model["anneal_updates"] == 500
+
+
+def test_even_the_smallest_data_make_a_batch():
+    assert fitted(7)[0].training.batch_size == 1
 
 
 def test_what_was_given_stays():

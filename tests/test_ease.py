@@ -128,9 +128,7 @@ def test_the_memory_is_stated_before_it_is_allocated(monkeypatch):
     assert lines[0].startswith("EASE: 0.00 GB for the Gram matrix of 25 items")
 
     monkeypatch.setattr(ease, "gram", lambda *_: pytest.fail("allocated without memory"))
-    with pytest.raises(
-        TooLargeError, match="Gram matrix of 50 items needs .* in float64.*min_users_per_item"
-    ):
+    with pytest.raises(TooLargeError, match="Gram matrix of 50 items needs .* in float64.*min_users_per_item"):
         fitted(random_rows(n_items=50), gram_precision="float64")
     with pytest.raises(TooLargeError, match="item-item matrix of 1,000,000 items needs 4,000.00 GB"):
         EASE(1_000_000)

@@ -90,13 +90,9 @@ def test_ncf_negatives(write):
 
 
 def test_titles_keep_colons_commas_and_accents(write):
-    movies = formats.read_movies_dat(
-        write("11::Léon: The Pro (1994)::Crime|Drama\n", encoding="latin-1"), "latin-1"
-    )
+    movies = formats.read_movies_dat(write("11::Léon: The Pro (1994)::Crime|Drama\n", encoding="latin-1"), "latin-1")
     assert movies.loc[11].tolist() == ["Léon: The Pro (1994)", "Crime|Drama"]
-    movies = formats.read_movies_csv(
-        write('movieId,title,genres\n4,"Heat, and ""Dust""",(no genres listed)\n')
-    )
+    movies = formats.read_movies_csv(write('movieId,title,genres\n4,"Heat, and ""Dust""",(no genres listed)\n'))
     assert movies.loc[4].tolist() == ['Heat, and "Dust"', "(no genres listed)"]
     movies = formats.read_netflix_titles(
         write("1,2003,Dinosaur Planet\n72,NULL,At Home, Among Strängers\n", encoding="latin-1")

@@ -156,9 +156,7 @@ def test_digest_depends_on_values_ids_and_file_order(five):
     others = [
         Interactions.from_events(USERS, ITEMS, [1, 2, 3, 4, 4], TIMES),
         Interactions.from_events(USERS, [30, 7, 7, 101, 30], RATINGS, TIMES),
-        Interactions.from_events(
-            ["b", "b", "a", "c", "a"], [30, 7, 7, 100, 30], [1, 3, 2, 4, 5], [50, 30, 40, 20, 10]
-        ),
+        Interactions.from_events(["b", "b", "a", "c", "a"], [30, 7, 7, 100, 30], [1, 3, 2, 4, 5], [50, 30, 40, 20, 10]),
     ]
     assert len({five.digest, *(other.digest for other in others)}) == 4
 

@@ -176,9 +176,7 @@ def test_leave_one_out_ranks_equal_a_dictionary_with_the_true_item_last(seed):
     negatives, true_item = rng.integers(0, 29, size=12), 29
     candidates = {item: scores[item] for item in [*negatives, true_item]}
     ranked = sorted(candidates, key=candidates.get, reverse=True)
-    ranks = leave_one_out_ranks(
-        scores[[true_item]], scores[negatives][None], np.array([true_item]), negatives[None]
-    )
+    ranks = leave_one_out_ranks(scores[[true_item]], scores[negatives][None], np.array([true_item]), negatives[None])
     assert ranks[0] == ranked.index(true_item) + 1
 
 

@@ -48,9 +48,7 @@ def test_a_split_is_opened_as_it_was_saved(events, tmp_path):
     split = open_split(tmp_path / "events.csv", changes={"held_out_users": 9})
     split.save(tmp_path / "run" / "split.npz")
     write_vae_cf(split, tmp_path / "pro_sg")
-    assert (
-        open_split(tmp_path / "run").digest == open_split(tmp_path / "run/split.npz").digest == split.digest
-    )
+    assert open_split(tmp_path / "run").digest == open_split(tmp_path / "run/split.npz").digest == split.digest
     assert (open_split(tmp_path / "pro_sg").train != split.train).nnz == 0
 
 

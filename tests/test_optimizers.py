@@ -61,9 +61,7 @@ def slices():
 
 def test_duplicate_slices_are_added_before_they_are_squared():
     sliced, dense = slices()
-    np.testing.assert_allclose(
-        trained(FusedAdam(0.1), [sliced] * 3), trained(FusedAdam(0.1), [dense] * 3), atol=1e-6
-    )
+    np.testing.assert_allclose(trained(FusedAdam(0.1), [sliced] * 3), trained(FusedAdam(0.1), [dense] * 3), atol=1e-6)
 
 
 def test_stock_adam_is_wrong_on_duplicate_slices():

@@ -77,8 +77,7 @@ def store(results, slug, seed, per_user, dataset="ml-20m", **changes):
         model=row.model,
         seed=seed,
         metrics={
-            m: {"mean": v.mean(), "se": v.std() / np.sqrt(USERS), "low": 0, "high": 1}
-            for m, v in per_user.items()
+            m: {"mean": v.mean(), "se": v.std() / np.sqrt(USERS), "low": 0, "high": 1} for m, v in per_user.items()
         },
         validation=0.4,
         users=USERS,

@@ -134,9 +134,7 @@ def test_every_event_is_on_one_side_or_accounted_for(seed, min_users, min_items,
     assert [len(part) for part in ids[1:]] == [held_out, held_out]
 
     users, items, values = interactions.in_file_order()
-    events = pd.DataFrame(
-        {"user": interactions.user_ids[users], "item": interactions.item_ids[items], "value": values}
-    )
+    events = pd.DataFrame({"user": interactions.user_ids[users], "item": interactions.item_ids[items], "value": values})
     if min_rating is not None:
         events = events[events["value"] >= min_rating]
     events = events[events["item"].map(events["item"].value_counts()) >= min_users]
@@ -176,9 +174,7 @@ def test_matrices_are_ready_for_models():
 
 def test_filters_run_once_and_in_order():
     # Item 9 goes (one user), then user 4 (four items left). Item 8 is then down to one user, and stays.
-    events = [(user, item) for user in (1, 2, 3, 5) for item in range(5)] + [
-        (4, item) for item in (0, 1, 2, 8, 9)
-    ]
+    events = [(user, item) for user in (1, 2, 3, 5) for item in range(5)] + [(4, item) for item in (0, 1, 2, 8, 9)]
     events.append((1, 8))
     users, items = zip(*events, strict=True)
     settings = StrongGeneralizationSettings(min_users_per_item=2, held_out_users=1)
@@ -344,9 +340,7 @@ def test_a_saved_split_comes_back_equal(kind, text_ids, tmp_path):
     interactions = some_events()
     if text_ids:
         users, items, values = interactions.in_file_order()
-        names = [
-            np.char.add(letter, ids.astype(str)) for letter, ids in zip("ui", (users, items), strict=True)
-        ]
+        names = [np.char.add(letter, ids.astype(str)) for letter, ids in zip("ui", (users, items), strict=True)]
         interactions = Interactions.from_events(*names, values)
     split = {
         "strong-generalization": lambda: strong_generalization(

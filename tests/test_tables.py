@@ -71,9 +71,7 @@ ASKED_OF_A_RUN = (
 def split():
     """200 users in two clusters of 15 items; 30 are held out for validation and 30 for test."""
     random = np.random.default_rng(0)
-    users, items = np.nonzero(
-        random.random((200, 30)) < np.where(_cluster(200)[:, None] == _cluster(30), 0.6, 0.1)
-    )
+    users, items = np.nonzero(random.random((200, 30)) < np.where(_cluster(200)[:, None] == _cluster(30), 0.6, 0.1))
     settings = StrongGeneralizationSettings(held_out_users=30)
     return strong_generalization(Interactions.from_events(users, items), settings)
 

@@ -49,9 +49,7 @@ NOTEBOOK = {
 SETTINGS = dict.fromkeys(
     ("user by user", "movie by movie"), StrongGeneralizationSettings(min_rating=4, held_out_users=18)
 )
-SETTINGS["strings"] = StrongGeneralizationSettings(
-    min_users_per_item=12, min_items_per_user=20, held_out_users=12
-)
+SETTINGS["strings"] = StrongGeneralizationSettings(min_users_per_item=12, min_items_per_user=20, held_out_users=12)
 
 
 def ratings(layout: str) -> str:
@@ -77,9 +75,7 @@ def ratings(layout: str) -> str:
 def split_of(layout: str, folder: Path) -> StrongGeneralization:
     path = folder / "ratings.csv"
     path.write_text(ratings(layout), encoding="utf-8")
-    interactions = Interactions.from_csv(
-        path, user="userId", item="movieId", rating="rating", timestamp="timestamp"
-    )
+    interactions = Interactions.from_csv(path, user="userId", item="movieId", rating="rating", timestamp="timestamp")
     return strong_generalization(interactions, SETTINGS[layout])
 
 
@@ -261,9 +257,7 @@ def test_writing_replaces_its_own_files_and_no_others(folder, tmp_path):
         ),
     ],
 )
-def test_the_authors_ml20m_targets(
-    name, digest, sorted_digest, first_uid, rows, uids, sids, distinct, most, head
-):
+def test_the_authors_ml20m_targets(name, digest, sorted_digest, first_uid, rows, uids, sids, distinct, most, head):
     path = GOLDEN / f"{name}.csv.xz"
     assert hashlib.sha256(lzma.open(path).read()).hexdigest() == digest
     uid, sid = read_events(path, 20_108)

@@ -92,9 +92,7 @@ def datasets() -> None:
     places = {name: whereabouts(name) for name in DATASETS}
     rows = ((name, DATASETS[name].licence, where or "no") for name, where in places.items())
     show_table(("name", "licence", "on hand"), rows)
-    typer.echo(
-        "\nTo get the others (files fetched by hand go to $TFVAE_DATA/NAME, or are given by --source):"
-    )
+    typer.echo("\nTo get the others (files fetched by hand go to $TFVAE_DATA/NAME, or are given by --source):")
     for name in (name for name, where in places.items() if not where):
         download = "downloaded when first used; or " if DATASETS[name].urls else ""
         typer.echo(f"  {name}: {download}{DATASETS[name].how_to_get}")
@@ -110,9 +108,7 @@ def datasets() -> None:
 def prepare(
     data: opt.Data,
     source: opt.Source = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Where to; data/NAME.npz or data/NAME if not given.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to; data/NAME.npz or data/NAME if not given.")] = None,
     format: Annotated[  # noqa: A002, the option's name
         Literal["npz", "vae-cf"], typer.Option(help="One file of ours, or the folder of Mult-VAE's authors.")
     ] = "npz",
@@ -144,7 +140,9 @@ def prepare(
     else:
         write_vae_cf(_of_users(split, data), out)
     show_counts(split.report)
-    typer.echo(f"Written: {out}\nNext: tfvae fit {out}")
+    typer.echo(f"Written: {out}")
+    if split.kind == "strong-generalization":
+        typer.echo(f"Next: tfvae fit {out}")
 
 
 @app.command(
@@ -181,9 +179,7 @@ def fit(
     from tfvae.settings import settings_of
     from tfvae.training import train
 
-    given = opt.settings_from(set_) | opt.those_given(
-        epochs=epochs, seed=seed, deterministic=deterministic or None
-    )
+    given = opt.settings_from(set_) | opt.those_given(epochs=epochs, seed=seed, deterministic=deterministic or None)
     settings_of(model, given)  # a misspelt setting shall not have to wait until large data are read
     columns = opt.those_given(user=user_col, item=item_col, rating=rating_col)
     changes = opt.those_given(min_rating=min_rating, held_out_users=held_out)
@@ -196,9 +192,7 @@ def fit(
     if finished:
         typer.echo(f"{folder} was trained before; there is nothing left to do.")
     elif trained.epochs:
-        typer.echo(
-            f"Best epoch: {trained.best_epoch + 1} of {trained.epochs}; {trained.seconds:,.0f} s of training"
-        )
+        typer.echo(f"Best epoch: {trained.best_epoch + 1} of {trained.epochs}; {trained.seconds:,.0f} s of training")
     typer.echo("Validation users:")
     measured = measure(trained.model, split.validation)
     show_metrics(measured.summary(), measured.n_users, measured.n_without_targets)
@@ -303,9 +297,7 @@ def table(
     epochs: opt.Epochs = None,
     set_: opt.Set = None,
     source: opt.Source = None,
-    render_only: Annotated[
-        bool, typer.Option("--render-only", help="Run nothing; render what is stored.")
-    ] = False,
+    render_only: Annotated[bool, typer.Option("--render-only", help="Run nothing; render what is stored.")] = False,
 ) -> None:
     """Bring a paper's table up to date on a data set: run what is missing, then render it."""
     if render_only:
@@ -348,21 +340,15 @@ def sweep(
     """Search a row's settings on validation users; 'tfvae table' then uses the best."""
     from tfvae.sweep import run_sweep
 
-    found = run_sweep(
-        table, row, dataset, trials, seed, epochs=epochs, seconds=seconds, source=source, say=typer.echo
-    )
+    found = run_sweep(table, row, dataset, trials, seed, epochs=epochs, seconds=seconds, source=source, say=typer.echo)
     if found.best is None:
         raise InputError(f"none of {len(found.trials)} trials came through; see their reasons above.")
-    typer.echo(
-        f"Best of {len(found.trials)}: {found.monitor} {found.best.value:.4f} with {found.best.params}"
-    )
+    typer.echo(f"Best of {len(found.trials)}: {found.monitor} {found.best.value:.4f} with {found.best.params}")
 
 
 @app.command()
 def doctor(
-    device: Annotated[
-        bool, typer.Option("--device", help="Also load TensorFlow and name the device.")
-    ] = False,
+    device: Annotated[bool, typer.Option("--device", help="Also load TensorFlow and name the device.")] = False,
 ) -> None:
     """Look whether this machine can run tfvae; the exit code is 1 if something is broken."""
     from tfvae.doctor import examine

@@ -12,14 +12,16 @@ from tfvae.settings import Settings, settings_of
 
 __all__ = ["settings_for"]
 
+FEWEST_UPDATES = 20  # in an epoch
+
 
 def settings_for(
     model: str, given: Mapping[str, Any], split: StrongGeneralization, say: Callable[[str], None] = print
 ) -> Settings:
     """Complete settings for a model on a split; what was not given is fitted to the data, and said.
 
-    A batch is no larger than the training users. Where the planned updates would end before β reaches its
-    cap, the annealing is shortened so that the cap is reached halfway.
+    A batch is small enough for twenty updates an epoch (the papers' data give hundreds). Where the planned
+    updates would end before β reaches its cap, the annealing is shortened so that the cap is reached halfway.
 
     Args:
         model: The model's name in the registry.
@@ -37,9 +39,10 @@ def settings_for(
     if hasattr(model_class(model), "fit_matrix"):
         return settings
     n_users, batch_size = split.train.shape[0], settings.training.batch_size
-    if batch_size > n_users and "batch_size" not in given:
-        say(f"batch_size: {n_users} instead of {batch_size}, since there are {n_users} training users.")
-        settings = settings.with_changes(batch_size=n_users)
+    smaller = max(1, n_users // FEWEST_UPDATES)
+    if smaller < batch_size and "batch_size" not in given:
+        say(f"batch_size: {smaller} instead of {batch_size}, since there are {n_users:,} training users.")
+        settings = settings.with_changes(batch_size=smaller)
     if "anneal_updates" in settings.model and "anneal_updates" not in given:
         settings = _annealed_in_time(settings, n_users, say)
     return settings

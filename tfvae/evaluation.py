@@ -18,6 +18,7 @@ from scipy.sparse import csr_array
 
 from tfvae.data.rows import RowStore, UserRows
 from tfvae.errors import DivergedError, InputError, unknown_name
+from tfvae.memory import keep_freed_buffers
 from tfvae.metrics import hits, leave_one_out_ranks, parse_metric
 from tfvae.stats import PairedTest, bootstrap_interval, mean_and_se, paired_test
 
@@ -29,6 +30,7 @@ __all__ = [
     "DEFAULT_METRICS",
     "Evaluation",
     "Evaluator",
+    "best_unseen",
     "compare",
     "evaluate",
     "evaluate_leave_one_out",
@@ -190,6 +192,26 @@ def top_k(
     return _ranker(model, histories, k, batch_size)()
 
 
+def best_unseen(scores: tf.Tensor, rows: UserRows, k: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
+    """In the graph: the best items outside each user's history, equal scores by item number.
+
+    Args:
+        scores: float32 [B, n_items].
+        rows: The B histories.
+        k: Length of the rankings, a number or an int32 scalar tensor.
+
+    Returns:
+        Items, int32 [B, k], and their scores, float32 [B, k]; in empty ranks −1 and −∞.
+    """
+    n_items = tf.shape(scores)[1]
+    seen = tf.stack([rows.row_ids, rows.items], axis=1)
+    unseen = tf.tensor_scatter_nd_update(scores, seen, tf.fill(tf.shape(rows.items), -np.inf))
+    best, items = tf.math.top_k(unseen, tf.minimum(k, n_items))
+    items = tf.where(tf.math.is_inf(best), EMPTY_RANK, items)
+    beyond = [[0, 0], [0, tf.maximum(k - n_items, 0)]]
+    return tf.pad(items, beyond, constant_values=EMPTY_RANK), tf.pad(best, beyond, constant_values=-np.inf)
+
+
 def scores_at(
     model: Recommender, histories: csr_array, users: np.ndarray, items: np.ndarray, batch_size: int = 500
 ) -> np.ndarray:
@@ -215,20 +237,18 @@ def scores_at(
             raise InputError(f"expected {kind} numbers from 0 to {limit - 1} in the pairs to be scored.")
     score = _finite_scores(model, RowStore(histories))
 
-    @tf.function(
-        input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64)], autograph=False
-    )
     def pick(batch: tf.Tensor, pairs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         _, scores, finite = score(batch)
         return tf.gather_nd(scores, pairs), finite
 
+    pick = _traced(pick, tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64))
     order = np.argsort(users, kind="stable")
     result = np.empty(len(users), dtype=np.float32)
     for batch in _batches(histories.shape[0], batch_size):
         first, last = np.searchsorted(users, [batch[0], batch[-1] + 1], sorter=order)
         chosen = order[first:last]
         pairs = np.column_stack([users[chosen] - batch[0], items[chosen]])
-        picked, finite = pick(batch, pairs)
+        picked, finite = pick(tf.constant(batch), tf.constant(pairs))
         _refuse_diverged(model, batch, finite)
         result[chosen] = picked
     return result
@@ -271,29 +291,31 @@ def evaluate_leave_one_out(
 
 
 def _ranker(model: Recommender, histories: csr_array, k: int, batch_size: int) -> Callable[[], Ranking]:
-    """A function that ranks for all histories, as `top_k` does, and is traced by its first call only."""
+    """A function that ranks for all histories, as `top_k` does, in a graph that is traced here, once."""
+    keep_freed_buffers()
     score = _finite_scores(model, RowStore(histories))
-    n_users, n_items = histories.shape
+    n_users = histories.shape[0]
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False)
     def rank(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         rows, scores, finite = score(batch)
-        seen = tf.stack([rows.row_ids, rows.items], axis=1)
-        unseen = tf.tensor_scatter_nd_update(scores, seen, tf.fill(tf.shape(rows.items), -np.inf))
-        best, items = tf.math.top_k(unseen, k=min(k, n_items))
-        return tf.where(tf.math.is_inf(best), EMPTY_RANK, items), best, finite
+        return *best_unseen(scores, rows, k), finite
+
+    rank = _traced(rank, tf.TensorSpec([None], tf.int64))
 
     def all_users() -> Ranking:
-        items = np.full((n_users, k), EMPTY_RANK, dtype=np.int32)
-        scores = np.full((n_users, k), -np.inf, dtype=np.float32)
+        items = np.empty((n_users, k), dtype=np.int32)
+        scores = np.empty((n_users, k), dtype=np.float32)
         for batch in _batches(n_users, batch_size):
-            best_items, best_scores, finite = rank(batch)
+            items[batch], scores[batch], finite = rank(tf.constant(batch))
             _refuse_diverged(model, batch, finite)
-            items[batch, : min(k, n_items)] = best_items
-            scores[batch, : min(k, n_items)] = best_scores
         return items, scores
 
     return all_users
+
+
+def _traced(function: Callable, *signature: tf.TensorSpec) -> Callable:
+    """The function as one graph; a `tf.function` would warn that a process with many models has many graphs."""
+    return tf.function(function, signature, autograph=False).get_concrete_function()
 
 
 def _finite_scores(model: Recommender, store: RowStore) -> Callable:

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from tfvae.data.rows import UserRows, unpad
 from tfvae.errors import DivergedError, InputError
+from tfvae.evaluation import EMPTY_RANK, best_unseen
 from tfvae.files import replacing
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ __all__ = ["Ranking", "Recommendations", "export", "recommend"]
 DEFAULT_K = 100
 PADS = {tf.int64: -1, tf.string: ""}
 KINDS = {tf.int64: "whole numbers", tf.string: "strings"}
-# On a CPU TensorFlow multiplies two to seven float32 rows with a matrix several times slower than eight.
-FEWEST_ROWS = 8
 
 
 class Ranking(NamedTuple):
@@ -143,29 +142,17 @@ class Recommendations(tf.Module):
         """In the graph: padded ids [B, L] and k to the fields of `Ranking`."""
         numbers = self._numbers.lookup(history)
         unknown = tf.not_equal(history, self.pad) & tf.less(numbers, 0)
-        best, places = self._best_unseen(_distinct(unpad(numbers), self._n_items), k)
+        rows = _distinct(unpad(numbers), self._n_items)
+        scores = tf.cast(self._scores(rows), tf.float32)
+        scores = tf.debugging.check_numerics(scores, f"scores of {self._name}")
+        found, best = best_unseen(scores, rows, k)
+        places = tf.where(found == EMPTY_RANK, self._n_items, found)
         ranking = {
             "items": tf.gather(self._ids, places),
             "scores": best,
             "unknown": tf.reduce_sum(tf.cast(unknown, tf.int32), axis=1),
         }
         return ranking if self._titles is None else ranking | {"titles": tf.gather(self._titles, places)}
-
-    def _best_unseen(self, rows: UserRows, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Scores and item numbers, [B, k]; in empty ranks the number is `n_items`."""
-        n_users = tf.shape(rows.counts)[0]
-        idle = tf.maximum(FEWEST_ROWS - n_users, 0)
-        scores = self._scores(rows._replace(counts=tf.pad(rows.counts, [[0, idle]])))[:n_users]
-        scores = tf.debugging.check_numerics(tf.cast(scores, tf.float32), f"scores of {self._name}")
-        seen = tf.stack([rows.row_ids, rows.items], axis=1)
-        unseen = tf.tensor_scatter_nd_update(scores, seen, tf.fill(tf.shape(rows.items), -np.inf))
-        best, numbers = tf.math.top_k(unseen, tf.minimum(k, self._n_items))
-        numbers = tf.where(tf.math.is_inf(best), self._n_items, numbers)
-        beyond = [[0, 0], [0, tf.maximum(k - self._n_items, 0)]]
-        return (
-            tf.pad(best, beyond, constant_values=-np.inf),
-            tf.pad(numbers, beyond, constant_values=self._n_items),
-        )
 
     def _recommend_default(self, history: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._recommend(history, tf.constant(DEFAULT_K))
@@ -197,9 +184,7 @@ def recommend(
     return Recommendations(model, item_ids, titles)(histories, k)
 
 
-def export(
-    model: Recommender, item_ids: Sequence, folder: Path | str, titles: Sequence[str] | None = None
-) -> None:
+def export(model: Recommender, item_ids: Sequence, folder: Path | str, titles: Sequence[str] | None = None) -> None:
     """Writes a SavedModel that recommends by external ids and needs TensorFlow alone.
 
     Its signatures, both with the semantics of `Recommendations`:
@@ -222,9 +207,7 @@ def export(
     """
     folder = Path(folder)
     if folder.exists() and not _replaceable(folder):
-        raise InputError(
-            f"{folder} exists and is not an exported model; choose another folder, or remove it."
-        )
+        raise InputError(f"{folder} exists and is not an exported model; choose another folder, or remove it.")
     serving = Recommendations(model, item_ids, titles)
     signatures = {"recommend": serving.recommend, "serving_default": serving.recommend_default}
     with replacing(folder) as draft:

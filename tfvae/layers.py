@@ -50,9 +50,9 @@ def _sum_of_rows(kernel: tf.Tensor, items: tf.Tensor, row_ids: tf.Tensor, n_user
 class ItemBag(keras.layers.Layer):
     """L2 normalisation, dropout and the first matrix product on the non-zeros of binary user rows.
 
-    For a user with n items the output is `activation` of `bias + Σ_i m_i · kernel[i] / (√n · keep)`, where m_i is 1 with
-    probability `keep` in training and always 1 otherwise: the row is normalised first, then dropped (inverted
-    dropout), as in the authors' code. A user without items gets the bias.
+    For a user with n items the output is the activation of `bias + Σ_i m_i · kernel[i] / (√n · keep)`, where m_i
+    is 1 with probability `keep` in training and always 1 otherwise: the row is normalised first, then dropped
+    (inverted dropout), as in the authors' code. A user without items gets the activation of the bias.
 
     Args:
         n_items: Rows of the kernel.
@@ -105,6 +105,16 @@ class ItemBag(keras.layers.Layer):
         return self.activation(tf.cast(output, self.compute_dtype))
 
 
+@tf.custom_gradient
+def _item_products(hidden: tf.Tensor, kernel: tf.Tensor):
+    """hidden·kernel', [B, n_items], computed as (kernel·hidden')', which is the faster order on a CPU."""
+
+    def gradient(upstream):
+        return tf.matmul(upstream, kernel), tf.matmul(upstream, hidden, transpose_a=True)
+
+    return tf.transpose(tf.matmul(kernel, hidden, transpose_b=True)), gradient
+
+
 class ItemLogits(keras.layers.Layer):
     """The last layer: one float32 logit per item.
 
@@ -131,7 +141,7 @@ class ItemLogits(keras.layers.Layer):
 
     def call(self, hidden: tf.Tensor) -> tf.Tensor:
         """Maps [B, units] to float32 logits [B, n_items]."""
-        products = tf.matmul(hidden, tf.convert_to_tensor(self.kernel), transpose_b=True)
+        products = _item_products(hidden, tf.convert_to_tensor(self.kernel))
         # The softmax over all items needs float32 also in a mixed-precision run.
         return tf.nn.bias_add(tf.cast(products, tf.float32), tf.convert_to_tensor(self.bias.value))
 

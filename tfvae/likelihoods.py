@@ -50,7 +50,7 @@ class ItemLikelihood(tfp.distributions.Distribution):
         return tf.shape(self.logits)[-1:]
 
     def log_prob_rows(self, rows: UserRows) -> tf.Tensor:
-        """log p(x | f) of each of B binary rows, float32 [B]."""
+        """Log p(x | f) of each of B binary rows, float32 [B]."""
         at = tf.stack([rows.row_ids, rows.items], axis=1)
         n_users = tf.shape(rows.counts)[0]
 

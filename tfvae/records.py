@@ -176,9 +176,7 @@ class Sweep(Strict):
     def tuned(self) -> Tuned:
         """The summary a run of the best settings keeps."""
         failed = sum(trial.state == "failed" for trial in self.trials)
-        return Tuned(
-            trials=len(self.trials), failed=failed, epochs=self.epochs, value=round(self.best.value, 6)
-        )
+        return Tuned(trials=len(self.trials), failed=failed, epochs=self.epochs, value=round(self.best.value, 6))
 
 
 Record = TypeVar("Record", bound=Strict)

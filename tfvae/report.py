@@ -147,9 +147,7 @@ class Cells:
         marks = {}
         if why := sorted({run.shortened_why for run in self.runs if run.shortened}):
             marks["†"] = f"shortened: {'; '.join(why)}"
-        if changed := sorted(
-            {f"{key} = {value}" for run in self.runs for key, value in run.overrides.items()}
-        ):
+        if changed := sorted({f"{key} = {value}" for run in self.runs for key, value in run.overrides.items()}):
             marks["‡"] = f"settings by hand: {', '.join(changed)}"
         if len({_kind_of(run) for run in self.runs}) > 1:
             marks["§"] = "its seeds were run with differing settings or data"
@@ -224,8 +222,7 @@ def _pairs(table: Table, rows: list[Cells]) -> list[dict[str, Any]]:
     """Paired t-tests of all rows on the monitored metric, where they were measured on the same users."""
     ready = [row for row in rows if table.monitor in row.per_user]
     return [
-        {"a": a.row.name, "b": b.row.name}
-        | paired_test(a.per_user[table.monitor], b.per_user[table.monitor])._asdict()
+        {"a": a.row.name, "b": b.row.name} | paired_test(a.per_user[table.monitor], b.per_user[table.monitor])._asdict()
         for a, b in combinations(ready, 2)
         if a.runs[-1].data_digest == b.runs[-1].data_digest
     ]
@@ -263,9 +260,7 @@ def _picture(table: Table, dataset: str, rows: list[Cells], folder: Path) -> str
         return None
     levels = {row.row.name: row.average("validation") for row in ran if not row.runs[0].history}
     title = f"{table.name} on {DATASETS[dataset].title}"
-    plots.learning_curves(
-        curves, levels, folder / PICTURE, title=title, metric=_printed_metric(table.monitor)
-    )
+    plots.learning_curves(curves, levels, folder / PICTURE, title=title, metric=_printed_metric(table.monitor))
     return PICTURE
 
 
@@ -281,9 +276,7 @@ def _attribute_lines(table: Table, dataset: str, results: Path) -> list[dict[str
         paper = attribute.published.get(dataset)
         ours, paper = (_in_style(attribute, value) for value in (ours, paper))
         same = "" if None in (ours, paper) else "same" if ours == paper else "differs"
-        lines.append(
-            {"name": attribute.name, "ours": ours or "not run", "published": paper or "–", "verdict": same}
-        )
+        lines.append({"name": attribute.name, "ours": ours or "not run", "published": paper or "–", "verdict": same})
     return lines
 
 

@@ -86,9 +86,7 @@ class Settings(pydantic.BaseModel):
         Returns:
             The `Recommender`.
         """
-        return model_class(self.name)(
-            n_items, seed=self.training.seed, dtype=self.training.precision, **self.model
-        )
+        return model_class(self.name)(n_items, seed=self.training.seed, dtype=self.training.precision, **self.model)
 
 
 def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
@@ -111,9 +109,7 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
             raise unknown_name(f"setting of {name}", key, [*fields, *TrainingSettings.model_fields])
     if given.get("beta_selection", "fixed") != "fixed" and "beta_cap" not in fields:
         raise InputError(f"{name} has no KL weight to select; leave beta_selection out, or take another model.")
-    model_settings = pydantic.create_model(
-        f"{name} settings", __config__=pydantic.ConfigDict(extra="forbid"), **fields
-    )
+    model_settings = pydantic.create_model(f"{name} settings", __config__=pydantic.ConfigDict(extra="forbid"), **fields)
     try:
         return Settings(
             name=name,

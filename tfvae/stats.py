@@ -103,9 +103,7 @@ def paired_test(a: np.ndarray, b: np.ndarray) -> PairedTest:
         shift = float(difference[0])
         return PairedTest(shift, 0.0, float(np.sign(shift) * np.inf) if shift else 0.0, 0.0 if shift else 1.0)
     test = stats.ttest_rel(a, b)
-    return PairedTest(
-        float(difference.mean()), float(stats.sem(difference)), float(test.statistic), float(test.pvalue)
-    )
+    return PairedTest(float(difference.mean()), float(stats.sem(difference)), float(test.statistic), float(test.pvalue))
 
 
 def activity_groups(sizes: np.ndarray, n_groups: int = 5) -> np.ndarray:
@@ -136,11 +134,7 @@ def activity_groups(sizes: np.ndarray, n_groups: int = 5) -> np.ndarray:
 def _per_user(values: np.ndarray, at_least: int) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or len(values) < at_least:
-        raise InputError(
-            f"expected one value for each of {at_least} or more users, found shape {values.shape}."
-        )
+        raise InputError(f"expected one value for each of {at_least} or more users, found shape {values.shape}.")
     if not np.isfinite(values).all():
-        raise InputError(
-            f"{np.count_nonzero(~np.isfinite(values))} of {len(values)} users' values are not finite."
-        )
+        raise InputError(f"{np.count_nonzero(~np.isfinite(values))} of {len(values)} users' values are not finite.")
     return values

@@ -155,9 +155,7 @@ def _begun(
     return stored
 
 
-def _tried(
-    sweep: Sweep, params: dict[str, Any], split: StrongGeneralization, folder: Path, progress: bool
-) -> Trial:
+def _tried(sweep: Sweep, params: dict[str, Any], split: StrongGeneralization, folder: Path, progress: bool) -> Trial:
     """Trains with these settings and returns the trial; a diverged one is a failed one."""
     settings = restored(sweep.settings).with_changes(**params)
     started = time.perf_counter()
@@ -220,9 +218,7 @@ def search_problem(space: Mapping[str, SearchSpace], settings: Mapping[str, Any]
             inside = isinstance(value, int | float) and part.low <= value <= part.high
         if not inside:
             allowed = part.model_dump(exclude_defaults=True)
-            return (
-                f"the row's {key} = {value} lies outside its search space {allowed}; widen it in table.toml."
-            )
+            return f"the row's {key} = {value} lies outside its search space {allowed}; widen it in table.toml."
     return None
 
 

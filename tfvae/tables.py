@@ -125,9 +125,7 @@ def run_table(
     chosen = [table.row(slug) for slug in rows] if rows else [row for row in table.rows if row.model]
     for row in chosen:
         if row.model is None:
-            raise InputError(
-                f"{name}: row {row.slug!r} has published values only; its model is not built yet."
-            )
+            raise InputError(f"{name}: row {row.slug!r} has published values only; its model is not built yet.")
     started = time.perf_counter()
     split = load_split_of(table, dataset, source)
     job = _Job(table, dataset, split, results, work, progress, say)
@@ -230,9 +228,7 @@ def _missing(job: _Job) -> list[str]:
         sizes.append((job.split.train.shape[0], published.train_users, "training users"))
         sizes.append((job.split.n_items, published.n_items, "items"))
     return [
-        f"{ours:,} of {whole:,} {what}"
-        for ours, whole, what in sizes
-        if None not in (ours, whole) and ours != whole
+        f"{ours:,} of {whole:,} {what}" for ours, whole, what in sizes if None not in (ours, whole) and ours != whole
     ]
 
 

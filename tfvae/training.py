@@ -6,7 +6,6 @@ A run folder holds `settings.json` from the start, `state.npz` and `best.npz` wh
 
 from __future__ import annotations
 
-import ctypes
 import json
 import shutil
 import time
@@ -23,12 +22,15 @@ from tfvae.data.splits import StrongGeneralization
 from tfvae.errors import DivergedError, InputError
 from tfvae.evaluation import DEFAULT_METRICS, Evaluator
 from tfvae.files import replacing, write_json
+from tfvae.memory import keep_freed_buffers
 from tfvae.models import model_class
 from tfvae.models.base import GradientRecommender, Recommender
 from tfvae.optimizers import FusedAdam
 from tfvae.settings import Settings, settings_of
 
 __all__ = ["TrainedRun", "load_run", "prepare_to_fit", "train"]
+
+SETTINGS_FILE = "settings.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,14 +87,13 @@ def train(
     """
     folder = Path(folder)
     if issubclass(model_class(settings.name), GradientRecommender):
-        # Before the folder is claimed for settings that cannot work.
         check_batch_size(split.train.shape[0], settings.training.batch_size)
-    started_before = _claim(folder, settings, split.digest)
+    started_before = _belongs(folder, settings, split.digest)
     if (folder / "run.json").exists():
         return load_run(folder)
     if settings.training.deterministic:
         tf.config.experimental.enable_op_determinism()
-    _keep_freed_buffers()
+    keep_freed_buffers()
 
     effective, selected_beta = settings, None
     if settings.training.beta_selection == "peak":
@@ -102,6 +103,7 @@ def train(
         effective = settings.with_changes(beta_selection="fixed", beta_cap=selected_beta)
 
     model = effective.build(split.n_items)
+    write_json(folder / SETTINGS_FILE, _claim(settings, split.digest))
     begun = time.perf_counter()
     if isinstance(model, GradientRecommender):
         history = _fit(model, effective, split, folder, progress)
@@ -131,7 +133,7 @@ def load_run(folder: Path | str) -> TrainedRun:
     if not (folder / "run.json").exists():
         raise InputError(f"{folder} holds no finished run: run.json is missing. Train it to the end first.")
     outcome = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    flat = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]
+    flat = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))["settings"]
     settings = settings_of(flat.pop("model"), flat)
     return TrainedRun(keras.models.load_model(folder / "model.keras"), settings, resumed=True, **outcome)
 
@@ -189,38 +191,27 @@ def _fit(model: GradientRecommender, settings: Settings, split: StrongGeneraliza
     return keeper.history
 
 
-def _claim(folder: Path, settings: Settings, data_digest: str) -> bool:
-    """Marks the folder as this run's; True when it was already, an error when it is another's."""
-    claim = {"settings": settings.flat(), "data_digest": data_digest}
-    marker = folder / "settings.json"
+def _claim(settings: Settings, data_digest: str) -> dict:
+    """What a run folder says of whose it is."""
+    return {"settings": settings.flat(), "data_digest": data_digest}
+
+
+def _belongs(folder: Path, settings: Settings, data_digest: str) -> bool:
+    """Whether the folder is this run's already; False when it is nobody's, an error when it is another's."""
+    marker = folder / SETTINGS_FILE
     if not marker.exists():
-        write_json(marker, claim)
         return False
-    stored = json.loads(marker.read_text(encoding="utf-8"))
+    stored, claim = json.loads(marker.read_text(encoding="utf-8")), _claim(settings, data_digest)
     if stored == claim:
         return True
+    there, here = stored["settings"], claim["settings"]
     differing = [
-        f"{name} is {stored['settings'].get(name)!r} there, {claim['settings'].get(name)!r} here"
-        for name in {**stored["settings"], **claim["settings"]}
-        if stored["settings"].get(name) != claim["settings"].get(name)
+        f"{name} is {there.get(name)!r} there, {here.get(name)!r} here"
+        for name in {**there, **here}
+        if there.get(name) != here.get(name)
     ]
     if stored["data_digest"] != data_digest:
         differing.append("the data are others")
     raise InputError(
         f"{folder} holds a run of another configuration: {'; '.join(differing)}. Choose another folder or remove it."
     )
-
-
-def _keep_freed_buffers() -> None:
-    """Tells glibc to keep freed memory for the next step instead of returning it to the system.
-
-    A batch of logits is some 40 MB. By default every such buffer is mapped, zeroed page by page and unmapped again,
-    which costs more than the arithmetic on it (`benchmarks/` has the ratio). Elsewhere than on glibc it does nothing.
-    """
-    mmap_threshold, trim_threshold, never = -3, -1, 2**31 - 1
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    mallopt(mmap_threshold, never)
-    mallopt(trim_threshold, never)

@@ -126,9 +126,7 @@ class EASE(Recommender):
 
     def _check(self, train: csr_array) -> None:
         if train.shape[1] != self.n_items:
-            raise InputError(
-                f"EASE was made for {self.n_items} items, the training matrix has {train.shape[1]}."
-            )
+            raise InputError(f"EASE was made for {self.n_items} items, the training matrix has {train.shape[1]}.")
         if not np.all(train.data == 1):
             raise InputError("EASE expects a binary training matrix; found values other than 1.")
 

@@ -13,16 +13,10 @@ from tfvae.data.splits import StrongGeneralizationSettings
 __all__ = ["DATASETS", "Dataset"]
 
 _GROUPLENS = "https://files.grouplens.org/datasets/movielens/"
-_MIRROR = (
-    "https://huggingface.co/datasets/Recommenders/MovieLens/resolve/main/"  # same bytes, so the same md5
-)
+_MIRROR = "https://huggingface.co/datasets/Recommenders/MovieLens/resolve/main/"  # same bytes, so the same md5
 _MOVIELENS_LICENCE = "for research, no redistribution (GroupLens; see the README in the zip)"
-_MOVIELENS_CITATION = (
-    "F. M. Harper, J. A. Konstan. The MovieLens Datasets: History and Context. ACM TiiS 5(4), 2015."
-)
-_NCF_CITATION = (
-    "X. He, L. Liao, H. Zhang, L. Nie, X. Hu, T.-S. Chua. Neural Collaborative Filtering. WWW 2017."
-)
+_MOVIELENS_CITATION = "F. M. Harper, J. A. Konstan. The MovieLens Datasets: History and Context. ACM TiiS 5(4), 2015."
+_NCF_CITATION = "X. He, L. Liao, H. Zhang, L. Nie, X. Hu, T.-S. Chua. Neural Collaborative Filtering. WWW 2017."
 _RATING_PROTOCOLS = ("strong-generalization", "rating-holdout", "leave-one-out")
 _NCF_FILES = "github.com/hexiangnan/neural_collaborative_filtering, folder Data"
 
@@ -63,9 +57,7 @@ class Dataset:
     checksum: str = ""
 
 
-def _strong(
-    held_out_users: int, min_rating: float | None = 4, **filters: int
-) -> StrongGeneralizationSettings:
+def _strong(held_out_users: int, min_rating: float | None = 4, **filters: int) -> StrongGeneralizationSettings:
     return StrongGeneralizationSettings(held_out_users=held_out_users, min_rating=min_rating, **filters)
 
 

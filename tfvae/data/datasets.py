@@ -48,9 +48,7 @@ def load_dataset(name: str, source: str | os.PathLike | None = None, **options: 
     if name == "synthetic":
         return synthetic(**options)
     if dataset.read is None:
-        raise InputError(
-            f"{name} comes already split into training and test; load it with load_ncf({name!r})"
-        )
+        raise InputError(f"{name} comes already split into training and test; load it with load_ncf({name!r})")
     place = _locate(dataset, source)
     arguments = dataset.read(place)
     interactions = Interactions.from_events(**arguments, source=name, **options)
@@ -118,9 +116,7 @@ def default_split(name: str, n_users: int | None = None) -> StrongGeneralization
     """
     dataset = _dataset(name)
     if dataset.strong is None:
-        raise InputError(
-            f"{name} comes already split ({', '.join(dataset.protocols)}); no users are held out"
-        )
+        raise InputError(f"{name} comes already split ({', '.join(dataset.protocols)}); no users are held out")
     if name == "synthetic" and n_users is not None:
         held_out = max(1, min(10_000, n_users // 10))
         return dataset.strong.model_copy(update={"held_out_users": held_out})

@@ -114,9 +114,7 @@ def grouped(rows: np.ndarray, n_users: int) -> tuple[np.ndarray, np.ndarray | No
     if (rows[1:] >= rows[:-1]).all():
         return indptr, None
     # Transposing an event-by-user matrix is a counting sort: linear and stable.
-    by_event = sp.csr_array(
-        (np.ones(len(rows), np.int8), rows, np.arange(len(rows) + 1)), shape=(len(rows), n_users)
-    )
+    by_event = sp.csr_array((np.ones(len(rows), np.int8), rows, np.arange(len(rows) + 1)), shape=(len(rows), n_users))
     return indptr, by_event.tocsc().indices.astype(np.int64)
 
 

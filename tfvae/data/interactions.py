@@ -92,9 +92,7 @@ class Interactions:
     @cached_property
     def matrix(self) -> sp.csr_array:
         """CSR [n_users, n_items] of the values, float32, with sorted indices."""
-        matrix = sp.csr_array(
-            (self.values.copy(), self.items.copy(), self.indptr), shape=(self.n_users, self.n_items)
-        )
+        matrix = sp.csr_array((self.values.copy(), self.items.copy(), self.indptr), shape=(self.n_users, self.n_items))
         matrix.sort_indices()
         return matrix
 

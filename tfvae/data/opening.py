@@ -66,9 +66,7 @@ def open_split(
     if not path.is_file():
         raise unknown_name("file or data set", name, DATASETS)
     if "min_rating" in changes and "rating" not in columns:
-        raise InputError(
-            f"min_rating={changes['min_rating']:g} needs ratings; name their column (--rating-col)."
-        )
+        raise InputError(f"min_rating={changes['min_rating']:g} needs ratings; name their column (--rating-col).")
     interactions = _read_events(path, columns)
     return strong_generalization(interactions, _own_settings(interactions, changes))
 

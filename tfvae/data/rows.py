@@ -98,9 +98,7 @@ def check_batch_size(n_users: int, batch_size: int) -> None:
         InputError: When it is, or has no users.
     """
     if not 0 < batch_size <= n_users:
-        raise InputError(
-            f"batch_size is {batch_size}, but there are {n_users} training users; choose 1 to {n_users}."
-        )
+        raise InputError(f"batch_size is {batch_size}, but there are {n_users} training users; choose 1 to {n_users}.")
 
 
 def steps_per_epoch(n_users: int, batch_size: int) -> int:

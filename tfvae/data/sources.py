@@ -36,9 +36,7 @@ class Place:
         """
         self._neighbours: list[AnyPath] = []
         if root.is_dir():
-            self._files = [
-                path for folder in (root, *(root / name for name in inner)) for path in _files(folder)
-            ]
+            self._files = [path for folder in (root, *(root / name for name in inner)) for path in _files(folder)]
         elif not root.exists():
             raise InputError(f"{root}: no such file or folder")
         elif root.suffix == ".zip":
@@ -74,11 +72,7 @@ def look_in(folder: Path, names: Sequence[str], patterns: Sequence[str]) -> Plac
     Returns:
         The first place that holds such a file, or None.
     """
-    own = [
-        path
-        for name in names
-        for path in (folder / name, folder / f"{name}.zip", folder / name / f"{name}.zip")
-    ]
+    own = [path for name in names for path in (folder / name, folder / f"{name}.zip", folder / name / f"{name}.zip")]
     for root in (*own, folder):
         if root.exists() and (place := Place(root, names if root in own else ())).holds(patterns):
             return place

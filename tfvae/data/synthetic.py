@@ -87,9 +87,7 @@ def synthetic(
     )
 
 
-def _history_lengths(
-    rng: np.random.Generator, n_users: int, n_events: int, longest: int, spread: float
-) -> np.ndarray:
+def _history_lengths(rng: np.random.Generator, n_users: int, n_events: int, longest: int, spread: float) -> np.ndarray:
     """Log-normal lengths [n_users] that add up to `n_events`, none above `longest` or below 5 if possible."""
     shortest = max(1, min(5, n_events // n_users))
     weights = np.exp(spread * rng.normal(size=n_users))

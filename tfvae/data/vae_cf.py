@@ -60,9 +60,7 @@ def read_vae_cf(folder: str | os.PathLike) -> StrongGeneralization:
     groups = {}
     for name in ("validation", "test"):
         try:
-            groups[name] = HeldOutUsers(
-                matrices[f"{name}_tr"], matrices[f"{name}_te"], np.arange(*bounds[name])
-            )
+            groups[name] = HeldOutUsers(matrices[f"{name}_tr"], matrices[f"{name}_te"], np.arange(*bounds[name]))
         except InputError as error:
             raise InputError(f"{folder}, {name}_tr.csv and {name}_te.csv: {error}") from None
     n_events = sum(matrix.nnz for matrix in matrices.values())
@@ -130,9 +128,7 @@ def read_events(path: str | os.PathLike, n_items: int) -> tuple[np.ndarray, np.n
         outside = (numbers < 0) | (numbers >= stop)
         if outside.any():
             line = int(outside.argmax())
-            raise InputError(
-                f"{path}, line {line + 2}: expected {name} from 0 to {stop - 1:,}, found {numbers[line]}."
-            )
+            raise InputError(f"{path}, line {line + 2}: expected {name} from 0 to {stop - 1:,}, found {numbers[line]}.")
     again = pd.Series(uids * n_items + sids).duplicated().to_numpy()
     if again.any():
         _log.warning("%s: %d events come twice or more; each counts once", path, again.sum())

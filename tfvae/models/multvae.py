@@ -32,6 +32,7 @@ __all__ = ["MultDAE", "MultVAE"]
 PAPER_BATCH_SIZE = 500
 Width = PositiveInt
 Share = Annotated[float, Field(ge=0, lt=1)]
+Activation = Literal["tanh", "sigmoid", "relu", "elu", "selu", "gelu", "swish", "linear"]
 
 
 class _Autoencoder(GradientRecommender):
@@ -56,7 +57,7 @@ class _Autoencoder(GradientRecommender):
         *,
         hidden: Sequence[Width] = (),
         latent_dim: Width = 200,
-        activation: str = "tanh",
+        activation: Activation = "tanh",
         dropout: Share = 0.5,
         likelihood: Literal["multinomial", "gaussian", "logistic"] = "multinomial",
         c1: PositiveFloat = 1.0,
@@ -93,7 +94,7 @@ class _Autoencoder(GradientRecommender):
         self.build()
 
     def log_likelihood(self, code: tf.Tensor, rows: UserRows) -> tf.Tensor:
-        """log p(x_u | z_u) of each user, float32 [B], for codes [B, latent_dim]."""
+        """Log p(x_u | z_u) of each user, float32 [B], for codes [B, latent_dim]."""
         return likelihood(self.likelihood, self.decoder(code), c1=self.c1, c0=self.c0).log_prob_rows(rows)
 
 
@@ -179,9 +180,7 @@ class MultDAE(_Autoencoder):
 
     parts = ("nll",)
 
-    def __init__(
-        self, n_items: int, *, hidden: Sequence[Width] = (), weight_decay: NonNegativeFloat = 2e-5, **kwargs
-    ):
+    def __init__(self, n_items: int, *, hidden: Sequence[Width] = (), weight_decay: NonNegativeFloat = 2e-5, **kwargs):
         super().__init__(n_items, hidden=hidden, weight_decay=weight_decay, **kwargs)
         self._stack(outputs=self.latent_dim, output_activation=self.activation)
 

@@ -34,9 +34,7 @@ __all__ = [
     "strong_generalization",
 ]
 
-KINDS: dict[str, type[SavedSplit]] = {
-    split.kind: split for split in (StrongGeneralization, RatingHoldout, LeaveOneOut)
-}
+KINDS: dict[str, type[SavedSplit]] = {split.kind: split for split in (StrongGeneralization, RatingHoldout, LeaveOneOut)}
 
 
 def load_split(path: str | os.PathLike) -> StrongGeneralization | RatingHoldout | LeaveOneOut:

@@ -179,9 +179,7 @@ def _latest(
     return row_of[users][training], items[training], items[latest], kept
 
 
-def _given(
-    ids: Sequence | np.ndarray, what: str, interactions: Interactions, n_dimensions: int
-) -> np.ndarray:
+def _given(ids: Sequence | np.ndarray, what: str, interactions: Interactions, n_dimensions: int) -> np.ndarray:
     ids = np.asarray(ids)
     if ids.ndim != n_dimensions or len(ids) != interactions.n_users:
         shape = f"[{interactions.n_users}{', n' * (n_dimensions - 1)}]"
@@ -191,15 +189,12 @@ def _given(
     numeric = [array.dtype.kind in "iu" for array in (ids, interactions.item_ids)]
     if numeric[0] != numeric[1]:
         raise InputError(
-            f"expected {what} as ids like those of the interactions ({interactions.item_ids.dtype}), "
-            f"found {ids.dtype}."
+            f"expected {what} as ids like those of the interactions ({interactions.item_ids.dtype}), found {ids.dtype}."
         )
     return ids
 
 
-def _drawn(
-    train: csr_array, test_items: np.ndarray, user_ids: np.ndarray, settings: LeaveOneOutSettings
-) -> np.ndarray:
+def _drawn(train: csr_array, test_items: np.ndarray, user_ids: np.ndarray, settings: LeaveOneOutSettings) -> np.ndarray:
     random = np.random.default_rng(settings.seed)
     negatives = np.empty((train.shape[0], settings.n_negatives), dtype=np.int32)
     unseen = np.ones(train.shape[1], dtype=bool)

@@ -91,9 +91,7 @@ class RatingHoldout(SavedSplit):
         )
 
 
-def rating_holdout(
-    interactions: Interactions, settings: RatingHoldoutSettings | None = None
-) -> RatingHoldout:
+def rating_holdout(interactions: Interactions, settings: RatingHoldoutSettings | None = None) -> RatingHoldout:
     """Divides the ratings at random, whoever gave them.
 
     The ratings, in file order, are permuted by `RandomState(seed)`; the last of them, a `test_fraction`

@@ -93,14 +93,10 @@ def read_split(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str
         note = json.loads(str(arrays.pop("note")))
         return arrays, note | {"kind": str(note["kind"])}
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{file}: not a saved split, or a damaged one ({error}); cut and save it anew."
-        ) from error
+        raise InputError(f"{file}: not a saved split, or a damaged one ({error}); cut and save it anew.") from error
 
 
-def binary_rows(
-    rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]
-) -> tuple[csr_array, np.ndarray]:
+def binary_rows(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> tuple[csr_array, np.ndarray]:
     """The events as a matrix of ones, and where each of its entries came from.
 
     Args:

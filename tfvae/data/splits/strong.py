@@ -179,9 +179,7 @@ class StrongGeneralization(SavedSplit):
         )
 
 
-def strong_generalization(
-    interactions: Interactions, settings: StrongGeneralizationSettings
-) -> StrongGeneralization:
+def strong_generalization(interactions: Interactions, settings: StrongGeneralizationSettings) -> StrongGeneralization:
     """Cuts interactions into training, validation and test users, exactly as the papers did.
 
     The users that pass the filters, ascending by id, are shuffled by the seed: the last `held_out_users` are

@@ -1,0 +1,345 @@
+"""What every registered recommender owes: one suite over the registry; a new model is tested by its line there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.sparse import csr_array
+
+from tfvae.data.rows import RowStore, steps_per_epoch, unpad, user_numbers
+from tfvae.evaluation import top_k
+from tfvae.models import MODELS, model_class
+from tfvae.models.base import GradientRecommender
+from tfvae.settings import settings_of
+from tfvae.training import prepare_to_fit, train
+
+README = Path(__file__).parents[1] / "README.md"
+
+# Small settings, none of them a default, so that a setting lost on the way is seen.
+SETTINGS = {
+    "mult-vae": {
+        "hidden": [12],
+        "latent_dim": 6,
+        "activation": "relu",
+        "dropout": 0.3,
+        "weight_decay": 1e-4,
+        "beta_cap": 0.1,
+        "anneal_updates": 50,
+        "anneal_by": "visits",
+        "likelihood": "gaussian",
+        "c1": 2.0,
+        "c0": 0.5,
+        "learning_rate": 0.02,
+    },
+    "mult-dae": {
+        "hidden": [12],
+        "latent_dim": 6,
+        "activation": "relu",
+        "dropout": 0.3,
+        "weight_decay": 1e-4,
+        "likelihood": "logistic",
+        "c1": 2.0,
+        "c0": 0.5,
+        "learning_rate": 0.02,
+    },
+    "popularity": {},
+    "ease": {"regularization": 5.0, "gram_precision": "float64"},
+}
+
+# What finds the withheld squares of the checkerboard; None for what cannot tell one user from another.
+CHECKERBOARD = {
+    "mult-vae": {"hidden": [], "latent_dim": 4, "dropout": 0.2, "beta_cap": 0.0, "learning_rate": 0.05, "epochs": 60},
+    "mult-dae": {"latent_dim": 4, "dropout": 0.2, "learning_rate": 0.05, "epochs": 60},
+    "popularity": None,
+    "ease": {"regularization": 1.0},
+}
+
+BY_GRADIENT = [name for name in MODELS if issubclass(model_class(name), GradientRecommender)]
+every_model = pytest.mark.parametrize("name", MODELS)
+every_gradient_model = pytest.mark.parametrize("name", BY_GRADIENT)
+
+
+def settings(name, **changes):
+    training = {"epochs": 4, "batch_size": 40, "monitor": "ndcg@10"}
+    return settings_of(name, training | SETTINGS[name] | changes)
+
+
+def fit(model, n_users, batch_size, epochs, first_epoch=0):
+    model.fit(
+        user_numbers(n_users, batch_size, model.seed, first_epoch),
+        initial_epoch=first_epoch,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch(n_users, batch_size),
+        shuffle=False,
+        verbose=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_split):
+    """Every model, fitted on the tiny split; made when first asked for."""
+    made = {}
+
+    def model(name):
+        if name not in made:
+            made[name] = settings(name).build(tiny_split.n_items)
+            if name in BY_GRADIENT:
+                prepare_to_fit(made[name], tiny_split, 0.02)
+                fit(made[name], 90, 40, epochs=2)
+            else:
+                made[name].fit_matrix(tiny_split.train, report=[].append)
+        return made[name]
+
+    return model
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_split):
+    """Twelve histories."""
+    return RowStore(tiny_split.validation.fold_in).gather(tf.range(12))
+
+
+def assert_equal_weights(one, other):
+    assert [v.shape for v in one.variables] == [v.shape for v in other.variables]
+    for first, second in zip(one.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(first.numpy(), second.numpy(), err_msg=first.path)
+
+
+def test_every_model_has_its_line_in_the_tables_above():
+    assert MODELS.keys() == SETTINGS.keys() == CHECKERBOARD.keys()
+
+
+@every_model
+def test_no_setting_above_is_a_default(name):
+    defaults = settings_of(name, {}).flat()
+    for key, value in settings(name).model.items():
+        assert value != defaults[key], f"{key} should not be tested at its default"
+
+
+@every_model
+def test_builds_and_scores(name, fitted, rows, tiny_split):
+    model = fitted(name)
+    assert model.built and model.n_items == tiny_split.n_items
+    scores = model.scores(rows)
+    assert scores.dtype == tf.float32 and scores.shape == (12, tiny_split.n_items)
+    assert np.isfinite(scores).all() and np.ptp(scores) > 0
+    np.testing.assert_array_equal(model(rows), scores)
+
+
+@every_model
+def test_scores_have_no_noise(name, fitted, rows):
+    np.testing.assert_array_equal(fitted(name).scores(rows), fitted(name).scores(rows))
+
+
+@every_model
+def test_every_setting_is_an_attribute_and_in_the_config(name, tiny_split):
+    given = settings(name, seed=3)
+    model = given.build(tiny_split.n_items)
+    config = model.get_config()
+    assert {"n_items", "seed", "dtype", *given.model} <= config.keys()
+    for key, value in {**given.model, "seed": 3, "n_items": tiny_split.n_items}.items():
+        expected = tuple(value) if isinstance(value, list) else value
+        assert getattr(model, key) == expected and config[key] == expected
+
+
+@every_model
+def test_config_round_trip(name, fitted):
+    config = fitted(name).get_config()
+    again = type(fitted(name)).from_config(json.loads(json.dumps(fitted(name).get_config())))
+    assert again.get_config() == config
+    assert [(v.path, v.shape, v.dtype) for v in again.variables] == [
+        (v.path, v.shape, v.dtype) for v in fitted(name).variables
+    ]
+
+
+@every_model
+def test_the_same_seed_builds_the_same_model(name, tiny_split):
+    one, same, other = (settings(name, seed=seed).build(tiny_split.n_items) for seed in (1, 1, 2))
+    assert_equal_weights(one, same)
+    if name in BY_GRADIENT:
+        for first, second in zip(one.trainable_variables, other.trainable_variables, strict=True):
+            assert not np.array_equal(first.numpy(), second.numpy()), first.path
+
+
+@every_model
+def test_keras_file_round_trip_is_bit_equal(name, fitted, rows, tmp_path):
+    fitted(name).save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded) is type(fitted(name))
+    assert_equal_weights(loaded, fitted(name))
+    np.testing.assert_array_equal(loaded.scores(rows), fitted(name).scores(rows))
+
+
+@every_model
+def test_every_tf_variable_is_a_weight(name, fitted):
+    # A tf.Variable that is a plain attribute would be neither trained nor saved.
+    for layer in fitted(name)._flatten_layers():
+        raw = [attribute for attribute, value in vars(layer).items() if isinstance(value, tf.Variable)]
+        assert not raw, f"{layer.name}: {raw}"
+
+
+@every_model
+def test_compiled_equals_eager(name, fitted, rows):
+    compiled = tf.function(fitted(name).scores)
+    np.testing.assert_allclose(compiled(rows), fitted(name).scores(rows), rtol=1e-6, atol=1e-6)
+
+
+@every_model
+def test_one_trace_serves_batches_of_any_size(name, fitted, tiny_split):
+    store = RowStore(tiny_split.validation.fold_in)
+    scores = tf.function(
+        lambda users: fitted(name).scores(store.gather(users)), input_signature=[tf.TensorSpec([None], tf.int64)]
+    )
+    whole = fitted(name).scores(store.gather(tf.range(12)))
+    for size in (1, 5, 12):
+        np.testing.assert_allclose(scores(tf.range(size, dtype=tf.int64)), whole[:size], rtol=1e-5, atol=1e-6)
+
+
+@every_model
+def test_an_empty_history_has_finite_scores(name, fitted):
+    scores = fitted(name).scores(unpad(tf.constant([[-1, -1], [0, 1], [-1, -1]])))
+    assert np.isfinite(scores).all()
+    np.testing.assert_array_equal(scores[0], scores[2])
+
+
+@every_model
+def test_no_histories_have_no_scores(name, fitted):
+    assert fitted(name).scores(unpad(tf.zeros([0, 3], tf.int32))).shape == (0, 40)
+
+
+@every_model
+def test_permuting_users_permutes_outputs(name, fitted, tiny_split, rows):
+    order = np.random.default_rng(0).permutation(12)
+    permuted = RowStore(tiny_split.validation.fold_in).gather(tf.constant(order))
+    expected = fitted(name).scores(rows).numpy()[order]
+    np.testing.assert_allclose(fitted(name).scores(permuted), expected, rtol=1e-5, atol=1e-6)
+
+
+@every_model
+def test_order_and_padding_of_a_history_do_not_matter(name, fitted):
+    histories = [[3, 17, 8, -1, -1], [-1, 8, -1, 3, 17], [17, 3, 8, -1, -1]]
+    scores = fitted(name).scores(unpad(tf.constant(histories))).numpy()
+    np.testing.assert_allclose(scores[1:], scores[[0, 0]], rtol=1e-5, atol=1e-6)
+    other = fitted(name).scores(unpad(tf.constant([[3, 17, 9]]))).numpy()
+    assert name == "popularity" or np.abs(other - scores[0]).max() > 1e-4
+
+
+@every_model
+def test_mixed_precision_scores_are_float32_and_near(name, fitted, rows):
+    model = fitted(name)
+    half = type(model).from_config(model.get_config() | {"dtype": "mixed_bfloat16"})
+    half.set_weights(model.get_weights())
+    scores = half.scores(rows)
+    assert scores.dtype == tf.float32
+    spread = np.std(model.scores(rows))
+    np.testing.assert_allclose(scores, model.scores(rows), atol=0.1 * spread)
+
+
+@every_model
+def test_seen_items_are_never_returned(name, fitted, tiny_split):
+    histories = tiny_split.validation.fold_in
+    items, scores = top_k(fitted(name), histories, k=40)
+    for user, ranked in enumerate(items):
+        seen = histories[[user]].indices
+        unseen = ranked[ranked >= 0]
+        assert sorted(unseen) == sorted(set(range(40)) - set(seen))
+        assert np.isneginf(scores[user][len(unseen) :]).all()
+
+
+@every_model
+def test_the_checkerboard_is_recovered(name, checkerboard, tiny_split, tmp_path):
+    if CHECKERBOARD[name] is None:
+        pytest.skip(f"{name} ranks alike for all users")
+    n_users, n_items = checkerboard.shape
+    given = settings_of(name, {"batch_size": 8, **CHECKERBOARD[name]})
+    model = given.build(n_items)
+    if name in BY_GRADIENT:
+        split = type("Rows", (), {"train": checkerboard})
+        prepare_to_fit(model, split, given.training.learning_rate)
+        fit(model, n_users, 8, given.training.epochs)
+    else:
+        model.fit_matrix(checkerboard, report=[].append)
+    items, _ = top_k(model, checkerboard, k=1)
+    np.testing.assert_array_equal(items[:, 0], np.arange(n_users))
+
+
+@every_gradient_model
+def test_two_epochs_and_two_more_are_four(name, tiny_split, tmp_path):
+    def run(folder, epochs):
+        return train(settings(name, epochs=epochs), tiny_split, folder, progress=False)
+
+    whole = run(tmp_path / "whole", 4)
+
+    class Killed(Exception):
+        pass
+
+    def stop(self, epoch, logs=None):
+        if epoch == 2:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tfvae.callbacks.Validation.on_epoch_begin", stop)
+        with pytest.raises(Killed):
+            run(tmp_path / "halves", 4)
+    halves = run(tmp_path / "halves", 4)
+    assert halves.resumed and len(halves.history) == 4
+    assert_equal_weights(halves.model, whole.model)
+    for one, other in zip(halves.history, whole.history, strict=True):
+        assert one | {"seconds": 0} == other | {"seconds": 0}
+
+
+@every_gradient_model
+def test_one_step_on_two_replicas_equals_one_on_one(name, tiny_split, silent_noise, two_replicas):
+    def build():
+        model = settings(name, dropout=0.0).build(tiny_split.n_items)
+        prepare_to_fit(model, tiny_split, 0.02)
+        return model
+
+    alone = build()
+    with two_replicas.scope():
+        together = build()
+    for model in (alone, together):
+        fit(model, 7, 7, epochs=1)  # of which one replica gets four, the other three
+    start = build()
+    for variable, *others in zip(alone.variables, together.variables, start.variables, strict=True):
+        one, two, first = (v.numpy() for v in (variable, *others))
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6, err_msg=variable.path)
+        if variable.trainable:
+            assert not np.array_equal(one, first), variable.path
+
+
+@every_gradient_model
+def test_a_user_without_items_can_be_trained_on(name):
+    model = settings(name).build(40)
+    prepare_to_fit(model, type("Rows", (), {"train": csr_array((6, 40), dtype=np.float32)}), 0.02)
+    fit(model, 6, 3, epochs=1)
+    assert all(np.isfinite(v.numpy()).all() for v in model.variables)
+
+
+@every_model
+def test_the_readme_lists_it(name):
+    if not README.exists():
+        pytest.skip("there is no README yet")
+    assert f"`{name}`" in README.read_text(encoding="utf-8")
+
+
+@every_model
+def test_export_equals_in_process(name, fitted, tiny_split, tmp_path):
+    export = pytest.importorskip("tfvae.export").export
+    export(fitted(name), tiny_split.item_ids, tmp_path / "exported")
+    recommend = tf.saved_model.load(tmp_path / "exported").signatures["recommend"]
+    histories = tiny_split.validation.fold_in[:6]
+    longest = int(np.diff(histories.indptr).max())
+    padded = np.full((6, longest), -1, dtype=np.asarray(tiny_split.item_ids).dtype)
+    for user in range(6):
+        seen = tiny_split.item_ids[histories[[user]].indices]
+        padded[user, : len(seen)] = seen
+    found = recommend(history=tf.constant(padded), k=tf.constant(5))
+    items, scores = top_k(fitted(name), histories, k=5)
+    np.testing.assert_array_equal(found["items"], tiny_split.item_ids[items])
+    np.testing.assert_allclose(found["scores"], scores, rtol=1e-5, atol=1e-6)
