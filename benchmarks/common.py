@@ -84,8 +84,8 @@ class Limit:
         backward  the gradient of the kernel, in the kernel's layout
 
     An item-major kernel is [I, H]; its products are h·K' (or, kernel first, K·h'), d·K and d'·h. A hidden-major
-    one is [H, I]; its products are h·K, d·K' and h'·d. L is the sum of the three. The plain product is h·K for a hidden-major
-    kernel, which needs no transposition.
+    one is [H, I]; its products are h·K, d·K' and h'·d. L is the sum of the three. The plain product is h·K for a
+    hidden-major kernel, which needs no transposition.
 
     Args:
         n_items: I.
