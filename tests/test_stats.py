@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfvae.errors import InputError
-from tfvae.stats import activity_groups, bootstrap_interval, mean_and_se, paired_test
+from tfvae.stats import bootstrap_interval, mean_and_se, paired_test
 
 
 def test_standard_error_is_the_population_sd_over_root_n():
@@ -74,19 +74,6 @@ def test_p_values_are_uniform_where_there_is_no_difference():
     assert np.mean(np.array(p_values) < 0.05) == pytest.approx(0.05, abs=0.035)
 
 
-def test_quintiles_of_ten_thousand_users_hold_two_thousand_each():
-    sizes = np.random.default_rng(0).poisson(10, size=10_000)
-    groups = activity_groups(sizes)
-    np.testing.assert_array_equal(np.bincount(groups), [2000] * 5)
-    for lower, upper in zip(range(4), range(1, 5), strict=True):
-        assert sizes[groups == lower].max() <= sizes[groups == upper].min()
-
-
-def test_equal_sizes_are_grouped_by_position():
-    np.testing.assert_array_equal(activity_groups([3, 1, 3, 3], n_groups=2), [0, 0, 1, 1])
-    np.testing.assert_array_equal(activity_groups(np.full(7, 2), n_groups=5), [0, 0, 1, 2, 2, 3, 4])
-
-
 def test_bad_input_is_refused():
     with pytest.raises(InputError, match="1 or more users"):
         mean_and_se([])
@@ -96,5 +83,3 @@ def test_bad_input_is_refused():
         paired_test(np.arange(3), np.arange(2))
     with pytest.raises(InputError, match="2 or more users"):
         paired_test([1.0], [2.0])
-    with pytest.raises(InputError, match="3 users into 5 groups"):
-        activity_groups([1, 2, 3])

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from tfvae.data.datasets import DATASETS
 from tfvae.errors import InputError, unknown_name
 from tfvae.metrics import parse_metric
+from tfvae.strict import Strict, checked
 
 __all__ = [
     "RESULTS",
@@ -22,47 +23,13 @@ __all__ = [
     "Published",
     "Row",
     "SearchSpace",
-    "Strict",
     "Table",
-    "checked",
     "load_table",
     "table_names",
 ]
 
 RESULTS = Path("paper_results")
 Value = int | float | str | bool | list | None
-
-
-class Strict(BaseModel):
-    """A frozen record that refuses unknown keys and names the nearest known one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, given: Any) -> Any:
-        for key in given if isinstance(given, dict) else ():
-            if key not in cls.model_fields:
-                raise unknown_name("key", key, cls.model_fields)
-        return given
-
-
-Part = TypeVar("Part", bound=Strict)
-
-
-def checked(kind: type[Part], content: Any, path: Path) -> Part:
-    """Validates what a file holds.
-
-    Raises:
-        InputError: If it is not a `kind`; names the file, the place in it and the nearest known key.
-    """
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{path}{': ' + where if where else ''}: {message}") from error
 
 
 class SearchSpace(Strict):

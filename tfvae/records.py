@@ -17,9 +17,10 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from tfvae.definitions import RESULTS, Row, SearchSpace, Strict, checked
+from tfvae.definitions import RESULTS, Row, SearchSpace
 from tfvae.errors import InputError
 from tfvae.files import write_json, write_npz
+from tfvae.strict import Strict, checked
 
 __all__ = [
     "Attributes",

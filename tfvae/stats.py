@@ -9,7 +9,7 @@ from scipy import stats
 
 from tfvae.errors import InputError
 
-__all__ = ["PairedTest", "activity_groups", "bootstrap_interval", "mean_and_se", "paired_test"]
+__all__ = ["PairedTest", "bootstrap_interval", "mean_and_se", "paired_test"]
 
 RESAMPLES = 2000
 RESAMPLES_AT_ONCE = 50
@@ -104,31 +104,6 @@ def paired_test(a: np.ndarray, b: np.ndarray) -> PairedTest:
         return PairedTest(shift, 0.0, float(np.sign(shift) * np.inf) if shift else 0.0, 0.0 if shift else 1.0)
     test = stats.ttest_rel(a, b)
     return PairedTest(float(difference.mean()), float(stats.sem(difference)), float(test.statistic), float(test.pvalue))
-
-
-def activity_groups(sizes: np.ndarray, n_groups: int = 5) -> np.ndarray:
-    """Groups users by the size of their fold-in, quintiles by default (Liang et al. 2018, Figure 3).
-
-    The tie rule: users are ordered by size, those of equal size by their position, and the order is cut
-    into parts as equal as can be. So groups differ by at most one user (2,000 each for the 10,000 of
-    ML-20M), and users of one size may lie on both sides of an edge.
-
-    Args:
-        sizes: Fold-in items of each user, int [n].
-        n_groups: Number of groups, at least 1 and at most n.
-
-    Returns:
-        Group of each user, int64 [n]; 0 holds the least active.
-
-    Raises:
-        InputError: If there are fewer users than groups.
-    """
-    n_users = len(sizes)
-    if not 1 <= n_groups <= n_users:
-        raise InputError(f"cannot cut {n_users} users into {n_groups} groups; ask for 1 to {n_users}.")
-    groups = np.empty(n_users, dtype=np.int64)
-    groups[np.argsort(sizes, kind="stable")] = np.arange(n_users) * n_groups // n_users
-    return groups
 
 
 def _per_user(values: np.ndarray, at_least: int) -> np.ndarray:

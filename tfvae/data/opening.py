@@ -17,6 +17,7 @@ from tfvae.data.sources import cache_folder, data_folder, look_in
 from tfvae.data.splits import SavedSplit, StrongGeneralizationSettings, load_split, strong_generalization
 from tfvae.data.vae_cf import read_vae_cf
 from tfvae.errors import InputError, unknown_name
+from tfvae.strict import checked
 
 __all__ = ["open_split", "whereabouts"]
 
@@ -58,7 +59,9 @@ def open_split(
             return load_ncf(name, source)
         interactions = load_dataset(name, source)
         standard = default_split(name, interactions.n_users).model_dump()
-        return strong_generalization(interactions, StrongGeneralizationSettings(**standard | changes))
+        return strong_generalization(
+            interactions, checked(StrongGeneralizationSettings, standard | changes, f"the split of {name}")
+        )
     _refuse({"source": source} if source else {}, f"{name} is no named data set")
     if path.is_dir() or path.suffix == ".npz":
         _refuse(columns | changes, f"{name} is already split")
@@ -105,7 +108,7 @@ def _read_events(path: Path, columns: dict[str, str]) -> Interactions:
 
 
 def _own_settings(interactions: Interactions, changes: dict[str, Any]) -> StrongGeneralizationSettings:
-    settings = StrongGeneralizationSettings(**{"held_out_users": 1} | changes)
+    settings = checked(StrongGeneralizationSettings, {"held_out_users": 1} | changes, "the split")
     if "held_out_users" in changes:
         return settings
     kept = interactions.users

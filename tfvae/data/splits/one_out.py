@@ -15,14 +15,15 @@ from pydantic import Field
 from scipy.sparse import csr_array
 
 from tfvae.data.interactions import Interactions
-from tfvae.data.splits.saved import SavedSplit, SplitSettings, binary_rows, pack, unpack
+from tfvae.data.splits.saved import SavedSplit, binary_rows, pack, unpack
 from tfvae.errors import InputError
 from tfvae.files import digest
+from tfvae.strict import Strict
 
 __all__ = ["LeaveOneOut", "LeaveOneOutSettings", "leave_one_out"]
 
 
-class LeaveOneOutSettings(SplitSettings):
+class LeaveOneOutSettings(Strict):
     """How to choose what is not given.
 
     Attributes:

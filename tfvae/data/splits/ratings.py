@@ -14,14 +14,15 @@ from pydantic import Field
 from scipy.sparse import csr_array
 
 from tfvae.data.interactions import Interactions
-from tfvae.data.splits.saved import SavedSplit, SplitSettings, pack, unpack
+from tfvae.data.splits.saved import SavedSplit, pack, unpack
 from tfvae.errors import InputError
 from tfvae.files import digest
+from tfvae.strict import Strict
 
 __all__ = ["RatingHoldout", "RatingHoldoutSettings", "rating_holdout"]
 
 
-class RatingHoldoutSettings(SplitSettings):
+class RatingHoldoutSettings(Strict):
     """How many ratings to hold out.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""What all splits share: settings that refuse the unknown, matrices, and one `.npz` file without pickle."""
+"""What all splits share: matrices, and one `.npz` file without pickle."""
 
 from __future__ import annotations
 
@@ -10,21 +10,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import pydantic
 from scipy.sparse import csr_array
 
 from tfvae.errors import InputError
 from tfvae.files import write_npz
+from tfvae.strict import Strict
 
-__all__ = ["SavedSplit", "SplitSettings", "binary_rows", "pack", "read_split", "unpack"]
+__all__ = ["SavedSplit", "binary_rows", "pack", "read_split", "unpack"]
 
 FILE_NAME = "split.npz"
-
-
-class SplitSettings(pydantic.BaseModel):
-    """Settings of a split: they cannot be changed, and unknown names are refused."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
 class SavedSplit(ABC):
@@ -38,7 +32,7 @@ class SavedSplit(ABC):
     """
 
     kind: ClassVar[str]
-    settings: SplitSettings | None
+    settings: Strict | None
     report: dict[str, int | float]
     digest: str
 

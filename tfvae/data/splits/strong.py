@@ -17,9 +17,10 @@ from pydantic import Field
 from scipy.sparse import csr_array
 
 from tfvae.data.interactions import Interactions
-from tfvae.data.splits.saved import SavedSplit, SplitSettings, binary_rows, pack, unpack
+from tfvae.data.splits.saved import SavedSplit, binary_rows, pack, unpack
 from tfvae.errors import InputError
 from tfvae.files import digest
+from tfvae.strict import Strict
 
 __all__ = [
     "HeldOutUsers",
@@ -33,7 +34,7 @@ __all__ = [
 FEWEST_TO_SPLIT = 5  # the authors leave shorter histories whole: nothing is held out of them
 
 
-class StrongGeneralizationSettings(SplitSettings):
+class StrongGeneralizationSettings(Strict):
     """How to filter, and how many users to hold out.
 
     The filters work once each, in this order; none is repeated when a later one undoes its promise.
