@@ -14,10 +14,12 @@ from rich.table import Table
 import tfvae
 from tfvae.definitions import load_table
 from tfvae.export import export
+from tfvae.files import write_text
 from tfvae.tables import load_split_of, run_folder, run_table
 
-HERE = Path(__file__).parent
-WORK = Path("runs/quickstart")
+DEFINITION = Path(__file__).with_suffix(".toml")
+RESULTS = Path("runs/quickstart")
+WORK = RESULTS / "work"
 EXPORT = Path("exports/quickstart")
 NEWCOMER_LIKES = ("Gravity (2013)", "The Dark Knight Rises (2012)", "Inception (2010)")
 
@@ -25,7 +27,8 @@ NEWCOMER_LIKES = ("Gravity (2013)", "The Dark Knight Rises (2012)", "Inception (
 def main() -> None:
     """Runs the tour."""
     console = Console()
-    runs = run_table("quickstart", "movietweetings", results=HERE, work=WORK)
+    write_text(RESULTS / "quickstart" / "table.toml", DEFINITION.read_text(encoding="utf-8"))
+    runs = run_table("quickstart", "movietweetings", results=RESULTS, work=WORK)
 
     table = Table("model", *runs[0].metrics, title="Users never seen in training (mean ± standard error)")
     for run in runs:
@@ -33,7 +36,7 @@ def main() -> None:
     console.print(table)
 
     best = max(runs, key=lambda run: run.validation)
-    split = load_split_of(load_table("quickstart", HERE), "movietweetings")
+    split = load_split_of(load_table("quickstart", RESULTS), "movietweetings")
     model = tfvae.load_run(run_folder(best, WORK)).model
     export(model, split.item_ids, EXPORT, split.titles)
     console.print(f"{best.row} is best on the validation users; exported to {EXPORT}.")

@@ -9,11 +9,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import HealthCheck, settings
 from scipy.sparse import csr_array
 
 from tfvae.data.splits import StrongGeneralization, StrongGeneralizationSettings, strong_generalization
 from tfvae.data.synthetic import synthetic
 
+# A busy machine is no reason to fail.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 tf.get_logger().setLevel("ERROR")
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

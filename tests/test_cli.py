@@ -47,7 +47,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
 def test_the_whole_way_from_a_csv_to_a_model_that_serves(folder):
     command = ["fit", "ratings.csv", *COLUMNS, *SMALL]
     trained = run(*command).output
-    assert "batch_size: 80 instead of 500" in trained  # a tenth of 100 users each for validation and test
+    assert "batch_size: 16 instead of 500" in trained  # a tenth of 100 users each for validation and test
     assert "tfvae evaluate runs/ratings-mult-vae" in trained
     before = fingerprint(folder)
     assert "nothing left to do" in run(*command).output

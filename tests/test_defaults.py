@@ -23,11 +23,11 @@ def test_on_data_of_the_papers_size_the_papers_settings_stay():
 
 
 def test_on_small_data_an_epoch_has_twenty_updates_and_beta_reaches_its_cap_halfway():
-    settings, said = fitted(300, epochs=40)
-    assert settings.training.batch_size == 15
+    settings, said = fitted(400, epochs=40)
+    assert settings.training.batch_size == 20
     # 40 epochs of 20 updates: β = t / anneal_updates is 0.2 at t = 400.
     assert settings.model["anneal_updates"] == 2_000
-    assert ["batch_size: 15", "anneal_updates: 2,000"] == [line.split(" instead")[0] for line in said]
+    assert ["batch_size: 20", "anneal_updates: 2,000"] == [line.split(" instead")[0] for line in said]
 
 
 def test_the_pilot_of_the_peak_anneals_to_one():
@@ -41,8 +41,9 @@ def test_annealing_by_visits_counts_visits():
     assert by_visits.model["anneal_updates"] == by_updates.model["anneal_updates"] == 500
 
 
-def test_even_the_smallest_data_make_a_batch():
-    assert fitted(7)[0].training.batch_size == 1
+def test_the_smallest_data_are_one_batch():
+    assert fitted(7)[0].training.batch_size == 7
+    assert fitted(100)[0].training.batch_size == 16
 
 
 def test_what_was_given_stays():

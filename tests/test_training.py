@@ -154,10 +154,12 @@ def killed(split, folder, settings, last_epoch, moment):
 def test_a_killed_run_goes_on_to_equal_bits_in_a_new_process(tiny_split, tmp_path, whole):
     split, folder = tiny_split.save(tmp_path / "split.npz"), tmp_path / "run"
     killed(split, folder, vae(), last_epoch=1, moment="after")
+    (folder / ".state.npz.half-written").mkdir()
     process = in_another_process(split, folder, vae())
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert_same_run(load_run(folder), whole[0])
+    assert sorted(path.name for path in folder.iterdir()) == ["model.keras", "run.json", "settings.json", "tensorboard"]
 
 
 def test_a_run_killed_before_an_epoch_was_saved_while_beta_is_selected_goes_on_to_equal_bits(tiny_split, tmp_path):

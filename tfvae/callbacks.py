@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -75,6 +76,8 @@ class Keeper(keras.callbacks.Callback):
 
     def resume(self) -> bool:
         """Restores model, optimiser and history from an interrupted run; False when there is none."""
+        for draft in self._state.parent.glob(".*.npz.*"):  # a file that was being written when the run was killed
+            shutil.rmtree(draft)
         if not self._state.exists():
             return False
         with np.load(self._state, allow_pickle=False) as stored:
@@ -86,11 +89,6 @@ class Keeper(keras.callbacks.Callback):
         """Gives the model the weights of the best epoch."""
         with np.load(self._best, allow_pickle=False) as stored:
             _restore(self.model.variables, stored)
-
-    def clear(self) -> None:
-        """Removes the files of a run that has ended."""
-        self._state.unlink(missing_ok=True)
-        self._best.unlink(missing_ok=True)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the epoch's clock."""

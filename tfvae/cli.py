@@ -286,7 +286,7 @@ def export(
 @app.command(
     epilog=_examples(
         "tfvae table multvae-table2 --dataset ml-1m --seeds 1,2,3",
-        "tfvae table quickstart --dataset movietweetings --rows popularity,ease",
+        "tfvae table multvae-table2 --dataset movietweetings --rows popularity,ease",
     )
 )
 def table(

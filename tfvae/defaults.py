@@ -13,6 +13,7 @@ from tfvae.settings import Settings, settings_of
 __all__ = ["settings_for"]
 
 FEWEST_UPDATES = 20  # in an epoch
+SMALLEST_BATCH = 16
 
 
 def settings_for(
@@ -39,7 +40,7 @@ def settings_for(
     if hasattr(model_class(model), "fit_matrix"):
         return settings
     n_users, batch_size = split.train.shape[0], settings.training.batch_size
-    smaller = max(1, n_users // FEWEST_UPDATES)
+    smaller = min(n_users, max(SMALLEST_BATCH, n_users // FEWEST_UPDATES))
     if smaller < batch_size and "batch_size" not in given:
         say(f"batch_size: {smaller} instead of {batch_size}, since there are {n_users:,} training users.")
         settings = settings.with_changes(batch_size=smaller)

@@ -139,6 +139,7 @@ class Table(Strict):
         rows: The rows, in printed order.
         attributes: The lines of a table of data attributes.
         published: What the paper says about its cells, by data set.
+        command: What makes it, if not `tfvae table`.
     """
 
     name: str
@@ -153,6 +154,7 @@ class Table(Strict):
     rows: list[Row] = []
     attributes: list[Attribute] = []
     published: dict[str, Published] = {}
+    command: str | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
