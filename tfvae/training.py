@@ -161,7 +161,7 @@ def _fit(model: GradientRecommender, settings: Settings, split: StrongGeneraliza
     keeper.set_model(model)
     keeper.resume()
     done = len(keeper.history)
-    callbacks = [Validation(Evaluator(model, split.validation, list(metrics), training.batch_size)), keeper]
+    callbacks = [Validation(Evaluator(model, split.validation, list(metrics))), keeper]
     if training.beta_selection == "stop-at-drop":
         callbacks.append(HoldBeta(keeper, training.drop_patience))
     callbacks.append(Board(folder / "tensorboard", settings.flat()))
