@@ -83,22 +83,18 @@ class Limit:
         backward  [B, I] · kernel'    -> [B, H]      the gradient of the hidden layer
         backward  the gradient of the kernel, in the kernel's layout
 
-    An item-major kernel is [I, H]; its products are h·K' (or, kernel first, K·h'), d·K and d'·h. A hidden-major
-    one is [H, I]; its products are h·K, d·K' and h'·d. L is the sum of the three. The plain product is h·K for a
-    hidden-major kernel, which needs no transposition.
+    An item-major kernel is [I, H]; its products are h·K', d·K and d'·h. A hidden-major one is [H, I]; its
+    products are h·K, d·K' and h'·d. L is the sum of the three. The plain product is h·K for a hidden-major
+    kernel, which needs no transposition.
 
     Args:
         n_items: I.
         item_major: The layout of the contestant's kernel.
         constant: Makes the framework's tensor of an array.
         matmul: (a, b, transpose_a, transpose_b) to the finished product.
-        kernel_first: Whether an item-major layer multiplies its kernel with the hidden units, as tfvae's does,
-            which is the faster order.
     """
 
-    def __init__(
-        self, n_items: int, item_major: bool, constant: Callable, matmul: Callable, kernel_first: bool = False
-    ):
+    def __init__(self, n_items: int, item_major: bool, constant: Callable, matmul: Callable):
         rng = np.random.default_rng(0)
         kernel = rng.standard_normal((n_items, MODEL.hidden), np.float32)
         hidden_major = constant(kernel.reshape(MODEL.hidden, n_items))
@@ -108,8 +104,7 @@ class Limit:
         self._plain = (h, hidden_major, False, False)
         if item_major:
             k = constant(kernel)
-            forward = (k, h, False, True) if kernel_first else (h, k, False, True)
-            self._three = [forward, (d, k, False, False), (d, h, True, False)]
+            self._three = [(h, k, False, True), (d, k, False, False), (d, h, True, False)]
         else:
             self._three = [self._plain, (d, hidden_major, False, True), (h, d, True, False)]
 

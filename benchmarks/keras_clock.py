@@ -15,7 +15,6 @@ class Clock(keras.callbacks.Callback):
     Args:
         n_items: Width of the catalogue.
         item_major: Layout of the decoder's last kernel.
-        kernel_first: Order of its forward product, see `Limit`.
         warmup: Steps not counted.
         every: L is timed after each so many steps.
 
@@ -24,12 +23,10 @@ class Clock(keras.callbacks.Callback):
         loss: Mean over the steps so far.
     """
 
-    def __init__(self, n_items: int, item_major: bool, warmup: int, every: int, kernel_first: bool = False):
+    def __init__(self, n_items: int, item_major: bool, warmup: int, every: int):
         super().__init__()
         # Eager products on a CPU are finished when they return.
-        self.meter = Meter(
-            lambda: Limit(n_items, item_major, tf.constant, tf.linalg.matmul, kernel_first), warmup, every
-        )
+        self.meter = Meter(lambda: Limit(n_items, item_major, tf.constant, tf.linalg.matmul), warmup, every)
         self.loss = float("nan")
 
     def on_train_batch_end(self, batch, logs=None):

@@ -38,7 +38,7 @@ def main() -> None:
     n_users, n_items = problem.matrix.shape
     model = settings.build(n_items)
     training.prepare_to_fit(model, SimpleNamespace(train=problem.matrix), settings.training.learning_rate)
-    clock = Clock(n_items, item_major=True, kernel_first=True, warmup=arguments.warmup, every=arguments.every)
+    clock = Clock(n_items, item_major=True, warmup=arguments.warmup, every=arguments.every)
     model.fit(
         # The same users as in problem.batches, which were drawn from this very data set.
         user_numbers(n_users, settings.training.batch_size, settings.training.seed),
