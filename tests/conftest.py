@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import tfvae  # noqa: F401, before TensorFlow as in the command line, so that both compute the same bits
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np

@@ -113,7 +113,7 @@ def test_an_export_answers_the_same_in_a_process_without_tfvae(models, tmp_path)
             decode = "S" in answers["items"].dtype.str
             found = np.char.decode(answers["items"], "utf-8") if decode else answers["items"]
             np.testing.assert_array_equal(found, items)
-            np.testing.assert_allclose(answers["scores"], scores, rtol=1e-5)
+            np.testing.assert_allclose(answers["scores"], scores, rtol=1e-5, atol=1e-7)  # one without oneDNN
             np.testing.assert_array_equal(answers["unknown"], 0)
             assert answers["default"].shape == (N_USERS, 100)
             np.testing.assert_array_equal(answers["default"][:, :K], answers["items"])
