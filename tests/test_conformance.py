@@ -26,11 +26,17 @@ SETTINGS = {
         "hidden": [12],
         "latent_dim": 6,
         "activation": "relu",
+        "gated": True,
+        "initializer": "he",
+        "separate_heads": True,
+        "log_variance_range": [-5.0, 2.0],
+        "divergence": "sampled",
         "dropout": 0.3,
         "weight_decay": 1e-4,
         "beta_cap": 0.1,
         "anneal_updates": 50,
         "anneal_by": "visits",
+        "warmup_epochs": 3,
         "likelihood": "gaussian",
         "c1": 2.0,
         "c0": 0.5,
@@ -40,6 +46,8 @@ SETTINGS = {
         "hidden": [12],
         "latent_dim": 6,
         "activation": "relu",
+        "gated": True,
+        "initializer": "he",
         "dropout": 0.3,
         "weight_decay": 1e-4,
         "likelihood": "logistic",
@@ -50,6 +58,16 @@ SETTINGS = {
     "popularity": {},
     "ease": {"regularization": 5.0, "gram_precision": "float64"},
 }
+SETTINGS["vamp"] = SETTINGS["mult-vae"] | {
+    "hidden": [12, 10],
+    "n_pseudo_inputs": 7,
+    "initializer": "glorot",
+    "separate_heads": False,
+    "divergence": "analytic",
+    "likelihood": "bernoulli",
+    "optimizer": "adam",
+}
+SETTINGS["h-vamp"] = SETTINGS["vamp"] | {"hidden": [12], "optimizer": "normalized-adam"}
 
 # What finds the withheld squares of the checkerboard; None for what cannot tell one user from another.
 CHECKERBOARD = {
@@ -58,6 +76,8 @@ CHECKERBOARD = {
     "popularity": None,
     "ease": {"regularization": 1.0},
 }
+CHECKERBOARD["vamp"] = CHECKERBOARD["mult-vae"] | {"hidden": [16], "n_pseudo_inputs": 4, "learning_rate": 0.01}
+CHECKERBOARD["h-vamp"] = CHECKERBOARD["vamp"]
 
 BY_GRADIENT = [name for name in MODELS if issubclass(model_class(name), GradientRecommender)]
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -67,6 +87,10 @@ every_gradient_model = pytest.mark.parametrize("name", BY_GRADIENT)
 def settings(name, **changes):
     training = {"epochs": 4, "batch_size": 40, "monitor": "ndcg@10"}
     return settings_of(name, training | SETTINGS[name] | changes)
+
+
+def prepare(model, name, split, learning_rate):
+    prepare_to_fit(model, split, learning_rate, settings(name).training.optimizer)
 
 
 def fit(model, n_users, batch_size, epochs, first_epoch=0):
@@ -89,7 +113,7 @@ def fitted(tiny_split):
         if name not in made:
             made[name] = settings(name).build(tiny_split.n_items)
             if name in BY_GRADIENT:
-                prepare_to_fit(made[name], tiny_split, 0.02)
+                prepare(made[name], name, tiny_split, 0.02)
                 fit(made[name], 90, 40, epochs=2)
             else:
                 made[name].fit_matrix(tiny_split.train, report=[].append)
@@ -204,7 +228,7 @@ def test_one_trace_serves_batches_of_any_size(name, fitted, tiny_split):
 def test_an_empty_history_has_finite_scores(name, fitted):
     scores = fitted(name).scores(unpad(tf.constant([[-1, -1], [0, 1], [-1, -1]])))
     assert np.isfinite(scores).all()
-    np.testing.assert_array_equal(scores[0], scores[2])
+    np.testing.assert_allclose(scores[0], scores[2], rtol=1e-5, atol=1e-6)
 
 
 @every_model
@@ -260,7 +284,7 @@ def test_the_checkerboard_is_recovered(name, checkerboard, tiny_split, tmp_path)
     model = given.build(n_items)
     if name in BY_GRADIENT:
         split = type("Rows", (), {"train": checkerboard})
-        prepare_to_fit(model, split, given.training.learning_rate)
+        prepare_to_fit(model, split, given.training.learning_rate, given.training.optimizer)
         fit(model, n_users, 8, given.training.epochs)
     else:
         model.fit_matrix(checkerboard, report=[].append)
@@ -295,9 +319,12 @@ def test_two_epochs_and_two_more_are_four(name, tiny_split, tmp_path):
 
 @every_gradient_model
 def test_one_step_on_two_replicas_equals_one_on_one(name, tiny_split, silent_noise, two_replicas):
+    # β is not 0 in the first step, so that what only the divergence trains moves too.
+    at_once = {"anneal_updates": 0} if "anneal_updates" in SETTINGS[name] else {}
+
     def build():
-        model = settings(name, dropout=0.0).build(tiny_split.n_items)
-        prepare_to_fit(model, tiny_split, 0.02)
+        model = settings(name, dropout=0.0, **at_once).build(tiny_split.n_items)
+        prepare(model, name, tiny_split, 0.02)
         return model
 
     alone = build()
@@ -308,7 +335,7 @@ def test_one_step_on_two_replicas_equals_one_on_one(name, tiny_split, silent_noi
     start = build()
     for variable, *others in zip(alone.variables, together.variables, start.variables, strict=True):
         one, two, first = (v.numpy() for v in (variable, *others))
-        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6, err_msg=variable.path)
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=5e-6, err_msg=variable.path)
         if variable.trainable:
             assert not np.array_equal(one, first), variable.path
 

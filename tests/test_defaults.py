@@ -56,3 +56,19 @@ def test_what_was_given_stays():
 def test_a_closed_form_has_nothing_to_fit():
     settings, said = fitted(3, "ease")
     assert not said and settings.name == "ease"
+
+
+def test_a_vamp_prior_has_ten_users_for_each_pseudo_input():
+    assert fitted(116_677, "vamp")[0].model["n_pseudo_inputs"] == 1000
+    settings, said = fitted(480, "vamp")
+    assert settings.model["n_pseudo_inputs"] == 48
+    assert any(line.startswith("n_pseudo_inputs: 48 instead of 1,000") for line in said)
+    assert fitted(480, "vamp", n_pseudo_inputs=400)[0].model["n_pseudo_inputs"] == 400
+
+
+def test_a_warm_up_by_epochs_ends_within_the_planned_epochs():
+    assert fitted(116_677, "vamp")[0].model["warmup_epochs"] == 100
+    settings, said = fitted(116_677, "vamp", epochs=30)
+    assert settings.model["warmup_epochs"] == 15
+    assert said == ["warmup_epochs: 15 instead of 100, halfway through the 30 planned epochs."]
+    assert fitted(116_677, "vamp", epochs=30, warmup_epochs=60)[0].model["warmup_epochs"] == 60

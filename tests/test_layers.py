@@ -8,8 +8,10 @@ import tensorflow as tf
 from dense_reference import normalised, on_the_items, perceptron, random_rows, rows_of
 
 from tfvae.data.rows import UserRows, unpad
-from tfvae.layers import Decoder, Encoder, ItemBag, ItemLogits
+from tfvae.item_layers import ItemBag, ItemLogits
+from tfvae.layers import Decoder, Encoder
 from tfvae.randomness import Noise
+from tfvae.style import Style
 
 CLOSE = {"rtol": 2e-6, "atol": 2e-6}
 
@@ -29,7 +31,7 @@ class GivenNoise:
 @pytest.mark.parametrize("case", ["evaluation", "training", "all dropped", "only empty rows"])
 def test_item_bag_equals_normalise_drop_multiply(case, activation):
     x = random_rows(empty=range(7) if case == "only empty rows" else (2, 5))
-    layer = ItemBag(13, 6, activation, dropout=0.4)
+    layer = ItemBag(13, 6, Style(activation), dropout=0.4)
     upstream = np.random.default_rng(1).normal(size=(7, 6)).astype(np.float32)
     numbers = np.random.default_rng(2).random(int(x.sum())) if case != "all dropped" else np.ones(int(x.sum()))
     noise = None if case == "evaluation" else GivenNoise(numbers)
@@ -94,7 +96,7 @@ def kernels_and_biases(layers):
 @pytest.mark.parametrize("hidden", [(), (8,), (8, 6)], ids=len)
 def test_encoders_of_any_depth(hidden):
     x = random_rows()
-    encoder = Encoder(13, hidden, 4, activation="tanh", output_activation="linear", dropout=0.5, seed=1)
+    encoder = Encoder(13, hidden, 4, Style("tanh", seed=1), dropout=0.5)
     layers = [encoder.first, *encoder.rest]
     assert [layer.kernel.shape for layer in layers] == list(zip([13, *hidden], [*hidden, 4], strict=True))
     activations = [tf.tanh] * len(hidden) + [tf.identity]
@@ -104,7 +106,7 @@ def test_encoders_of_any_depth(hidden):
 
 @pytest.mark.parametrize("hidden", [(), (8,)], ids=len)
 def test_the_output_activation_is_that_of_the_last_layer(hidden):
-    encoder = Encoder(13, hidden, 4, activation="relu", output_activation="tanh", dropout=0.0, seed=1)
+    encoder = Encoder(13, hidden, 4, Style("relu", seed=1), output_activation="tanh", dropout=0.0)
     expected = perceptron(
         normalised(random_rows()),
         kernels_and_biases([encoder.first, *encoder.rest]),
@@ -116,7 +118,7 @@ def test_the_output_activation_is_that_of_the_last_layer(hidden):
 @pytest.mark.parametrize("hidden", [(), (8,), (6, 8)], ids=len)
 def test_decoders_of_any_depth(hidden):
     code = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
-    decoder = Decoder(13, hidden, 4, activation="tanh", seed=1)
+    decoder = Decoder(13, hidden, 4, Style("tanh", seed=1))
     *dense, (last_kernel, last_bias) = kernels_and_biases([*decoder.hidden, decoder.last])
     assert [kernel.shape for kernel, _ in dense] == list(zip([4, *hidden], hidden, strict=False))
     expected = perceptron(code, dense, [tf.tanh] * len(hidden)) @ last_kernel.T + last_bias
@@ -124,9 +126,8 @@ def test_decoders_of_any_depth(hidden):
 
 
 def stacks(seed=0, **settings):
-    encoder = Encoder(300, (60,), 40, activation="tanh", dropout=0.5, seed=seed, **settings)
-    decoder = Decoder(300, (60,), 40, activation="tanh", seed=seed, **settings)
-    return encoder, decoder
+    style = Style("tanh", seed=seed, **settings)
+    return Encoder(300, (60,), 40, style, dropout=0.5), Decoder(300, (60,), 40, style)
 
 
 def layers_of(encoder, decoder):
@@ -172,8 +173,9 @@ def test_weight_decay_is_the_plain_sum_of_squares_of_the_kernels():
 def test_mixed_precision_leaves_first_product_and_logits_in_float32():
     # 257 has no bfloat16: a cast of the counts would change the length of the row.
     history = UserRows(tf.range(257), tf.zeros(257, tf.int32), tf.constant([257.0]))
-    settings = {"activation": "tanh", "dropout": 0.0, "seed": 0}
-    whole, half = (Encoder(300, (), 40, dtype=dtype, **settings) for dtype in ("float32", "mixed_bfloat16"))
+    whole, half = (
+        Encoder(300, (), 40, Style("tanh", dtype=dtype), dropout=0.0) for dtype in ("float32", "mixed_bfloat16")
+    )
     assert half.first.kernel.value.dtype == tf.float32
     np.testing.assert_array_equal(half(history), tf.cast(whole(history), tf.bfloat16))
 

@@ -53,13 +53,15 @@ class Keeper(keras.callbacks.Callback):
         folder: Where the files lie.
         monitor: The entry of the logs whose maximum marks the best epoch.
         patience: Epochs without a better value after which training ends; None for never.
+        patient_from: The epoch, counted from 0, before which none is counted as one without a better value.
     """
 
-    def __init__(self, folder: Path, monitor: str, patience: int | None):
+    def __init__(self, folder: Path, monitor: str, patience: int | None, patient_from: int = 0):
         super().__init__()
         self._state, self._best = folder / "state.npz", folder / "best.npz"
         self._monitor = monitor
         self._patience = patience
+        self._patient_from = patient_from
         self.history: list[dict[str, float]] = []
         self._started = 0.0
 
@@ -71,7 +73,8 @@ class Keeper(keras.callbacks.Callback):
     @property
     def out_of_patience(self) -> bool:
         """Whether the value has not risen for `patience` epochs."""
-        waited = len(self.history) - 1 - (self.best_epoch or 0)
+        since = max(self.best_epoch or 0, self._patient_from - 1)
+        waited = len(self.history) - 1 - since
         return self._patience is not None and waited >= self._patience
 
     def resume(self) -> bool:

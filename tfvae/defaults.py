@@ -13,6 +13,7 @@ from tfvae.settings import Settings, settings_of
 __all__ = ["settings_for"]
 
 FEWEST_UPDATES = 20  # in an epoch
+FEWEST_USERS = 10  # per pseudo-input
 SMALLEST_BATCH = 16
 
 
@@ -23,6 +24,7 @@ def settings_for(
 
     A batch is small enough for twenty updates an epoch (the papers' data give hundreds). Where the planned
     updates would end before β reaches its cap, the annealing is shortened so that the cap is reached halfway.
+    A VampPrior has at most one pseudo-input for ten users.
 
     Args:
         model: The model's name in the registry.
@@ -44,9 +46,25 @@ def settings_for(
     if smaller < batch_size and "batch_size" not in given:
         say(f"batch_size: {smaller} instead of {batch_size}, since there are {n_users:,} training users.")
         settings = settings.with_changes(batch_size=smaller)
+    if settings.model.get("n_pseudo_inputs", 0) > max(1, n_users // FEWEST_USERS) and "n_pseudo_inputs" not in given:
+        fewer = max(1, n_users // FEWEST_USERS)
+        said = f"n_pseudo_inputs: {fewer:,} instead of {settings.model['n_pseudo_inputs']:,}"
+        say(f"{said}, since there are {n_users:,} training users.")
+        settings = settings.with_changes(n_pseudo_inputs=fewer)
+    if settings.model.get("anneal_by") == "epochs":
+        return _warmed_up_in_time(settings, given, say)
     if "anneal_updates" in settings.model and "anneal_updates" not in given:
         settings = _annealed_in_time(settings, n_users, say)
     return settings
+
+
+def _warmed_up_in_time(settings: Settings, given: Mapping[str, Any], say: Callable[[str], None]) -> Settings:
+    epochs, warmup = settings.training.epochs, settings.model["warmup_epochs"]
+    if warmup <= epochs or "warmup_epochs" in given:
+        return settings
+    shorter = max(1, epochs // 2)
+    say(f"warmup_epochs: {shorter} instead of {warmup}, halfway through the {epochs} planned epochs.")
+    return settings.with_changes(warmup_epochs=shorter)
 
 
 def _annealed_in_time(settings: Settings, n_users: int, say: Callable[[str], None]) -> Settings:

@@ -2,14 +2,15 @@
 
 Each is a TFP distribution over item vectors whose `log_prob` takes dense rows, and which has a second, fast door:
 `log_prob_rows` takes the wire format, touches the dense [B, n_items] output once forward and once backward, and has
-its own gradient. All three are normalised as the papers do: terms that do not depend on f are left out.
+its own gradient. They are normalised as the papers do: terms that do not depend on f are left out.
 
-Source: Mult-VAE (WWW'18), equations 2 (multinomial), 3 (Gaussian) and 4 (logistic).
+Source: Mult-VAE (WWW'18), equations 2 (multinomial), 3 (Gaussian) and 4 (logistic); Bernoulli as in EVCF's code.
 """
 
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -18,7 +19,7 @@ import tensorflow_probability as tfp
 from tfvae.data.rows import UserRows
 from tfvae.errors import unknown_name
 
-__all__ = ["LIKELIHOODS", "Gaussian", "Logistic", "Multinomial", "likelihood"]
+__all__ = ["LIKELIHOODS", "Bernoulli", "Gaussian", "Logistic", "Multinomial", "likelihood"]
 
 
 class ItemLikelihood(tfp.distributions.Distribution):
@@ -155,7 +156,18 @@ class Logistic(ItemLikelihood):
         return logits, tf.ones_like(logits)
 
 
-LIKELIHOODS = {"multinomial": Multinomial, "gaussian": Gaussian, "logistic": Logistic}
+class Bernoulli(Logistic):
+    """The logistic likelihood with probabilities kept within [1e-5, 1 - 1e-5], as in EVCF's code.
+
+    Where σ(f) leaves that range the item has no gradient.
+    """
+
+    def __init__(self, logits: tf.Tensor, name: str = "Bernoulli"):
+        furthest = math.log(1 - 1e-5) - math.log(1e-5)
+        super().__init__(tf.clip_by_value(logits, -furthest, furthest), name)
+
+
+LIKELIHOODS = {"multinomial": Multinomial, "gaussian": Gaussian, "logistic": Logistic, "bernoulli": Bernoulli}
 
 
 def likelihood(name: str, logits: tf.Tensor, **confidences: float) -> ItemLikelihood:

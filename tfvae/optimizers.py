@@ -1,11 +1,11 @@
-"""Adam in one pass over memory."""
+"""Adam in one pass over memory, and EVCF's variant of it."""
 
 from __future__ import annotations
 
 import keras
 import tensorflow as tf
 
-__all__ = ["FusedAdam"]
+__all__ = ["OPTIMIZERS", "FusedAdam", "NormalizedAdam"]
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
@@ -38,3 +38,20 @@ class FusedAdam(keras.optimizers.Adam):
             epsilon=self.epsilon,
             grad=tf.convert_to_tensor(gradient),
         )
+
+
+@keras.saving.register_keras_serializable(package="tfvae")
+class NormalizedAdam(FusedAdam):
+    """Adam on gradients of length one: each tensor g is first divided by ‖g‖₂ + 1e-7.
+
+    EVCF's code trains with it, which its paper does not say. Kernel, bias and the two branches of a gate are tensors
+    of their own, so that the scale of the loss (and of the KL weight) drops out tensor by tensor.
+    """
+
+    def update_step(self, gradient, variable, learning_rate):
+        """One update with the normalised gradient; under `tf.distribute` it is that of all replicas together."""
+        gradient = tf.convert_to_tensor(gradient)
+        super().update_step(gradient / (tf.norm(gradient) + 1e-7), variable, learning_rate)
+
+
+OPTIMIZERS = {"adam": FusedAdam, "normalized-adam": NormalizedAdam}

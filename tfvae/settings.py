@@ -18,11 +18,15 @@ __all__ = ["Settings", "TrainingSettings", "settings_of"]
 class TrainingSettings(pydantic.BaseModel):
     """How a model is trained; the defaults are those of Mult-VAE on ML-20M (WWW'18, section 4.3 and code).
 
+    A model may have others, its class's `training_defaults`.
+
     Attributes:
         epochs: Passes over the training users, at most.
         batch_size: Users per update.
-        learning_rate: Of Adam.
-        patience: Epochs without a better validation value after which training ends; None trains to the end.
+        optimizer: "adam", or "normalized-adam", which divides each gradient tensor by its length first (EVCF).
+        learning_rate: Of the optimiser.
+        patience: Epochs without a better validation value after which training ends; None trains to the end. Epochs
+            of a warm-up (`anneal_by="epochs"`) do not count.
         monitor: The validation metric that selects the epoch.
         beta_selection: How the KL weight's cap is found (section 2.2.2): "fixed" takes `beta_cap` as it is; "peak"
             anneals to 1 in a pilot run, reads β where validation peaks, and trains anew with that cap;
@@ -37,6 +41,7 @@ class TrainingSettings(pydantic.BaseModel):
 
     epochs: PositiveInt = 200
     batch_size: PositiveInt = 500
+    optimizer: Literal["adam", "normalized-adam"] = "adam"
     learning_rate: PositiveFloat = 1e-3
     patience: PositiveInt | None = None
     monitor: str = "ndcg@100"
@@ -102,7 +107,8 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
     Raises:
         InputError: For an unknown model, an unknown setting (names the nearest) or a wrong value.
     """
-    parameters = {key: p for key, p in model_class(name).settings().items() if key != "seed"}
+    model = model_class(name)
+    parameters = {key: p for key, p in model.settings().items() if key != "seed"}
     fields = {key: (p.annotation, p.default) for key, p in parameters.items()}
     for key in given:
         if key not in fields and key not in TrainingSettings.model_fields:
@@ -114,7 +120,7 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
         return Settings(
             name=name,
             model=model_settings(**{k: v for k, v in given.items() if k in fields}).model_dump(mode="json"),
-            training=TrainingSettings(**{k: v for k, v in given.items() if k not in fields}),
+            training=TrainingSettings(**model.training_defaults | {k: v for k, v in given.items() if k not in fields}),
         )
     except pydantic.ValidationError as error:
         problems = (f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors())

@@ -25,7 +25,7 @@ from tfvae.files import replacing, write_json
 from tfvae.memory import keep_freed_buffers
 from tfvae.models import model_class
 from tfvae.models.base import GradientRecommender, Recommender
-from tfvae.optimizers import FusedAdam
+from tfvae.optimizers import OPTIMIZERS
 from tfvae.settings import Settings, settings_of
 
 __all__ = ["TrainedRun", "load_run", "prepare_to_fit", "train"]
@@ -138,26 +138,29 @@ def load_run(folder: Path | str) -> TrainedRun:
     return TrainedRun(keras.models.load_model(folder / "model.keras"), settings, resumed=True, **outcome)
 
 
-def prepare_to_fit(model: GradientRecommender, split: StrongGeneralization, learning_rate: float) -> None:
+def prepare_to_fit(
+    model: GradientRecommender, split: StrongGeneralization, learning_rate: float, optimizer: str = "adam"
+) -> None:
     """Attaches the training rows and compiles, after which Keras `fit` on `user_numbers` trains the model.
 
     Args:
         model: To be trained.
         split: Whose training users it learns from.
-        learning_rate: Of Adam.
+        learning_rate: Of the optimiser.
+        optimizer: A key of `OPTIMIZERS`.
     """
     model.attach(split.train)
     # XLA loses on a CPU at these sizes, and cannot compile the sparse kernels where it would be the default.
-    model.compile(optimizer=FusedAdam(learning_rate), jit_compile=False)
+    model.compile(optimizer=OPTIMIZERS[optimizer](learning_rate), jit_compile=False)
     model.optimizer.build(model.trainable_variables)
 
 
 def _fit(model: GradientRecommender, settings: Settings, split: StrongGeneralization, folder: Path, progress: bool):
     training = settings.training
-    prepare_to_fit(model, split, training.learning_rate)
+    prepare_to_fit(model, split, training.learning_rate, training.optimizer)
     monitor = f"val_{training.monitor}"
     metrics = dict.fromkeys([training.monitor, *DEFAULT_METRICS])
-    keeper = Keeper(folder, monitor, training.patience)
+    keeper = Keeper(folder, monitor, training.patience, patient_from=model.warm_up_epochs)
     keeper.set_model(model)
     keeper.resume()
     done = len(keeper.history)

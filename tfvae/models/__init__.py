@@ -14,6 +14,8 @@ __all__ = ["MODELS", "model_class"]
 MODELS = {
     "mult-vae": "tfvae.models.multvae:MultVAE",
     "mult-dae": "tfvae.models.multvae:MultDAE",
+    "vamp": "tfvae.models.vamp:Vamp",
+    "h-vamp": "tfvae.models.hvamp:HVamp",
     "popularity": "tfvae.baselines.popularity:Popularity",
     "ease": "tfvae.baselines.ease:EASE",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import inspect
+from typing import Any, ClassVar
 
 import keras
 import scipy.sparse as sp
@@ -18,14 +19,16 @@ __all__ = ["GradientRecommender", "Recommender"]
 class Recommender(keras.Model, abc.ABC):
     """A model that scores all items for users it may never have seen.
 
-    Evaluation, export, tables and notebooks know `scores` and nothing else. A constructor ends with `self.build()`:
-    the catalogue's width is all a model needs to be whole.
+    Evaluation, export, tables and notebooks know `scores` and nothing else. A constructor ends with
+    `self.built = True`: the catalogue's width is all a model needs to be whole.
 
     Args:
         n_items: Width of the catalogue.
         seed: Seed of the initialisers and of the noise in training.
         **kwargs: Of `keras.Model`, such as `dtype`.
     """
+
+    training_defaults: ClassVar[dict[str, Any]] = {}  # of `TrainingSettings`, where the model's paper has others
 
     def __init__(self, n_items: int, *, seed: int = 98765, **kwargs):
         super().__init__(autocast=False, **kwargs)
@@ -116,6 +119,11 @@ class GradientRecommender(Recommender):
         Returns:
             Scalars by name: `"loss"` and each of `parts`.
         """
+
+    @property
+    def warm_up_epochs(self) -> int:
+        """Epochs at the start after which early stopping may begin to count; 0 where there is no warm-up."""
+        return 0
 
     def before_update(self) -> None:
         """Sets what a schedule drives; called in the graph before each update."""

@@ -12,22 +12,27 @@ and is followed; see DEVIATIONS.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import keras
 import tensorflow as tf
+import tensorflow_probability as tfp
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tfvae.data.rows import UserRows
+from tfvae.errors import InputError
 from tfvae.layers import Decoder, Encoder
 from tfvae.likelihoods import likelihood
 from tfvae.models.base import GradientRecommender
-from tfvae.priors import diagonal_normal, kl, standard_normal
+from tfvae.priors import diagonal_normal, kl, sample_with, standard_normal
 from tfvae.randomness import Noise
-from tfvae.schedules import linear_ramp
+from tfvae.schedules import linear_ramp, warm_up
+from tfvae.style import Style
 
 __all__ = ["MultDAE", "MultVAE"]
+
+tfd = tfp.distributions
 
 PAPER_BATCH_SIZE = 500
 Width = PositiveInt
@@ -42,9 +47,11 @@ class _Autoencoder(GradientRecommender):
         n_items: Width of the catalogue, I.
         hidden: Widths of the encoder's hidden layers; the decoder's are the same, reversed.
         latent_dim: Width of the code, K.
-        activation: Of the hidden layers.
+        activation: Of the hidden layers, unless these are gated.
+        gated: Whether the hidden layers are gated linear units (EVCF, equation 7).
+        initializer: "glorot" as in the authors' code, "he" as in that of EVCF; see `Style`.
         dropout: Share of a history's items dropped in training, after its L2 normalisation.
-        likelihood: "multinomial", "gaussian" or "logistic" (table 4 of the paper).
+        likelihood: "multinomial", "gaussian" or "logistic" (table 4 of the paper), or EVCF's "bernoulli".
         c1: Confidence of the ones; Gaussian only.
         c0: Confidence of the zeros; Gaussian only.
         weight_decay: λ of λ·Σ‖W‖² over the kernels, biases excluded.
@@ -58,8 +65,10 @@ class _Autoencoder(GradientRecommender):
         hidden: Sequence[Width] = (),
         latent_dim: Width = 200,
         activation: Activation = "tanh",
+        gated: bool = False,
+        initializer: Literal["glorot", "he"] = "glorot",
         dropout: Share = 0.5,
-        likelihood: Literal["multinomial", "gaussian", "logistic"] = "multinomial",
+        likelihood: Literal["multinomial", "gaussian", "logistic", "bernoulli"] = "multinomial",
         c1: PositiveFloat = 1.0,
         c0: PositiveFloat = 1.0,
         weight_decay: NonNegativeFloat = 0.0,
@@ -69,29 +78,19 @@ class _Autoencoder(GradientRecommender):
         self.hidden = tuple(hidden)
         self.latent_dim = latent_dim
         self.activation = activation
+        self.gated = gated
+        self.initializer = initializer
         self.dropout = dropout
         self.likelihood = likelihood
         self.c1 = c1
         self.c0 = c0
         self.weight_decay = weight_decay
 
-    def _stack(self, outputs: int, output_activation: str) -> None:
-        shared = {
-            "activation": self.activation,
-            "seed": self.seed,
-            "weight_decay": self.weight_decay,
-            "dtype": self.dtype_policy,
-        }
-        self.encoder = Encoder(
-            self.n_items,
-            self.hidden,
-            outputs,
-            output_activation=output_activation,
-            dropout=self.dropout,
-            **shared,
-        )
-        self.decoder = Decoder(self.n_items, self.hidden[::-1], self.latent_dim, **shared)
-        self.build()
+        self.style = Style(activation, gated, initializer, weight_decay, self.seed, self.dtype_policy)
+
+    def make_decoder(self) -> keras.layers.Layer:
+        """The generative network, from a code to item logits."""
+        return Decoder(self.n_items, self.hidden[::-1], self.latent_dim, self.style)
 
     def log_likelihood(self, code: tf.Tensor, rows: UserRows) -> tf.Tensor:
         """Log p(x_u | z_u) of each user, float32 [B], for codes [B, latent_dim]."""
@@ -102,16 +101,24 @@ class _Autoencoder(GradientRecommender):
 class MultVAE(_Autoencoder):
     """Mult-VAE^PR: the variational autoencoder with a partially regularised objective.
 
+    Another prior, other layers, another likelihood or schedule make the models of later papers: see `vamp.py`.
+
     Args:
         n_items: Width of the catalogue, I.
         hidden: Widths of the hidden layers; (600,) makes [I, 600, 200, 600, I].
+        separate_heads: Whether μ and log σ² come from two layers, as in EVCF's code, instead of one of twice the
+            width; needs a hidden layer.
+        log_variance_range: Least and greatest log σ², outside which it has no gradient; None for no bounds.
+        divergence: "analytic" takes KL(q ‖ p) in closed form where there is one; "sampled" always the one-sample
+            estimate log q(z) - log p(z), as EVCF's code.
         beta_cap: Largest KL weight; 0.2 on ML-20M.
         anneal_updates: Updates in which β would rise from 0 to 1; the slope does not depend on the cap. 0 means
             the cap from the start.
-        anneal_by: "updates", or "visits": 500 user visits then count as one update, so that another batch size
-            keeps the paper's schedule.
-        **kwargs: `latent_dim`, `activation`, `dropout`, `likelihood`, `c1`, `c0`, `weight_decay`, `seed`, and those
-            of `keras.Model`, such as `dtype="mixed_bfloat16"`.
+        anneal_by: "updates"; "visits": 500 user visits then count as one update, so that another batch size keeps
+            the paper's schedule; or "epochs": EVCF's warm-up, constant within an epoch.
+        warmup_epochs: Epochs in which β rises to its cap; only for `anneal_by="epochs"`.
+        **kwargs: `latent_dim`, `activation`, `gated`, `initializer`, `dropout`, `likelihood`, `c1`, `c0`,
+            `weight_decay`, `seed`, and those of `keras.Model`, such as `dtype="mixed_bfloat16"`.
 
     Attributes:
         beta: float32 weight, the KL weight of the last update.
@@ -126,40 +133,96 @@ class MultVAE(_Autoencoder):
         n_items: int,
         *,
         hidden: Sequence[Width] = (600,),
+        separate_heads: bool = False,
+        log_variance_range: tuple[float, float] | None = None,
+        divergence: Literal["analytic", "sampled"] = "analytic",
         beta_cap: NonNegativeFloat = 0.2,
         anneal_updates: NonNegativeInt = 200_000,
-        anneal_by: Literal["updates", "visits"] = "updates",
+        anneal_by: Literal["updates", "visits", "epochs"] = "updates",
+        warmup_epochs: NonNegativeInt = 100,
         **kwargs,
     ):
         super().__init__(n_items, hidden=hidden, **kwargs)
+        if separate_heads and not self.hidden:
+            raise InputError("separate_heads needs a hidden layer; give hidden at least one width, such as [600].")
+        self.separate_heads = separate_heads
+        self.log_variance_range = log_variance_range and tuple(log_variance_range)
+        self.divergence = divergence
         self.beta_cap = beta_cap
         self.anneal_updates = anneal_updates
         self.anneal_by = anneal_by
+        self.warmup_epochs = warmup_epochs
         self.beta = self.add_state("beta")
         self.cap = self.add_state("cap", value=beta_cap)
-        self._stack(outputs=2 * self.latent_dim, output_activation="linear")
+        self.encoder = Encoder(
+            self.n_items,
+            self.hidden,
+            2 * self.latent_dim,
+            self.style,
+            output_layers=1 + separate_heads,
+            dropout=self.dropout,
+        )
+        self.decoder = self.make_decoder()
+        self.built = True
 
-    def posterior(self, rows: UserRows, noise: Noise | None = None):
-        """q(z | x) of B users: the first half of the encoder's output is μ, the second log σ²."""
-        return diagonal_normal(*tf.split(self.encoder(rows, noise=noise), 2, axis=1))
+    def moments(self, code: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """μ and log σ², [B, latent_dim] each: the two halves of a network's output [B, 2 · latent_dim]."""
+        mean, log_variance = tf.split(code, 2, axis=1)
+        if self.log_variance_range:
+            log_variance = tf.clip_by_value(log_variance, *self.log_variance_range)
+        return mean, log_variance
 
-    def prior(self):
-        """p(z) over codes [latent_dim]."""
+    def posterior(self, rows: UserRows, noise: Noise | None = None) -> tfd.Distribution:
+        """q(z | x) of B users."""
+        return diagonal_normal(*self.moments(self.encoder(rows, noise=noise)))
+
+    def prior(self, noise: Noise | None = None) -> tfd.Distribution:
+        """p(z) over codes [latent_dim]; `noise` is for priors that are computed by a network with dropout."""
         return standard_normal(self.latent_dim)
 
+    @property
+    def warm_up_epochs(self) -> int:
+        """The warm-up's length, before whose end early stopping does not count."""
+        return self.warmup_epochs if self.anneal_by == "epochs" else 0
+
     def before_update(self) -> None:
-        """β = min(cap, t / anneal_updates) at update t, counted from 0."""
+        """β = min(cap, t / anneal_updates) at update t, counted from 0; or that of the epoch, counted from 1."""
+        if self.anneal_by == "epochs":
+            epoch = self.visits.value // self.histories.n_rows + 1
+            self.beta.assign(warm_up(epoch, self.warmup_epochs, self.cap.value))
+            return
         done = self.updates.value if self.anneal_by == "updates" else self.visits.value / PAPER_BATCH_SIZE
         self.beta.assign(linear_ramp(done, self.anneal_updates, self.cap.value))
+
+    def kl(self, posterior: tfd.Distribution, prior: tfd.Distribution, z: tf.Tensor) -> tf.Tensor:
+        """KL(posterior ‖ prior), averaged over users, a scalar; by `divergence` in closed form or from the sample z."""
+        return tf.reduce_mean(kl(posterior, prior, z, sampled=self.divergence == "sampled"))
 
     def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
         """The negative of L_β, averaged over users, with one reparameterised sample of z."""
         posterior = self.posterior(rows, noise)
-        mean = posterior.mean()
-        z = mean + posterior.stddev() * noise.normal(tf.shape(mean), "z")
+        z = sample_with(noise, "z", posterior)
         nll = -tf.reduce_mean(self.log_likelihood(z, rows))
-        divergence = tf.reduce_mean(kl(posterior, self.prior(), z))
+        divergence = self.kl(posterior, self.prior(noise), z)
         return {"loss": nll + self.beta.value * divergence, "nll": nll, "kl": divergence}
+
+    def importance(self, rows: UserRows) -> Callable[[Noise], tf.Tensor]:
+        """The importance weights of the posterior: what a bound of log p(x) is made of.
+
+        Args:
+            rows: B users.
+
+        Returns:
+            A function that draws one z ~ q(z | x) per user from a `Noise`, without dropout, and gives
+            log p(x, z) - log q(z | x), float32 [B]. Posterior and prior are computed once for all its draws.
+        """
+        posterior, prior = self.posterior(rows), self.prior()
+
+        def log_weight(noise: Noise) -> tf.Tensor:
+            z = sample_with(noise, "z", posterior)
+            return self.log_likelihood(z, rows) + prior.log_prob(z) - posterior.log_prob(z)
+
+        return log_weight
 
     def scores(self, rows: UserRows) -> tf.Tensor:
         """f_θ(μ_φ(x)): logits [B, n_items] at the posterior's mean (section 2.4)."""
@@ -174,15 +237,24 @@ class MultDAE(_Autoencoder):
         n_items: Width of the catalogue, I.
         hidden: Widths of the hidden layers; () makes [I, 200, I], which the authors' code found best.
         weight_decay: λ of λ·Σ‖W‖²; the paper's 0.01 is 0.01/500 in these units.
-        **kwargs: `latent_dim`, `activation`, `dropout`, `likelihood`, `c1`, `c0`, `seed`, and those of
-            `keras.Model`.
+        **kwargs: `latent_dim`, `activation`, `gated`, `initializer`, `dropout`, `likelihood`, `c1`, `c0`, `seed`,
+            and those of `keras.Model`.
     """
 
     parts = ("nll",)
 
     def __init__(self, n_items: int, *, hidden: Sequence[Width] = (), weight_decay: NonNegativeFloat = 2e-5, **kwargs):
         super().__init__(n_items, hidden=hidden, weight_decay=weight_decay, **kwargs)
-        self._stack(outputs=self.latent_dim, output_activation=self.activation)
+        self.encoder = Encoder(
+            self.n_items,
+            self.hidden,
+            self.latent_dim,
+            self.style,
+            output_activation=self.activation,
+            dropout=self.dropout,
+        )
+        self.decoder = self.make_decoder()
+        self.built = True
 
     def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
         """The negative log-likelihood of the clean row given the dropped one, averaged over users."""

@@ -1,0 +1,199 @@
+"""The layers that are as wide as the catalogue: the sparse first one, the item-major last one, the pseudo-inputs.
+
+The first layer multiplies the non-zeros of a user row with the rows of its kernel; the last one keeps its kernel
+item-major, [n_items, units], the layout in which its three matrix products (one forward, two backward) are fastest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from tfvae.data.rows import UserRows
+from tfvae.randomness import Noise, derive_seed
+from tfvae.style import Style
+
+__all__ = ["ItemBag", "ItemLogits", "PseudoInputs"]
+
+
+@tf.custom_gradient
+def _sum_of_rows(kernel: tf.Tensor, items: tf.Tensor, row_ids: tf.Tensor, n_users: tf.Tensor):
+    """The sparse product X·kernel for binary X, [B, units], whose gradient is the same kind of product with X'."""
+    total = tf.raw_ops.SparseSegmentSumWithNumSegments(
+        data=kernel, indices=items, segment_ids=row_ids, num_segments=n_users
+    )
+
+    def gradient(upstream):
+        by_item = tf.argsort(items)
+        kernel_gradient = tf.raw_ops.SparseSegmentSumWithNumSegments(
+            data=upstream,
+            indices=tf.gather(row_ids, by_item),
+            segment_ids=tf.gather(items, by_item),
+            num_segments=tf.shape(kernel)[0],
+        )
+        return kernel_gradient, None, None, None
+
+    return total, gradient
+
+
+class ItemBag(keras.layers.Layer):
+    """L2 normalisation, dropout and the first matrix product on the non-zeros of binary user rows.
+
+    For a user with n items the output is the activation of `bias + Σ_i m_i · kernel[i] / (√n · keep)`, where m_i
+    is 1 with probability `keep` in training and always 1 otherwise: the row is normalised first, then dropped
+    (inverted dropout), as in the authors' code. A user without items gets the activation of the bias. A gated
+    layer multiplies it with the sigmoid of the same expression of a second kernel and bias.
+
+    Args:
+        n_items: Rows of the kernel.
+        units: Width of the output.
+        style: How the layer is made.
+        dropout: Share of the non-zeros dropped in training.
+        beside: Width of a dense input laid beside the user row, neither normalised nor dropped; its rows of the
+            kernel follow those of the items.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        units: int,
+        style: Style = Style(),  # noqa: B008, it is immutable
+        *,
+        dropout: float = 0.0,
+        beside: int = 0,
+        **kwargs,
+    ):
+        # Keras would otherwise cast the counts to bfloat16, which has no 257.
+        super().__init__(autocast=False, dtype=style.dtype, **kwargs)
+        self.n_items = n_items
+        self.activation = keras.activations.get("linear" if style.gated else style.activation)
+        self.dropout = dropout
+        self.kernel, self.bias = self._affine(style, "", n_items + beside, units)
+        if style.gated:
+            self.gate_kernel, self.gate_bias = self._affine(style, "gate_", n_items + beside, units)
+        self.gated = style.gated
+        self.built = True
+
+    def _affine(self, style: Style, prefix: str, inputs: int, units: int) -> tuple[keras.Variable, keras.Variable]:
+        weights = style.weights(self.name + (f"/{prefix}" if prefix else ""), fan_in=inputs)
+        # autocast would turn the whole table into bfloat16 at every step of a mixed-precision run.
+        kernel = self.add_weight(
+            name=f"{prefix}kernel",
+            shape=(inputs, units),
+            initializer=weights["kernel_initializer"],
+            regularizer=weights["kernel_regularizer"],
+            autocast=False,
+        )
+        bias = self.add_weight(
+            name=f"{prefix}bias", shape=(units,), initializer=weights["bias_initializer"], autocast=False
+        )
+        return kernel, bias
+
+    def call(self, rows: UserRows, noise: Noise | None = None, beside: tf.Tensor | None = None) -> tf.Tensor:
+        """Maps B user rows to [B, units] in the layer's compute dtype; deterministic without `noise`.
+
+        Args:
+            rows: The batch.
+            noise: Drops items; None in evaluation.
+            beside: float [B, beside], where the layer was made for one.
+        """
+        items, row_ids, keep = rows.items, rows.row_ids, 1.0
+        if noise is not None and self.dropout:
+            keep = 1.0 - self.dropout
+            kept = tf.where(noise.uniform(tf.shape(items), f"{self.name}/dropout") < keep)[:, 0]
+            items, row_ids = tf.gather(items, kept), tf.gather(row_ids, kept)
+        length = tf.sqrt(tf.maximum(rows.counts, 1.0)) * keep
+
+        def product(kernel):
+            total = _sum_of_rows(kernel, items, row_ids, tf.shape(rows.counts)[0])
+            total = tf.ensure_shape(total, (None, kernel.shape[1])) / length[:, None]
+            if beside is not None:
+                total += tf.matmul(tf.cast(beside, tf.float32), kernel[self.n_items :])
+            return total
+
+        return self._activated(product)
+
+    def of_dense(self, inputs: tf.Tensor, noise: Noise | None = None) -> tf.Tensor:
+        """Maps dense rows to [K, units]: dropped as user rows are, but not normalised (EVCF's pseudo-inputs).
+
+        Args:
+            inputs: float32 [K, n_items].
+            noise: Drops entries; None in evaluation.
+        """
+        keep = 1.0
+        if noise is not None and self.dropout:
+            keep = 1.0 - self.dropout
+            kept = noise.uniform(tf.shape(inputs), f"{self.name}/dense-dropout") < keep
+            inputs = tf.where(kept, inputs, 0.0)
+        inputs = tf.cast(inputs, self.compute_dtype)
+
+        def product(kernel):
+            # The inverse of `keep` is taken of the narrow side of the product.
+            return tf.cast(tf.matmul(inputs, tf.cast(kernel, self.compute_dtype)), tf.float32) / keep
+
+        return self._activated(product)
+
+    def _activated(self, product: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+        output = product(tf.convert_to_tensor(self.kernel.value)) + self.bias
+        if self.gated:
+            output *= tf.sigmoid(product(tf.convert_to_tensor(self.gate_kernel.value)) + self.gate_bias)
+        return self.activation(tf.cast(output, self.compute_dtype))
+
+
+class ItemLogits(keras.layers.Layer):
+    """The last layer: one float32 logit per item.
+
+    Args:
+        n_items: Width of the output.
+        units: Width of the input.
+        style: How the layer is made; it has no activation and no gate.
+    """
+
+    def __init__(self, n_items: int, units: int, style: Style = Style(), **kwargs):  # noqa: B008, it is immutable
+        super().__init__(dtype=style.dtype, **kwargs)
+        weights = style.weights(self.name, fan_in=units)
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(n_items, units),
+            initializer=weights["kernel_initializer"],
+            regularizer=weights["kernel_regularizer"],
+        )
+        self.bias = self.add_weight(
+            name="bias", shape=(n_items,), initializer=weights["bias_initializer"], autocast=False
+        )
+        self.built = True
+
+    def call(self, hidden: tf.Tensor) -> tf.Tensor:
+        """Maps [B, units] to float32 logits [B, n_items]."""
+        products = tf.matmul(hidden, tf.convert_to_tensor(self.kernel), transpose_b=True)
+        # The softmax over all items needs float32 also in a mixed-precision run.
+        return tf.nn.bias_add(tf.cast(products, tf.float32), tf.convert_to_tensor(self.bias.value))
+
+
+class PseudoInputs(keras.layers.Layer):
+    """K learnt user rows u_k, dense, each entry in [0, 1] (EVCF, equation 4; VampPrior, AISTATS 2018).
+
+    The weights start from N(0.05, 0.01²) and are clipped on their way out, so that an entry outside [0, 1] has no
+    gradient, as in the authors' code.
+
+    Args:
+        n_pseudo_inputs: K.
+        n_items: Width of the catalogue.
+        seed: Of the initialiser.
+    """
+
+    def __init__(self, n_pseudo_inputs: int, n_items: int, seed: int = 0, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(n_pseudo_inputs, n_items),
+            initializer=keras.initializers.RandomNormal(0.05, 0.01, derive_seed(seed, f"{self.name}/kernel")),
+            autocast=False,
+        )
+        self.built = True
+
+    def clipped(self) -> tf.Tensor:
+        """The pseudo-inputs, float32 [K, n_items]."""
+        return tf.clip_by_value(tf.convert_to_tensor(self.kernel.value), 0.0, 1.0)

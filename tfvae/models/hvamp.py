@@ -1,0 +1,162 @@
+"""H+Vamp: two stochastic layers, with a VampPrior on the upper one.
+
+Kim, Suh: Enhancing VAEs for Collaborative Filtering: Flexible Priors & Gating Mechanisms, RecSys 2019, section 4.1:
+
+    q_φ(z_1 | x, z_2) q_ψ(z_2 | x)                                                                       (eq. 5)
+    p_θ(x | z_1, z_2) p_λ(z_1 | z_2) p(z_2),   p(z_2) = 1/K Σ_k q_ψ(z_2 | u_k)                           (eq. 6)
+
+How the networks join their two inputs is in the authors' code only, and there in two ways: with one hidden layer the
+inputs are laid side by side before it; with more, each input has a first layer of its own, and the second joins them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfvae.data.rows import UserRows
+from tfvae.errors import InputError
+from tfvae.item_layers import ItemBag
+from tfvae.layers import Decoder, hidden_stack, output_layer
+from tfvae.models.vamp import Vamp
+from tfvae.priors import diagonal_normal, sample_with
+from tfvae.randomness import Noise
+from tfvae.style import Style
+
+__all__ = ["HVamp"]
+
+tfd = tfp.distributions
+
+
+@keras.saving.register_keras_serializable(package="tfvae")
+class HVamp(Vamp):
+    """The hierarchical VAE with a VampPrior; "H+Vamp (Gated)" with `gated=True`.
+
+    `encoder`, `posterior` and `prior` are those of z_2, as `Vamp` has them. z_1 and z_2 have the same width.
+
+    Args:
+        n_items: Width of the catalogue, I.
+        **kwargs: Of `Vamp`; `hidden` needs at least one width.
+
+    Raises:
+        InputError: When `hidden` is empty.
+    """
+
+    parts = ("nll", "kl", "kl_z1", "kl_z2")
+
+    def __init__(self, n_items: int, **kwargs):
+        super().__init__(n_items, **kwargs)
+        if not self.hidden:
+            raise InputError("H+Vamp needs a hidden layer; give hidden at least one width, such as [600].")
+        outputs, heads = 2 * self.latent_dim, 1 + self.separate_heads
+        self.lower_encoder = _JointEncoder(
+            n_items, self.hidden, self.latent_dim, outputs, heads, self.style, self.dropout, name="lower_encoder"
+        )
+        self.lower_prior_layers = [
+            *hidden_stack(self.latent_dim, self.hidden, self.style, "lower_prior"),
+            output_layer(self.hidden[-1], outputs, self.style.of_outputs(), "lower_prior_heads", heads),
+        ]
+
+    def make_decoder(self) -> keras.layers.Layer:
+        """p(x | z_1, z_2)."""
+        return _JointDecoder(self.n_items, self.hidden[::-1], self.latent_dim, self.style, name="decoder")
+
+    def lower_posterior(self, rows: UserRows, z2: tf.Tensor, noise: Noise | None = None) -> tfd.Distribution:
+        """q(z_1 | x, z_2) of B users; drops items by a mask of its own."""
+        return diagonal_normal(*self.moments(self.lower_encoder(rows, z2, noise=noise)))
+
+    def lower_prior(self, z2: tf.Tensor) -> tfd.Distribution:
+        """p(z_1 | z_2) of B users."""
+        code = z2
+        for layer in self.lower_prior_layers:
+            code = layer(code)
+        return diagonal_normal(*self.moments(code))
+
+    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+        """-E log p(x | z_1, z_2) + β (KL of z_1 + KL of z_2), averaged over users, with one sample of each."""
+        upper = self.posterior(rows, noise)
+        z2 = sample_with(noise, "z2", upper)
+        lower = self.lower_posterior(rows, z2, noise)
+        z1 = sample_with(noise, "z1", lower)
+        nll = -tf.reduce_mean(self.log_likelihood((z1, z2), rows))
+        kl_z1 = self.kl(lower, self.lower_prior(z2), z1)
+        kl_z2 = self.kl(upper, self.prior(noise), z2)
+        divergence = kl_z1 + kl_z2
+        loss = nll + self.beta.value * divergence
+        return {"loss": loss, "nll": nll, "kl": divergence, "kl_z1": kl_z1, "kl_z2": kl_z2}
+
+    def importance(self, rows: UserRows) -> Callable[[Noise], tf.Tensor]:
+        """As `MultVAE.importance`, of z_1 and z_2 together."""
+        upper, prior = self.posterior(rows), self.prior()
+
+        def log_weight(noise: Noise) -> tf.Tensor:
+            z2 = sample_with(noise, "z2", upper)
+            lower = self.lower_posterior(rows, z2)
+            z1 = sample_with(noise, "z1", lower)
+            joint = self.log_likelihood((z1, z2), rows) + self.lower_prior(z2).log_prob(z1) + prior.log_prob(z2)
+            return joint - lower.log_prob(z1) - upper.log_prob(z2)
+
+        return log_weight
+
+    def scores(self, rows: UserRows) -> tf.Tensor:
+        """Logits [B, n_items] at the means: z_2 = μ_2(x), z_1 = μ_1(x, z_2)."""
+        z2 = self.posterior(rows).mean()
+        z1 = self.lower_posterior(rows, z2).mean()
+        return self.decoder((z1, z2))
+
+
+class _JointEncoder(keras.layers.Layer):
+    """From a user row and a code to the moments of another code; the wiring is in the module's text."""
+
+    def __init__(
+        self,
+        n_items: int,
+        hidden: Sequence[int],
+        code_dim: int,
+        outputs: int,
+        heads: int,
+        style: Style,
+        dropout: float,
+        name: str,
+    ):
+        super().__init__(autocast=False, name=name, dtype=style.dtype)
+        first, *rest = hidden
+        beside = 0 if rest else code_dim
+        self.of_rows = ItemBag(n_items, first, style, dropout=dropout, beside=beside, name=f"{name}_0")
+        self.of_code = hidden_stack(code_dim, [first] if rest else [], style, f"{name}_code")
+        self.joint = [
+            *hidden_stack(2 * first, rest, style, name),
+            output_layer(hidden[-1], outputs, style.of_outputs(), f"{name}_heads", heads),
+        ]
+        self.built = True
+
+    def call(self, rows: UserRows, code: tf.Tensor, noise: Noise | None = None) -> tf.Tensor:
+        """Maps B user rows and codes [B, code_dim] to [B, outputs]."""
+        if self.of_code:
+            hidden = tf.concat([self.of_rows(rows, noise=noise), self.of_code[0](code)], axis=1)
+        else:
+            hidden = self.of_rows(rows, noise=noise, beside=code)
+        for layer in self.joint:
+            hidden = layer(hidden)
+        return hidden
+
+
+class _JointDecoder(keras.layers.Layer):
+    """From two codes to item logits; the wiring is in the module's text."""
+
+    def __init__(self, n_items: int, hidden: Sequence[int], code_dim: int, style: Style, name: str):
+        super().__init__(name=name, dtype=style.dtype)
+        first, *rest = hidden
+        self.of_codes = [hidden_stack(code_dim, [first], style, f"{name}_z{number}")[0] for number in (1, 2) if rest]
+        joint = rest or [first]
+        self.joint = Decoder(n_items, joint, 2 * (first if rest else code_dim), style, name=f"{name}_joint")
+        self.built = True
+
+    def call(self, codes: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        """Maps two codes [B, code_dim] to float32 logits [B, n_items]."""
+        if self.of_codes:
+            codes = [layer(code) for layer, code in zip(self.of_codes, codes, strict=True)]
+        return self.joint(tf.concat(codes, axis=1))
