@@ -12,7 +12,7 @@ from tfvae.data.rows import user_numbers
 from tfvae.memory import keep_freed_buffers
 from tfvae.settings import settings_of
 
-VARIANTS = ["float32", "mixed_bfloat16", "without-kept-buffers"]
+VARIANTS = ["float32", "mixed_bfloat16", "without-kept-buffers", "vamp"]
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     arguments = contestant_arguments(__doc__, VARIANTS)
     problem = arguments.problem
     settings = settings_of(
-        "mult-vae",
+        "vamp" if arguments.variant == "vamp" else "mult-vae",
         {
             "hidden": (MODEL.hidden,),
             "latent_dim": MODEL.latent_dim,
@@ -29,6 +29,8 @@ def main() -> None:
             "anneal_updates": MODEL.anneal_updates,
             "batch_size": MODEL.batch_size,
             "learning_rate": MODEL.learning_rate,
+            "anneal_by": "updates",
+            "optimizer": "adam",
             "seed": MODEL.seed,
             "precision": "mixed_bfloat16" if arguments.variant == "mixed_bfloat16" else "float32",
         },

@@ -19,6 +19,7 @@ from tfvae.data.synthetic import synthetic  # noqa: E402
 
 ML20M_USERS, ML20M_ITEMS, ML20M_EVENTS = 116_677, 20_108, 8_500_000
 
+VAMP = "tfvae Vamp, 1,000 pseudo-inputs, float32"
 FLOAT32, BFLOAT16, UNKEPT = "tfvae float32", "tfvae mixed_bfloat16", "tfvae float32 without kept buffers"
 DENSE_KERAS, DENSE_TORCH = "plain dense Keras", "plain dense PyTorch"
 BAG_TORCH = "PyTorch EmbeddingBag + fused Adam"
@@ -26,6 +27,7 @@ CONTESTANTS = {  # name: (script, variant)
     FLOAT32: ("tfvae_keras.py", "float32"),
     BFLOAT16: ("tfvae_keras.py", "mixed_bfloat16"),
     UNKEPT: ("tfvae_keras.py", "without-kept-buffers"),
+    VAMP: ("tfvae_keras.py", "vamp"),
     DENSE_KERAS: ("dense_keras.py", "dense"),
     DENSE_TORCH: ("plain_torch.py", "dense"),
     BAG_TORCH: ("plain_torch.py", "embedding-bag"),
@@ -34,6 +36,10 @@ CONTESTANTS = {  # name: (script, variant)
 
 def _faster(fast: str, slow: str):
     return lambda runs: runs[slow]["step, ms"] / runs[fast]["step, ms"]
+
+
+def _dearer(dear: str, cheap: str):
+    return lambda runs: runs[dear]["step, ms"] / runs[cheap]["step, ms"]
 
 
 def _figure(contestant: str, figure: str):
@@ -49,6 +55,8 @@ TARGETS = [
     Target("users/s, float32 / PyTorch EmbeddingBag + fused Adam", 1.4, True, _faster(FLOAT32, BAG_TORCH)),
     Target("users/s, mixed bfloat16 / float32", None, True, _faster(BFLOAT16, FLOAT32)),
     Target("users/s, float32 / without kept buffers", None, True, _faster(FLOAT32, UNKEPT)),
+    Target("step of Vamp / of Mult-VAE, float32", 2.5, False, _dearer(VAMP, FLOAT32)),
+    Target("step of Vamp / L", None, False, _figure(VAMP, "step / L")),
     Target("peak memory in GB, float32", 2.0, False, _figure(FLOAT32, "peak memory, GB")),
     Target("peak memory in GB, mixed bfloat16", 2.0, False, _figure(BFLOAT16, "peak memory, GB")),
 ]

@@ -51,3 +51,4 @@ def silent_noise(monkeypatch) -> None:
     """Nothing is dropped and every normal draw is 0, so that replicas cannot differ by their noise."""
     monkeypatch.setattr("tfvae.randomness.Noise.normal", lambda self, shape, name: tf.zeros(shape))
     monkeypatch.setattr("tfvae.randomness.Noise.uniform", lambda self, shape, name: tf.zeros(shape))
+    monkeypatch.setattr("tfvae.randomness.Noise.kept", lambda self, shape, share, name: tf.fill(shape, True))

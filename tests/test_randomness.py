@@ -63,3 +63,16 @@ def test_replicas_draw_different_noise(two_replicas):
     one, other = (values.numpy() for values in two_replicas.experimental_local_results(drawn))
     assert abs(np.corrcoef(one, other)[0, 1]) < 0.16
     np.testing.assert_array_equal(one, draws())
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25, 0.7], ids=["bytes", "bytes too", "floats"])
+def test_what_is_kept_is_kept_independently_with_its_share(share):
+    shape, noise = (400, 501), Noise(1, tf.constant(0))
+    kept = noise.kept(tf.constant(shape), share, "x").numpy()
+    assert kept.shape == shape and kept.dtype == bool
+    assert kept.mean() == pytest.approx(share, abs=5 * np.sqrt(share * (1 - share) / kept.size))
+    for one, other in ((kept[:, :-1], kept[:, 1:]), (kept[:-1], kept[1:]), (kept[:, :-4], kept[:, 4:])):
+        assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 5 / np.sqrt(one.size)
+    np.testing.assert_array_equal(noise.kept(tf.constant(shape), share, "x"), kept)
+    assert not np.array_equal(noise.kept(tf.constant(shape), share, "y"), kept)
+    assert not np.array_equal(Noise(1, tf.constant(1)).kept(tf.constant(shape), share, "x"), kept)

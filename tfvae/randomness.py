@@ -45,6 +45,19 @@ class Noise:
         """float32 draws from U[0, 1) of the given shape."""
         return tf.random.stateless_uniform(shape, self._seed(name))
 
+    def kept(self, shape, share: float, name: str) -> tf.Tensor:
+        """Booleans of the given shape [rows, columns], true with probability `share`; for large dense arrays.
+
+        A byte of randomness is enough for each where `share` is a multiple of 1/256, as ½ is: four times faster.
+        """
+        threshold = 256 * share
+        if threshold != int(threshold):
+            return self.uniform(shape, name) < share
+        words = tf.concat([shape[:1], -(-shape[1:] // 4)], axis=0)
+        bits = tf.random.stateless_uniform(words, self._seed(name), None, None, tf.int32)
+        draws = tf.reshape(tf.bitcast(bits, tf.uint8), [shape[0], -1])[:, : shape[1]]
+        return draws < tf.constant(int(threshold), tf.uint8)
+
     def normal(self, shape, name: str) -> tf.Tensor:
         """float32 draws from N(0, 1) of the given shape."""
         return tf.random.stateless_normal(shape, self._seed(name))
