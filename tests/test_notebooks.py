@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
 
@@ -26,6 +28,12 @@ def executed(path, runs, monkeypatch):
 def shown(cell, kind):
     """What a cell displays in one MIME type."""
     return [output.data[kind] for output in cell.outputs if kind in output.get("data", {})]
+
+
+def cells_of_table(cell):
+    """The texts of the cells of the data frame a cell displays, row by row."""
+    (table,) = shown(cell, "text/html")
+    return re.findall(r"<td>(.*?)</td>", table)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -58,4 +66,20 @@ def test_the_quickstart_does_its_five_steps(tmp_path, monkeypatch):
 
     assert list((tmp_path / "mult-vae" / "tensorboard").rglob("events.out.tfevents.*"))
     assert (tmp_path / "exported" / "saved_model.pb").exists()
+    assert sorted(path.parent.iterdir()) == before
+
+
+def test_the_flexible_prior_is_described_drawn_and_read(tmp_path, monkeypatch):
+    path = ROOT / "notebooks" / "02_flexible_priors.ipynb"
+    before = sorted(path.parent.iterdir())
+    cells = executed(path, tmp_path, monkeypatch)
+
+    mult_vae, vamp = np.reshape(cells_of_table(cells["bounds"]), (2, 5)).astype(float)
+    for ndcg, elbo, iwae, active, marginal in (mult_vae, vamp):
+        assert ndcg > 0.18 and elbo < iwae < 0
+        assert 0 < active <= 50 and 0 < marginal < 50
+    assert shown(cells["picture"], "image/png")
+    for cell in ("pseudo", "sample"):
+        films = cells_of_table(cells[cell])
+        assert len(films) == 18 and len(set(films)) > 12  # they are not all the same person
     assert sorted(path.parent.iterdir()) == before

@@ -10,8 +10,9 @@ import pytest
 from tfvae import sweep, tables
 from tfvae.data.splits import StrongGeneralizationSettings, strong_generalization
 from tfvae.data.synthetic import synthetic
+from tfvae.definitions import load_table
 from tfvae.errors import DivergedError, InputError
-from tfvae.records import stored_sweep
+from tfvae.records import stored_sweep, sweep_of
 from tfvae.sweep import run_sweep
 from tfvae.training import TrainedRun
 
@@ -82,6 +83,29 @@ def pretended(monkeypatch):
 
 def params_of(found):
     return [trial.params for trial in found.trials]
+
+
+SHARING = """
+title = "Sharing"
+caption = "For tests."
+metrics = ["ndcg@10"]
+
+[[rows]]
+name = "The same"
+slug = "same"
+same_as = "tiny/mult-vae"
+"""
+
+
+def test_a_shared_row_is_swept_at_its_home(place, pretended):
+    (place["results"] / "sharing").mkdir()
+    (place["results"] / "sharing" / "table.toml").write_text(SHARING)
+    with pytest.raises(InputError, match="row 'same' of sharing is tiny/mult-vae; sweep that row instead"):
+        run_sweep("sharing", "same", "ml-1m", 2, **place)
+    assert not pretended
+    found = run_sweep("tiny", "mult-vae", "ml-1m", 3, **place)
+    row = load_table("sharing", place["results"]).row("same")
+    assert sweep_of("sharing", "ml-1m", row, place["results"]) == found
 
 
 def test_no_test_user_is_seen(place, split, pretended):

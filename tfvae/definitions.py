@@ -1,7 +1,8 @@
 """What a table shall be: `paper_results/<table>/table.toml`, read and checked.
 
 A table has rows (a model and the settings that differ from its defaults), metrics, and per data set the
-published cells. An unknown key is an error that names the nearest known one.
+published cells. An unknown key is an error that names the nearest known one. A row may be another table's row
+(`same_as`): it is then run, tuned and stored there, once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tfvae.strict import Strict, checked
 __all__ = [
     "RESULTS",
     "Attribute",
+    "Ordering",
     "Published",
     "Row",
     "SearchSpace",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 RESULTS = Path("paper_results")
+REFERENCE = r"^[a-z0-9-]+/[a-z0-9-]+$"  # table/row
 Value = int | float | str | bool | list | None
 
 
@@ -87,6 +90,8 @@ class Row(Strict):
         published: Published cells, by data set and metric.
         search: What the sweep may vary.
         tuned_as: "table/row" of the same model and settings, whose sweep also tunes this row; excludes `search`.
+        same_as: "table/row" in another table that is this very row: `load_table` takes model, settings, datasets,
+            search and tuned_as from there, so that this row gives none of them, and its runs are stored there.
         note: Printed below the table.
     """
 
@@ -97,7 +102,8 @@ class Row(Strict):
     datasets: dict[str, dict[str, Value]] = {}
     published: dict[str, dict[str, float]] = {}
     search: dict[str, SearchSpace] = {}
-    tuned_as: str | None = Field(None, pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")
+    tuned_as: str | None = Field(None, pattern=REFERENCE)
+    same_as: str | None = Field(None, pattern=REFERENCE)
     note: str | None = None
 
     @model_validator(mode="after")
@@ -105,6 +111,33 @@ class Row(Strict):
         if self.search and self.tuned_as:
             raise ValueError("expected either a search space or tuned_as, found both")
         return self
+
+    @model_validator(mode="after")
+    def _stored_once(self) -> Self:
+        if self.same_as and (own := [key for key in SHARED if getattr(self, key)]):
+            raise ValueError(f"same_as takes {', '.join(own)} from {self.same_as}; leave out one or the other")
+        return self
+
+    def home(self, table: str) -> tuple[str, str]:
+        """Where this row of a table is stored: the table and the slug, its own or those of `same_as`."""
+        return tuple(self.same_as.split("/")) if self.same_as else (table, self.slug)
+
+
+SHARED = ("model", "settings", "datasets", "search", "tuned_as")
+
+
+class Ordering(Strict):
+    """A claim of the paper: one row is better than another.
+
+    Attributes:
+        above: Slug of the better row.
+        below: Slug of the other.
+        source: Where the paper says so, such as ``"section 5.2"``.
+    """
+
+    above: str
+    below: str
+    source: str
 
 
 class Attribute(Strict):
@@ -137,6 +170,8 @@ class Table(Strict):
         monitor: The metric that selects the epoch and the settings, on validation users.
         seeds: Seeds that are run when none are asked for.
         rows: The rows, in printed order.
+        orderings: What the paper claims of them; judged by the monitored metric on test users.
+        generative: Whether runs of models with latent codes are also described as generative models.
         attributes: The lines of a table of data attributes.
         published: What the paper says about its cells, by data set.
         command: What makes it, if not `tfvae table`.
@@ -152,6 +187,8 @@ class Table(Strict):
     monitor: str = "ndcg@100"
     seeds: list[int] = [1]
     rows: list[Row] = []
+    orderings: list[Ordering] = []
+    generative: bool = False
     attributes: list[Attribute] = []
     published: dict[str, Published] = {}
     command: str | None = None
@@ -170,6 +207,14 @@ class Table(Strict):
         for metric in {metric for row in self.rows for cells in row.published.values() for metric in cells}:
             if metric not in self.metrics:
                 raise unknown_name("metric of the table", metric, self.metrics)
+        for ordering in self.orderings:
+            for slug in (ordering.above, ordering.below):
+                if slug not in slugs:
+                    raise unknown_name("row in an ordering", slug, slugs)
+            if ordering.above == ordering.below:
+                raise ValueError(f"an ordering needs two rows, found {ordering.above!r} twice")
+        if self.orderings and self.monitor not in self.metrics:
+            raise ValueError(f"orderings are judged by {self.monitor}, which is not among the metrics")
         return self
 
     def row(self, slug: str) -> Row:
@@ -190,11 +235,35 @@ def table_names(results: Path = RESULTS) -> list[str]:
 
 
 def load_table(name: str, results: Path = RESULTS) -> Table:
-    """Reads and checks `<results>/<name>/table.toml`.
+    """Reads and checks `<results>/<name>/table.toml`; what a `same_as` shares is filled in.
 
     Raises:
-        InputError: If there is no such table, or its file is not as it should be.
+        InputError: If there is no such table, its file is not as it should be, or a row is `same_as` one that does
+            not exist, lies in the same table or is itself `same_as` another.
     """
+    table = _read(name, results)
+    return table.model_copy(update={"rows": [_resolved(table, row, results) for row in table.rows]})
+
+
+def _resolved(table: Table, row: Row, results: Path) -> Row:
+    """The row with all that it shares."""
+    if row.same_as is None:
+        return row
+    place = f"{Path(results) / table.name / 'table.toml'}: row {row.slug!r} is same_as {row.same_as!r}"
+    home, slug = row.home(table.name)
+    if home == table.name:
+        raise InputError(f"{place}, a row of its own table; name a row of another, or write the row out.")
+    try:
+        other = _read(home, results).row(slug)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
+    if other.same_as:
+        raise InputError(f"{place}, which is itself same_as {other.same_as!r}; name that row.")
+    return row.model_copy(update={key: getattr(other, key) for key in SHARED})
+
+
+def _read(name: str, results: Path) -> Table:
+    """The table as its file has it."""
     path = Path(results) / name / "table.toml"
     if not path.is_file():
         raise unknown_name(f"table in {Path(results)}", name, table_names(results))

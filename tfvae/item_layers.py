@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfvae.data.rows import UserRows
 from tfvae.randomness import Noise, derive_seed
-from tfvae.style import Style
+from tfvae.style import PLAIN, Style
 
 __all__ = ["ItemBag", "ItemLogits", "PseudoInputs"]
 
@@ -59,7 +59,7 @@ class ItemBag(keras.layers.Layer):
         self,
         n_items: int,
         units: int,
-        style: Style = Style(),  # noqa: B008, it is immutable
+        style: Style = PLAIN,
         *,
         dropout: float = 0.0,
         beside: int = 0,
@@ -151,7 +151,7 @@ class ItemLogits(keras.layers.Layer):
         style: How the layer is made; it has no activation and no gate.
     """
 
-    def __init__(self, n_items: int, units: int, style: Style = Style(), **kwargs):  # noqa: B008, it is immutable
+    def __init__(self, n_items: int, units: int, style: Style = PLAIN, **kwargs):
         super().__init__(dtype=style.dtype, **kwargs)
         weights = style.weights(self.name, fan_in=units)
         self.kernel = self.add_weight(

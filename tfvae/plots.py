@@ -8,17 +8,23 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.ndimage import gaussian_filter
 
 from tfvae.files import replacing
 
-__all__ = ["learning_curves"]
+__all__ = ["latent_planes", "learning_curves"]
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; the dashes serve print without colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
 LOWEST_SHARE = 0.5
+GREY = "#6E6E6E"
+SHADES = LinearSegmentedColormap.from_list("prior", ["#FFFFFF", "#8F8F8F"])
+DENSITY_BINS = 120
+PANELS_ABREAST = 4
 
 
 def learning_curves(
@@ -63,5 +69,42 @@ def learning_curves(
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    with replacing(path) as draft:
+        figure.savefig(draft, metadata={"Software": None})
+
+
+def latent_planes(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path, *, title: str) -> None:
+    """Draws samples of aggregated posteriors over the densities of their priors, a panel per row, and writes a PNG.
+
+    The panels have planes and scales of their own; within one both axes have the same scale. A prior's density is
+    that of its samples, smoothed, and its square root is shaded, so that its tails can be seen.
+
+    Args:
+        panels: By printed row: the posterior's points and the prior's, float [n, 2] each.
+        path: The PNG to write.
+        title: Heading of the picture.
+    """
+    down = -(-len(panels) // PANELS_ABREAST)
+    abreast = -(-len(panels) // down)
+    figure = Figure(figsize=(2.5 * abreast + 0.5, 2.6 * down + 0.7), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(down, abreast, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (name, (posterior, prior)), colour in zip(grid, panels.items(), cycle(COLOURS), strict=False):
+        both = np.concatenate([posterior, prior])
+        low, high = both.min(axis=0), both.max(axis=0)
+        half = 0.53 * float((high - low).max()) or 1.0
+        x, y = ((middle - half, middle + half) for middle in ((low + high) / 2).tolist())
+        counts, _, _ = np.histogram2d(*prior.T, bins=DENSITY_BINS, range=(x, y))
+        shade = np.sqrt(gaussian_filter(counts, sigma=DENSITY_BINS / 40).T)
+        axes.imshow(shade, cmap=SHADES, origin="lower", extent=(*x, *y), interpolation="bilinear")
+        axes.scatter(*posterior.T, s=3, color=colour, alpha=0.5, linewidths=0)
+        axes.set(xlim=x, ylim=y)
+        axes.set_title(name, fontsize=9)
+        axes.locator_params(nbins=4)
+        axes.tick_params(labelsize=7, length=2, color=GREY, labelcolor=GREY)
+        axes.spines[:].set(color=GREY, alpha=0.4)
+    figure.suptitle(f"{title}\ndots: aggregated posterior; grey: prior", fontsize=9)
     with replacing(path) as draft:
         figure.savefig(draft, metadata={"Software": None})

@@ -4,9 +4,12 @@
 paper_results/<table>/table.toml                       the definition (`tfvae.definitions`)
 paper_results/<table>/<dataset>/<slug>.seed<k>.json    one run (`Run`)
 paper_results/<table>/<dataset>/<slug>.seed<k>.npz     its metrics, one value per test user
+paper_results/<table>/<dataset>/<slug>.seed<k>.latents.npz    samples of its aggregated posterior and its prior
 paper_results/<table>/<dataset>/<slug>.sweep.json      one search of a row's settings (`Sweep`)
 paper_results/<table>/<dataset>/attributes.json        the counts of a data set (`Attributes`)
 ```
+
+What a row shares with another table's (`Row.same_as`) lies in that table's folder, and is read from there.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from tfvae.definitions import RESULTS, Row, SearchSpace
+from tfvae.definitions import RESULTS, Row, SearchSpace, Table
 from tfvae.errors import InputError
 from tfvae.files import write_json, write_npz
 from tfvae.strict import Strict, checked
@@ -31,9 +34,11 @@ __all__ = [
     "datasets_of",
     "folder_of",
     "per_user_metrics",
+    "runs_of",
     "store_attributes",
     "store_run",
     "stored_attributes",
+    "stored_latents",
     "stored_run",
     "stored_runs",
     "stored_sweep",
@@ -61,7 +66,8 @@ class Run(Strict):
         dataset: The data set's name.
         model: The model's name.
         seed: Of the initial weights, the order of users and the noise.
-        metrics: By name: mean over test users, its standard error, ends of its 95 % bootstrap interval.
+        metrics: By name: mean over test users, its standard error, ends of its 95 % bootstrap interval; with
+            `latents` also "elbo" and "iwae", in nats.
         validation: The best epoch's value of the monitored metric on validation users.
         users: Test users measured.
         users_without_targets: Test users left out because nothing of theirs is held out.
@@ -72,10 +78,14 @@ class Run(Strict):
         shortened_why: In words, such as ``"5 of 200 epochs"``.
         environment: Versions, platform, device, cores.
         seconds: Of training.
+        peak_memory_gb: Peak resident memory of the process while it trained and evaluated, in GB (10⁹ bytes), with
+            what TensorFlow kept of earlier runs in that process; None where a run was interrupted, and in runs stored
+            before it was measured.
         epochs: Epochs trained; 0 for a closed form.
         best_epoch: The epoch whose weights were measured, counted from 0; None for a closed form.
         selected_beta: The cap that `beta_selection="peak"` found, else None.
         parameters: Numbers in the model.
+        latents: What `tfvae.generative` found of a model with latent codes, else None.
         history: The monitored metric on validation users after each epoch.
         work: The run's folder of checkpoints, relative to the working folder of its table and data set.
         commit: Of the code, or None outside a checkout.
@@ -100,10 +110,12 @@ class Run(Strict):
     shortened_why: str | None
     environment: dict[str, Any]
     seconds: float
+    peak_memory_gb: float | None = None
     epochs: int
     best_epoch: int | None
     selected_beta: float | None
     parameters: int
+    latents: dict[str, float] | None = None
     history: list[float]
     work: str
     commit: str | None
@@ -188,11 +200,13 @@ def folder_of(table: str, dataset: str, results: Path = RESULTS) -> Path:
     return Path(results) / table / dataset
 
 
-def datasets_of(table: str, results: Path = RESULTS) -> list[str]:
-    """The data sets a table has stored files of, sorted."""
+def datasets_of(table: Table, results: Path = RESULTS) -> list[str]:
+    """The data sets a table has stored files of, be they in another table's folder, sorted."""
+    shared = [row.home(table.name) for row in table.rows if row.same_as]
     stored = [
-        *(Path(results) / table).glob("*/*.seed*.json"),
-        *(Path(results) / table).glob("*/attributes.json"),
+        *(Path(results) / table.name).glob("*/*.seed*.json"),
+        *(Path(results) / table.name).glob("*/attributes.json"),
+        *(path for home, slug in shared for path in (Path(results) / home).glob(f"*/{slug}.seed*.json")),
     ]
     return sorted({path.parent.name for path in stored})
 
@@ -207,7 +221,7 @@ def stored_run(table: str, dataset: str, slug: str, seed: int, results: Path = R
 
 
 def stored_runs(table: str, dataset: str, slug: str, results: Path = RESULTS) -> list[Run]:
-    """All stored runs of a row, by seed.
+    """All stored runs of this table's own row, by seed.
 
     Raises:
         InputError: If a file is damaged.
@@ -216,11 +230,48 @@ def stored_runs(table: str, dataset: str, slug: str, results: Path = RESULTS) ->
     return sorted((_read(Run, path) for path in paths), key=lambda run: run.seed)
 
 
-def store_run(run: Run, per_user: dict[str, np.ndarray], results: Path = RESULTS) -> None:
-    """Stores a run and its metrics of each test user (float64 [users] by metric), replacing an older one."""
+def runs_of(table: str, dataset: str, row: Row, results: Path = RESULTS) -> list[Run]:
+    """All stored runs of a row, be it another table's, by seed.
+
+    Raises:
+        InputError: If a file is damaged.
+    """
+    home, slug = row.home(table)
+    return stored_runs(home, dataset, slug, results)
+
+
+def store_run(
+    run: Run,
+    per_user: dict[str, np.ndarray],
+    results: Path = RESULTS,
+    latents: dict[str, np.ndarray] | None = None,
+) -> None:
+    """Stores a run, replacing an older one.
+
+    Args:
+        run: The run.
+        per_user: Its metrics of each test user, float64 [users] by metric.
+        results: The results folder.
+        latents: Points of "posterior" and "prior" in a plane, [n, 2] each, to be drawn; kept in half precision.
+    """
     path = _run_path(run.table, run.dataset, run.slug, run.seed, results)
     write_npz(path.with_suffix(".npz"), per_user)
+    drawn = path.with_suffix(".latents.npz")
+    if latents is None:
+        drawn.unlink(missing_ok=True)
+    else:
+        largest = np.finfo(np.float16).max  # beyond it lies infinity, which cannot be drawn
+        write_npz(drawn, {name: points.clip(-largest, largest).astype(np.float16) for name, points in latents.items()})
     write_json(path, run.model_dump())
+
+
+def stored_latents(run: Run, results: Path = RESULTS) -> dict[str, np.ndarray] | None:
+    """The points of a stored run, "posterior" and "prior", float32 [n, 2] each; None where it has none."""
+    path = _run_path(run.table, run.dataset, run.slug, run.seed, results).with_suffix(".latents.npz")
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name].astype(np.float32) for name in arrays.files}
 
 
 def per_user_metrics(run: Run, results: Path = RESULTS) -> dict[str, np.ndarray]:
@@ -257,7 +308,7 @@ def sweep_of(table: str, dataset: str, row: Row, results: Path = RESULTS) -> Swe
     Raises:
         InputError: If the file is damaged.
     """
-    home, slug = row.tuned_as.split("/") if row.tuned_as else (table, row.slug)
+    home, slug = row.tuned_as.split("/") if row.tuned_as else row.home(table)
     return stored_sweep(home, dataset, slug, results)
 
 

@@ -7,53 +7,27 @@ hand, seeds that do not belong together) is a mark in that cell.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 
 from tfvae import plots
+from tfvae.cells import ROUNDING, SIGNIFICANT, Cells, cells_of, compared, ordering_verdict
 from tfvae.data.datasets import DATASETS
-from tfvae.definitions import RESULTS, Attribute, Row, Table, load_table, table_names
+from tfvae.definitions import RESULTS, Attribute, Table, load_table, table_names
 from tfvae.files import write_text
-from tfvae.records import (
-    Run,
-    datasets_of,
-    folder_of,
-    per_user_metrics,
-    stored_attributes,
-    stored_runs,
-    sweep_of,
-)
-from tfvae.stats import mean_and_se, paired_test
+from tfvae.records import datasets_of, folder_of, stored_attributes, stored_latents, sweep_of
 
-__all__ = ["render", "render_overview", "verdict"]
+__all__ = ["render", "render_overview"]
 
-ROUNDING = 0.0005  # published cells are printed to three digits
 PICTURE = "learning-curves.png"
-
-
-def verdict(difference: float, se: float) -> str:
-    """What a cell says about a published one: the stated rule.
-
-    Args:
-        difference: Ours minus the published value.
-        se: Standard error of ours over test users.
-
-    Returns:
-        "reproduced" within two standard errors and the rounding of a printed value; else "above" or "below".
-    """
-    if abs(difference) <= 2 * se + ROUNDING:
-        return "reproduced"
-    return "above" if difference > 0 else "below"
+PICTURE_OF_LATENTS = "latents.png"
 
 
 def render(name: str, dataset: str, results: Path = RESULTS) -> Path:
-    """Writes the README.md of a table on a data set, and its picture.
+    """Writes the README.md of a table on a data set, and its pictures.
 
     Args:
         name: The table.
@@ -77,18 +51,22 @@ def render(name: str, dataset: str, results: Path = RESULTS) -> Path:
             lines=_attribute_lines(table, dataset, results),
         )
     else:
-        cells = _rows(table, dataset, results)
+        cells = cells_of(table, dataset, results)
         text = _template("table.md.j2").render(
             table=table,
             dataset=DATASETS[dataset],
             published=table.published.get(dataset),
             rows=cells,
             run=[row for row in cells if row.runs],
+            orderings=_orderings(table, cells),
             pairs=_pairs(table, cells),
+            described=_described(cells),
+            latents=_latents(table, dataset, cells, folder, results),
             sweeps=_sweeps(table, dataset, results),
             machines=_machines(cells),
             picture=_picture(table, dataset, cells, folder),
             rounding=ROUNDING,
+            significant=SIGNIFICANT,
         )
     write_text(folder / "README.md", text)
     return folder / "README.md"
@@ -108,13 +86,13 @@ def render_overview(results: Path = RESULTS) -> Path:
     """
     sections = []
     for table in (load_table(name, results) for name in table_names(results)):
-        ran = datasets_of(table.name, results)
+        ran = datasets_of(table, results)
         parts = []
         for dataset in [*ran, *(name for name in table.published if name not in ran)]:
             if table.kind == "data-attributes":
                 body = {"lines": _attribute_lines(table, dataset, results)}
             else:
-                body = {"rows": _rows(table, dataset, results)}
+                body = {"rows": cells_of(table, dataset, results)}
             parts.append(body | {"dataset": DATASETS[dataset], "ran": dataset in ran})
         sections.append({"table": table, "parts": parts})
     path = Path(results) / "README.md"
@@ -125,107 +103,25 @@ def render_overview(results: Path = RESULTS) -> Path:
 # ---- rows -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Cells:
-    """One row of a table on one data set, with what is stored of it.
-
-    Attributes:
-        row: The row's definition.
-        runs: Its stored runs, by seed.
-        per_user: By metric, each test user's mean over the seeds, float64 [users]; empty without runs.
-        published: The published cells, by metric.
-    """
-
-    row: Row
-    runs: list[Run]
-    per_user: dict[str, np.ndarray]
-    published: dict[str, float]
-
-    @cached_property
-    def marks(self) -> dict[str, str]:
-        """What must be known about these cells: sign -> explanation."""
-        marks = {}
-        if why := sorted({run.shortened_why for run in self.runs if run.shortened}):
-            marks["†"] = f"shortened: {'; '.join(why)}"
-        if changed := sorted({f"{key} = {value}" for run in self.runs for key, value in run.overrides.items()}):
-            marks["‡"] = f"settings by hand: {', '.join(changed)}"
-        if len({_kind_of(run) for run in self.runs}) > 1:
-            marks["§"] = "its seeds were run with differing settings or data"
-        return marks
-
-    def mean(self, metric: str) -> float:
-        """Mean over test users (and seeds)."""
-        return mean_and_se(self.per_user[metric])[0]
-
-    def se(self, metric: str) -> float:
-        """Standard error of `mean` over test users."""
-        return mean_and_se(self.per_user[metric])[1]
-
-    def spread(self, metric: str) -> float | None:
-        """Standard deviation of the seeds' means; None with fewer than two seeds."""
-        means = [run.metrics[metric]["mean"] for run in self.runs]
-        return float(np.std(means, ddof=1)) if len(means) > 1 else None
-
-    def ours(self, metric: str) -> str:
-        """The cell as printed: mean ± standard error, marked; or why there is none."""
-        if self.row.model is None:
-            return "not built yet"
-        if metric not in self.per_user:
-            return "not run"
-        return f"{self.mean(metric):.4f} ± {self.se(metric):.4f}{''.join(self.marks)}"
-
-    def difference(self, metric: str) -> float | None:
-        """Ours minus the published value; None where either is missing."""
-        if metric not in self.per_user or metric not in self.published:
-            return None
-        return self.mean(metric) - self.published[metric]
-
-    def verdict(self, metric: str) -> str:
-        """`verdict` of the cell; marked runs get none, since they are not the published experiment."""
-        if self.difference(metric) is None:
-            return ""
-        if self.marks:
-            return f"no verdict {''.join(self.marks)}"
-        return verdict(self.difference(metric), self.se(metric))
-
-    def average(self, field: str) -> float:
-        """Mean of a run's number over the seeds."""
-        return float(np.mean([getattr(run, field) for run in self.runs]))
-
-
-def _kind_of(run: Run) -> tuple:
-    """What the seeds of one cell must share."""
-    settings = {key: str(value) for key, value in run.settings.items() if key != "seed"}
-    return run.model, run.data_digest, tuple(sorted(settings.items()))
-
-
-def _rows(table: Table, dataset: str, results: Path) -> list[Cells]:
-    """All rows that have something to say about a data set: a model or published cells."""
-    rows = []
-    for row in table.rows:
-        runs = stored_runs(table.name, dataset, row.slug, results)
-        published = row.published.get(dataset, {})
-        if row.model or published:
-            rows.append(Cells(row, runs, _mean_over_seeds(runs, table.metrics, results), published))
-    return rows
-
-
-def _mean_over_seeds(runs: list[Run], metrics: list[str], results: Path) -> dict[str, np.ndarray]:
-    """Each user's mean over the seeds; only over seeds of the last run's data, so that users are the same."""
-    runs = [run for run in runs if run.data_digest == runs[-1].data_digest]
-    seeds = [per_user_metrics(run, results) for run in runs]
-    shared = [metric for metric in metrics if all(metric in seed for seed in seeds)]
-    return {metric: np.mean([seed[metric] for seed in seeds], axis=0) for metric in shared if seeds}
-
-
 def _pairs(table: Table, rows: list[Cells]) -> list[dict[str, Any]]:
     """Paired t-tests of all rows on the monitored metric, where they were measured on the same users."""
-    ready = [row for row in rows if table.monitor in row.per_user]
-    return [
-        {"a": a.row.name, "b": b.row.name} | paired_test(a.per_user[table.monitor], b.per_user[table.monitor])._asdict()
-        for a, b in combinations(ready, 2)
-        if a.runs[-1].data_digest == b.runs[-1].data_digest
-    ]
+    pairs = ((a, b, compared(a, b, table.monitor)) for a, b in combinations(rows, 2))
+    return [{"a": a.row.name, "b": b.row.name} | test._asdict() for a, b, test in pairs if test]
+
+
+def _orderings(table: Table, rows: list[Cells]) -> list[dict[str, Any]]:
+    """The paper's claims of one row above another, with their tests and verdicts; a marked cell marks the verdict."""
+    by_slug = {row.row.slug: row for row in rows}
+    judged = []
+    for ordering in table.orderings:
+        a, b = table.row(ordering.above), table.row(ordering.below)
+        pair = [by_slug[row.slug] for row in (a, b) if row.slug in by_slug]
+        ran = len(pair) == 2 and all(table.monitor in row.per_user for row in pair)
+        test = compared(*pair, table.monitor) if ran else None
+        marks = "".join(sorted({mark for row in pair for mark in row.marks}))
+        said = f"{ordering_verdict(test)}{marks and f' {marks}'}" if test else "other data" if ran else "not run"
+        judged.append({"a": a.name, "b": b.name, "source": ordering.source, "test": test, "verdict": said})
+    return judged
 
 
 def _sweeps(table: Table, dataset: str, results: Path) -> list[dict[str, Any]]:
@@ -254,14 +150,34 @@ def _machines(rows: list[Cells]) -> list[dict[str, Any]]:
 
 def _picture(table: Table, dataset: str, rows: list[Cells], folder: Path) -> str | None:
     """Draws the learning curves; None where nothing was trained by epochs."""
-    ran = [row for row in rows if row.runs]
+    ran = [row for row in rows if row.validation is not None]
     curves = {row.row.name: [run.history for run in row.runs] for row in ran if row.runs[0].history}
     if not curves:
         return None
-    levels = {row.row.name: row.average("validation") for row in ran if not row.runs[0].history}
+    levels = {row.row.name: row.validation for row in ran if not row.runs[0].history}
     title = f"{table.name} on {DATASETS[dataset].title}"
     plots.learning_curves(curves, levels, folder / PICTURE, title=title, metric=_printed_metric(table.monitor))
     return PICTURE
+
+
+def _described(rows: list[Cells]) -> dict[str, str] | None:
+    """How many draws and users the figures of the generative models are of; None where no row has any."""
+    names = ("samples", "marginal_users")
+    counts = {name: {int(row.figure(name)) for row in rows if row.figure(name)} for name in names}
+    if not counts["samples"]:
+        return None
+    return {name: " or ".join(f"{number:,}" for number in sorted(found)) for name, found in counts.items()}
+
+
+def _latents(table: Table, dataset: str, rows: list[Cells], folder: Path, results: Path) -> str | None:
+    """Draws the aggregated posteriors beside their priors; None where none are stored."""
+    stored = {row.row.name: stored_latents(row.runs[0], results) for row in rows if row.runs}
+    panels = {name: (points["posterior"], points["prior"]) for name, points in stored.items() if points}
+    if not panels:
+        return None
+    title = f"{table.name} on {DATASETS[dataset].title}"
+    plots.latent_planes(panels, folder / PICTURE_OF_LATENTS, title=title)
+    return PICTURE_OF_LATENTS
 
 
 # ---- data attributes --------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import keras
 
 from tfvae.randomness import derive_seed
 
-__all__ = ["Style"]
+__all__ = ["PLAIN", "Style"]
 
 
 @dataclass(frozen=True)
@@ -56,3 +56,6 @@ class Style:
         # Keras's L2 is the plain coefficient times the sum of squares, with no half.
         decay = keras.regularizers.L2(self.weight_decay) if self.weight_decay else None
         return {"kernel_initializer": kernel, "bias_initializer": bias, "kernel_regularizer": decay}
+
+
+PLAIN = Style()

@@ -74,11 +74,13 @@ def run_sweep(
         The sweep as stored.
 
     Raises:
-        InputError: If the row has nothing to search, its own settings lie outside the space, or the stored
-            sweep is of another space, seed, data or other settings.
+        InputError: If the row has nothing to search or is another's, its own settings lie outside the space, or the
+            stored sweep is of another space, seed, data or other settings.
     """
     definition = load_table(table, results)
     chosen = definition.row(row)
+    if chosen.same_as and not chosen.tuned_as:
+        raise InputError(f"row {row!r} of {table} is {chosen.same_as}; sweep that row instead.")
     if chosen.tuned_as:
         raise InputError(f"row {row!r} of {table} is tuned as {chosen.tuned_as}; sweep that row instead.")
     if chosen.model is None or not chosen.search:

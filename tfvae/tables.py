@@ -3,26 +3,31 @@
 A run is stored when it has finished (`tfvae.records`). Its checkpoints and TensorBoard files lie in a
 working folder named after a digest of its settings and data, so that an interrupted run goes on by itself
 and a run of other settings never meets it. Nothing here knows a model: each is trained by
-`tfvae.training.train` and measured by `tfvae.evaluation.evaluate`.
+`tfvae.training.train` and measured by `tfvae.evaluation.evaluate`. A row that is another table's (`same_as`) is
+run, tuned and stored as that.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tfvae import report
 from tfvae.data.datasets import DATASETS, default_split, load_dataset
 from tfvae.data.splits import StrongGeneralization, strong_generalization
 from tfvae.data.vae_cf import read_vae_cf
-from tfvae.definitions import RESULTS, Row, Table, load_table
+from tfvae.definitions import RESULTS, Row, Table, load_table, table_names
 from tfvae.environment import commit, environment
 from tfvae.errors import DivergedError, InputError, TooLargeError, unknown_name
 from tfvae.evaluation import evaluate
 from tfvae.files import digest
+from tfvae.generative import Generative, describe, has_latents
+from tfvae.memory import forget_peak, peak_gb
 from tfvae.models import model_class
 from tfvae.records import (
     Attributes,
@@ -68,6 +73,7 @@ class _Job:
 class _Plan:
     """One run that is asked for: `settings` are what to run, `full` the same without a cut of epochs."""
 
+    job: _Job
     row: Row
     settings: Settings
     full: Settings
@@ -94,7 +100,7 @@ def run_table(
     progress: bool = True,
     say: Say = print,
 ) -> list[Run]:
-    """Brings a table up to date on a data set and renders it.
+    """Brings a table up to date on a data set and renders it, and other tables that show the same runs.
 
     A stored run is kept when its settings and data are today's; otherwise it is run again and replaced once
     the new one has finished. A run cut by `epochs` never replaces a full one. A row that diverges or does
@@ -103,7 +109,8 @@ def run_table(
     Args:
         name: Folder name of the table.
         dataset: Name of the data set; any of the table's protocol.
-        seeds: Seeds to run; the table's own when None. A closed form runs once, with the table's first.
+        seeds: Seeds to run; the table's own when None (of a `same_as` row those of the table it is stored in). A
+            closed form runs once, with the table's first.
         rows: Slugs of the rows to run; all when None.
         epochs: Cuts the training of every row; its cells then say so.
         overrides: Settings that go before all others (`--set`); the run keeps a list of them.
@@ -132,13 +139,15 @@ def run_table(
     if table.kind == "data-attributes":
         _store_counts(job, time.perf_counter() - started)
     runs, failures = [], []
-    for plan in [plan for row in chosen for plan in _plans(job, row, seeds, epochs, overrides or {})]:
+    stored_as = [_stored_as(job, row) for row in chosen]
+    for plan in [plan for job, row in stored_as for plan in _plans(job, row, seeds, epochs, overrides or {})]:
         try:
-            runs.append(_up_to_date(job, plan))
+            runs.append(_up_to_date(plan))
         except (DivergedError, TooLargeError) as error:
             say(f"{plan.row.name}, seed {plan.seed}: failed: {error}")
             failures.append(error)
-    say(f"written: {report.render(name, dataset, results)}")
+    for shown in _tables_showing(name, {row.home(name) for row in chosen}, results):
+        say(f"written: {report.render(shown, dataset, results)}")
     report.render_overview(results)
     if failures:
         raise failures[0]
@@ -191,6 +200,22 @@ def validation_value(run: TrainedRun, split: StrongGeneralization, monitor: str)
     return evaluate(run.model, split.validation, (monitor,)).mean(monitor)
 
 
+def _stored_as(job: _Job, row: Row) -> tuple[_Job, Row]:
+    """The row as it is stored, with the table it is stored in, whose metrics, monitor and published sizes count."""
+    if row.same_as is None:
+        return job, row
+    job.say(f"{row.name}: run and stored as {row.same_as}")
+    home, slug = row.home(job.table.name)
+    table = load_table(home, job.results)
+    return replace(job, table=table), table.row(slug)
+
+
+def _tables_showing(name: str, rows: set[tuple[str, str]], results: Path) -> list[str]:
+    """The table of this name, and all others that have one of these rows, each given as (table, slug)."""
+    others = [load_table(other, results) for other in table_names(results) if other != name]
+    return [name, *(table.name for table in others if rows & {row.home(table.name) for row in table.rows})]
+
+
 def _plans(
     job: _Job, row: Row, seeds: Sequence[int] | None, epochs: int | None, overrides: dict[str, Any]
 ) -> list[_Plan]:
@@ -210,6 +235,7 @@ def _plans(
         reasons = [f"{last} of {due} epochs"] if last < due and not solved else []
         plans.append(
             _Plan(
+                job=job,
                 row=row,
                 settings=full if solved else full.with_changes(epochs=last),
                 full=full,
@@ -232,8 +258,9 @@ def _missing(job: _Job) -> list[str]:
     ]
 
 
-def _up_to_date(job: _Job, plan: _Plan) -> Run:
+def _up_to_date(plan: _Plan) -> Run:
     """The stored run of a plan, made first where there is none or it is no longer today's."""
+    job = plan.job
     label = f"{plan.row.name}, seed {plan.seed}"
     run = stored_run(job.table.name, job.dataset, plan.row.slug, plan.seed, job.results)
     if run:
@@ -243,7 +270,7 @@ def _up_to_date(job: _Job, plan: _Plan) -> Run:
             return run
         job.say(f"{label}: stored with {outdated}; it is run again and then replaced.")
     job.say(f"{label}: running")
-    return _run(job, plan)
+    return _run(plan)
 
 
 def _outdated(run: Run, plan: _Plan, split: StrongGeneralization) -> str | None:
@@ -257,14 +284,20 @@ def _outdated(run: Run, plan: _Plan, split: StrongGeneralization) -> str | None:
     return None if settings in (plan.settings.flat(), plan.full.flat()) else "other settings"
 
 
-def _run(job: _Job, plan: _Plan) -> Run:
+def _run(plan: _Plan) -> Run:
     """Trains, measures on the test users, and stores."""
-    table, dataset, split, row = job.table, job.dataset, job.split, plan.row
+    job, row = plan.job, plan.row
+    table, dataset, split = job.table, job.dataset, job.split
     settings = plan.settings.flat()
     key = digest(settings, split.digest)[:8]
     folder = Path(job.work) / table.name / dataset / f"{row.slug}.seed{plan.seed}-{key}"
+    forget_peak()
     trained = train(plan.settings, split, folder, progress=job.progress, report=job.say)
     evaluation = evaluate(trained.model, split.test, tuple(table.metrics))
+    peak = None if trained.resumed else peak_gb()
+    latents = _described(plan, trained)
+    if latents:
+        evaluation = replace(evaluation, per_user=evaluation.per_user | latents.per_user)
     run = Run(
         table=table.name,
         row=row.name,
@@ -283,18 +316,33 @@ def _run(job: _Job, plan: _Plan) -> Run:
         shortened_why=plan.shortened_why,
         environment=environment(),
         seconds=round(trained.seconds, 1),
+        peak_memory_gb=peak and round(peak, 3),
         epochs=trained.epochs,
         best_epoch=trained.best_epoch,
         selected_beta=trained.selected_beta,
         parameters=trained.model.count_params(),
+        latents=latents and latents.figures,
         history=[round(epoch[f"val_{table.monitor}"], 6) for epoch in trained.history],
         work=folder.name,
         commit=commit(),
         data=_counts(split),
         data_digest=split.digest,
     )
-    store_run(run, evaluation.per_user, job.results)
+    points = latents and {"posterior": latents.posterior, "prior": latents.prior}
+    store_run(run, evaluation.per_user, job.results, points)
     return run
+
+
+def _described(plan: _Plan, trained: TrainedRun) -> Generative | None:
+    """The model as a generative model, where the table asks for that and the model has latent codes.
+
+    Described by the users whose rankings are measured, so that a run's vectors are all of the same users.
+    """
+    if not (plan.job.table.generative and has_latents(trained.model)):
+        return None
+    test = plan.job.split.test
+    measured = np.flatnonzero(np.diff(test.targets.indptr))
+    return describe(trained.model, test.fold_in[measured], seed=plan.seed)
 
 
 def _counts(split: StrongGeneralization) -> dict[str, int | float]:

@@ -1,0 +1,78 @@
+"""Pictures: complete, of equal axes, and the same bytes from the same numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from tfvae.plots import COLOURS, latent_planes, learning_curves
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that were saved."""
+    saved, real = [], Figure.savefig
+
+    def savefig(figure, *arguments, **keywords):
+        saved.append(figure)
+        return real(figure, *arguments, **keywords)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return saved
+
+
+def panels(n_panels, n=60):
+    random = np.random.default_rng(0)
+    return {f"Row {k}": tuple(random.normal(size=(2, n, 2)) * [3 + k, 1.0]) for k in range(n_panels)}
+
+
+@pytest.mark.parametrize(("n_panels", "grid"), [(1, (1, 1)), (4, (1, 4)), (5, (2, 3)), (9, (3, 3))])
+def test_each_row_has_a_panel_of_its_points_with_equal_axes(figures, tmp_path, n_panels, grid):
+    given = panels(n_panels)
+    latent_planes(given, tmp_path / "latents.png", title="Title")
+    (figure,) = figures
+    drawn = [axes for axes in figure.axes if axes.axison]
+    assert len(figure.axes) == grid[0] * grid[1] and [axes.get_title() for axes in drawn] == list(given)
+    for axes, (posterior, prior) in zip(drawn, given.values(), strict=True):
+        (dots,), (density,) = axes.collections, axes.images
+        np.testing.assert_allclose(dots.get_offsets(), posterior)
+        assert axes.get_aspect() == 1
+        (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+        assert right - left == pytest.approx(top - bottom)
+        for points in (posterior, prior):
+            assert left < points[:, 0].min() and points[:, 0].max() < right
+            assert bottom < points[:, 1].min() and points[:, 1].max() < top
+        assert density.get_extent() == pytest.approx([left, right, bottom, top])
+        shade = np.asarray(density.get_array())
+        assert np.sum(shade**2) == pytest.approx(len(prior), rel=0.02)  # what is shaded is the prior's density
+    assert imread(tmp_path / "latents.png").ndim == 3
+
+
+def test_the_shade_lies_where_the_prior_does(figures, tmp_path):
+    posterior = np.random.default_rng(0).uniform(-1, 1, size=(50, 2))
+    latent_planes({"Row": (posterior, np.tile([0.8, -0.8], (50, 1)))}, tmp_path / "latents.png", title="Title")
+    shade = np.asarray(figures[0].axes[0].images[0].get_array())  # rows from below
+    top, right = np.unravel_index(shade.argmax(), shade.shape)
+    assert right > 0.8 * shade.shape[1] and top < 0.2 * shade.shape[0]
+
+
+def test_neighbouring_panels_differ_in_colour_and_all_are_of_the_palette(figures, tmp_path):
+    latent_planes(panels(9), tmp_path / "latents.png", title="Title")
+    colours = [axes.collections[0].get_facecolor()[0][:3] for axes in figures[0].axes]
+    assert len({tuple(colour) for colour in colours}) == len(COLOURS) and len(colours) == 9
+
+
+def test_points_that_all_coincide_can_be_drawn(tmp_path):
+    latent_planes({"Row": (np.zeros((1, 2)), np.zeros((1, 2)))}, tmp_path / "latents.png", title="Title")
+    assert (tmp_path / "latents.png").is_file()
+
+
+def test_the_same_numbers_give_the_same_bytes(tmp_path):
+    def drawn():
+        latent_planes(panels(3), tmp_path / "latents.png", title="Title")
+        learning_curves({"A": [[0.1, 0.2]]}, {"B": 0.15}, tmp_path / "curves.png", title="Title", metric="NDCG@10")
+        return [(tmp_path / name).read_bytes() for name in ("latents.png", "curves.png")]
+
+    assert drawn() == drawn()
