@@ -58,12 +58,12 @@ table2-movietweetings:   ## the same rows on the embedded data; 5 min
 table4-ml20m:            ## Mult-VAE Table 4: three likelihoods, VAE and DAE; ML-20M is downloaded; 2 days
 table4-ml1m:             ## the same rows on ML-1M; 20 min
 table4-movietweetings:   ## the same rows on the embedded data; 10 min
-table1-ml20m:            ## EVCF Table 1: Vamp, H+Vamp, gates; ML-20M is downloaded; weeks on 2 cores
-table1-netflix:          ## EVCF Table 1: the same; Netflix by hand; months on 2 cores
-evcf-table1-ml1m:        ## the same rows on ML-1M; HOURS1
-table2-gating-netflix:   ## EVCF Table 2: gates and depth; Netflix by hand; months on 2 cores
-table2-gating-ml20m:     ## the same rows on ML-20M
-table2-gating-ml1m:      ## the same rows on ML-1M; HOURS2
+table1-ml20m:            ## EVCF Table 1: Vamp, H+Vamp, gates; ML-20M is downloaded; 2 weeks
+table1-netflix:          ## EVCF Table 1: the same; Netflix by hand; 7 weeks
+evcf-table1-ml1m:        ## the same rows on ML-1M; 1 h
+table2-gating-netflix:   ## EVCF Table 2: gates and depth; Netflix by hand; 4 months
+table2-gating-ml20m:     ## the same rows on ML-20M; 6 weeks
+table2-gating-ml1m:      ## the same rows on ML-1M; 2 h
 multvae-table1-ml20m:    ## Mult-VAE Table 1: attributes of ML-20M; downloaded; 1 min
 multvae-table1-netflix:  ## Mult-VAE Table 1: attributes of Netflix; by hand; 3 min
 multvae-table1-msd:      ## Mult-VAE Table 1: attributes of MSD; by hand; 2 min
