@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 import tfvae
 from tfvae import options as opt
-from tfvae.display import show_counts, show_metrics, show_table
+from tfvae.display import show_counts, show_metrics, show_runs, show_table
 from tfvae.errors import InputError, TfvaeError, unknown_name
 from tfvae.models import MODELS
 
@@ -321,9 +321,7 @@ def table(
         say=typer.echo,
     )
     if runs:
-        cells = ([f"{cell['mean']:.4f} ± {cell['se']:.4f}" for cell in run.metrics.values()] for run in runs)
-        lines = ((run.row, str(run.seed), *values) for run, values in zip(runs, cells, strict=True))
-        show_table(("row", "seed", *runs[0].metrics), lines)
+        show_runs(runs)
 
 
 @app.command(epilog=_examples("tfvae sweep multvae-table2 --row mult-vae --dataset ml-1m --trials 20"))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["show_counts", "show_metrics", "show_table"]
+if TYPE_CHECKING:
+    from tfvae.records import Run
+
+__all__ = ["show_counts", "show_metrics", "show_runs", "show_table"]
 
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[str] = ()) -> None:
@@ -43,3 +47,14 @@ def show_metrics(summary: Mapping[str, Mapping[str, float]], n_users: int, n_wit
     )
     show_table(("metric", "mean", "s.e.", "95 % interval"), rows)
     typer.echo(f"{n_users:,} users; {n_without_targets:,} without targets left out")
+
+
+def show_runs(runs: Sequence[Run]) -> None:
+    """Prints the metrics of stored runs, one run a line; a dash where a run lacks another's metric."""
+    metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
+    lines = []
+    for run in runs:
+        found = [run.metrics.get(name) for name in metrics]
+        cells = [f"{cell['mean']:.4f} ± {cell['se']:.4f}" if cell else "–" for cell in found]
+        lines.append((run.row, str(run.seed), *cells))
+    show_table(("row", "seed", *metrics), lines)
