@@ -10,7 +10,7 @@ from dense_reference import random_rows, rows_of
 from scipy.special import logsumexp
 
 from tfvae.errors import InputError
-from tfvae.likelihoods import LIKELIHOODS, Gaussian, Logistic, Multinomial, likelihood
+from tfvae.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Logistic, Multinomial, likelihood
 
 tfd = tfp.distributions
 
@@ -23,6 +23,7 @@ ALL = {
     "multinomial": Multinomial,
     "gaussian": lambda f: Gaussian(f, c1=3.0, c0=0.5),
     "logistic": Logistic,
+    "bernoulli": Bernoulli,
 }
 
 
@@ -54,6 +55,41 @@ def test_logistic_is_tfps():
     x = random_rows()
     theirs = tf.reduce_sum(tfd.Bernoulli(logits=logits()).log_prob(x), axis=1)
     np.testing.assert_allclose(Logistic(logits()).log_prob(x), theirs, rtol=1e-6)
+
+
+def clamped(x, f):
+    """EVCF's form, on float64: log-probabilities of clamped shares."""
+    share = tf.clip_by_value(tf.sigmoid(tf.cast(f, tf.float64)), 1e-5, 1 - 1e-5)
+    return tf.reduce_sum(x * tf.math.log(share) + (1 - x) * tf.math.log(1 - share), axis=1)
+
+
+@pytest.mark.parametrize("scale", [2.0, 10.0, 100.0])
+def test_bernoulli_equals_the_form_with_clamped_probabilities(scale):
+    x, f = random_rows(), logits(scale=scale)
+    assert (np.abs(f) > 11.5).any() == (scale > 2)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(f)
+        ours, theirs = Bernoulli(f).log_prob_rows(rows_of(x)), clamped(x, f)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    np.testing.assert_allclose(Bernoulli(f).log_prob(x), theirs, rtol=1e-5)
+    np.testing.assert_allclose(tape.gradient(ours, f), tape.gradient(theirs, f), rtol=1e-4, atol=1e-6)
+
+
+def test_bernoulli_is_logistic_between_its_bounds_and_flat_beyond():
+    furthest = np.log((1 - 1e-5) / 1e-5)  # 11.51
+    f = tf.constant([[-1e4, -11.6, -11.4, -3.0, 0.0, 3.0, 11.4, 11.6, 1e4]])
+    within = np.abs(f) < furthest
+    for ones in (0.0, 1.0):
+        x = np.full((1, 9), ones, np.float32)
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(f)
+            ours, theirs = (kind(f).log_prob_rows(rows_of(x)) for kind in (Bernoulli, Logistic))
+        expected = np.where(within, tape.gradient(theirs, f), 0.0)
+        np.testing.assert_allclose(tape.gradient(ours, f), expected, rtol=1e-6)
+        assert (np.asarray(tape.gradient(ours, f)) != 0).tolist() == within.tolist()
+    worst = Bernoulli(tf.constant([[1e4, -1e4]])).log_prob([[0.0, 1.0]])
+    assert float(worst[0]) == pytest.approx(2 * np.log(1e-5), rel=1e-5)
+    np.testing.assert_allclose(Bernoulli(f).mean().numpy()[0, [0, 4, 8]], [1e-5, 0.5, 1 - 1e-5], rtol=1e-5)
 
 
 def test_hand_worked_values():

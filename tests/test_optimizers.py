@@ -1,12 +1,13 @@
-"""The fused Adam against Keras's, against the formula, and on gradients that arrive as slices."""
+"""The fused Adam and EVCF's against Keras's, against the formulas, and on gradients that arrive as slices."""
 
 from __future__ import annotations
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
-from tfvae.optimizers import FusedAdam
+from tfvae.optimizers import OPTIMIZERS, FusedAdam, NormalizedAdam
 
 
 def gradients(n_steps=50, shape=(6, 3)):
@@ -99,3 +100,96 @@ def test_the_learning_rate_can_be_changed_in_a_compiled_step():
     step()
     np.testing.assert_array_equal(variable.numpy(), before)
     np.testing.assert_allclose(before, -0.1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 50])
+def test_normalized_steps_equal_evcfs_formula(n_steps):
+    found = trained(NormalizedAdam(0.01), gradients(n_steps))
+    x = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32).astype(float)
+    m = v = np.zeros_like(x)
+    for t, gradient in enumerate(gradients(n_steps), start=1):
+        g = gradient.numpy().astype(float)
+        g /= np.linalg.norm(g) + 1e-7
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        x -= 0.01 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 1e-8)
+    # Where g is hardly more than 1e-8 of the norm, ε matters, and rounding with it.
+    np.testing.assert_allclose(found, x, atol=1e-5)
+    assert np.abs(found - trained(FusedAdam(0.01), gradients(n_steps))).max() > 1e-3 or n_steps == 1
+
+
+def moments(optimizer, steps):
+    """What the optimiser made of each gradient, from its first moments."""
+    variable = keras.Variable(np.zeros((6, 3), np.float32))
+    optimizer.build([variable])
+    seen, before = [], np.zeros((6, 3))
+    for gradient in steps:
+        optimizer.apply([gradient], [variable])
+        after = optimizer._momentums[0].numpy().astype(float)
+        seen.append((after - 0.9 * before) / 0.1)
+        before = after
+    return seen
+
+
+def test_each_processed_gradient_has_length_one_and_the_direction_of_the_given():
+    for given, processed in zip(gradients(20), moments(NormalizedAdam(0.01), gradients(20)), strict=True):
+        assert np.linalg.norm(processed) == pytest.approx(1, abs=1e-4)
+        np.testing.assert_allclose(processed, given / np.linalg.norm(given), atol=1e-5)
+
+
+def test_lengths_are_those_of_tensors_not_of_all_gradients_together():
+    variables = [keras.Variable(np.zeros(shape, np.float32)) for shape in ((4, 3), (3,))]
+    optimizer = NormalizedAdam(0.01)
+    optimizer.build(variables)
+    optimizer.apply([tf.fill([4, 3], 1e3), tf.fill([3], -1e-3)], variables)
+    for momentum, sign in zip(optimizer._momentums, (1, -1), strict=True):
+        processed = momentum.numpy() / 0.1
+        np.testing.assert_allclose(processed, sign / np.sqrt(processed.size), rtol=1e-3)
+
+
+def test_the_scale_of_the_loss_drops_out_but_for_gradients_as_small_as_a_ten_millionth():
+    once, scaled = (trained(NormalizedAdam(0.01), [c * g for g in gradients(20)]) for c in (1.0, 1024.0))
+    np.testing.assert_allclose(once, scaled, atol=2e-6)
+    given = gradients(1)[0]
+    tiny = moments(NormalizedAdam(0.01), [1e-7 * given / tf.norm(given)])[0]
+    assert np.linalg.norm(tiny) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_a_zero_gradient_moves_nothing_and_leaves_no_nan():
+    zeros = [tf.zeros([6, 3])] * 3
+    start = trained(NormalizedAdam(0.0), gradients(1))
+    np.testing.assert_array_equal(trained(NormalizedAdam(0.1), zeros), start)
+    assert np.isfinite(trained(NormalizedAdam(0.1), zeros + gradients(2))).all()
+
+
+def test_duplicate_slices_are_added_before_their_length_is_taken():
+    sliced, dense = slices()
+    found = trained(NormalizedAdam(0.1), [sliced] * 3)
+    np.testing.assert_allclose(found, trained(NormalizedAdam(0.1), [dense] * 3), atol=1e-6)
+    np.testing.assert_allclose(moments(NormalizedAdam(0.1), [sliced])[0], dense / np.linalg.norm(dense), atol=1e-6)
+    assert abs(np.linalg.norm(sliced.values) - np.linalg.norm(dense)) > 0.1
+
+
+def test_two_replicas_normalise_the_sum_of_their_gradients(two_replicas):
+    with two_replicas.scope():
+        variable, optimizer = keras.Variable(np.zeros(2, np.float32)), NormalizedAdam(0.1)
+        optimizer.build([variable])
+
+    @tf.function
+    def step():
+        def replica():
+            number = tf.distribute.get_replica_context().replica_id_in_sync_group
+            gradient = tf.where(number == 0, [3.0, 0.0], [0.0, 4.0])
+            optimizer.apply([gradient], [variable])
+
+        two_replicas.run(replica)
+
+    step()
+    np.testing.assert_allclose(optimizer._momentums[0].numpy() / 0.1, [0.6, 0.8], rtol=1e-5)
+
+
+def test_normalized_adam_is_built_again_from_its_config_and_has_a_name():
+    optimizer = NormalizedAdam(0.3, beta_1=0.7, beta_2=0.8, epsilon=1e-3)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(again) is NormalizedAdam and again.get_config() == optimizer.get_config()
+    np.testing.assert_array_equal(trained(again, gradients(3)), trained(optimizer, gradients(3)))
+    assert OPTIMIZERS == {"adam": FusedAdam, "normalized-adam": NormalizedAdam}

@@ -33,8 +33,8 @@ class VampPrior(tfd.Distribution):
 
         Σ_d (z_d - μ_kd)² / σ²_kd = Σ_d z_d² / σ²_kd - 2 Σ_d z_d μ_kd / σ²_kd + Σ_d μ_kd² / σ²_kd,
 
-    which is one matrix product of [z², z] with [1/σ², -2μ/σ²]'. Codes and means are taken from the components'
-    centre, so that in float32 no large terms cancel.
+    which is one matrix product of [z², z] with [1/σ², -2μ/σ²]'. Where components are narrow or far from the origin
+    large terms cancel, so that this one, small product is in float64.
 
     Args:
         mean: float [K, latent_dim], the components' means.
@@ -70,19 +70,18 @@ class VampPrior(tfd.Distribution):
 
     def _log_prob(self, z):
         z = tf.convert_to_tensor(z, self.dtype)
-        flat = tf.reshape(z, [-1, tf.shape(self._means)[1]])
-        centre = tf.reduce_mean(self._means, axis=0)
-        flat, means = flat - centre, self._means - centre
-        precisions = tf.exp(-self._log_variances)
-        constant = tf.reduce_sum(means**2 * precisions + self._log_variances + math.log(2.0 * math.pi), axis=1)
+        codes = tf.cast(tf.reshape(z, [-1, tf.shape(self._means)[1]]), tf.float64)
+        means, log_variances = (tf.cast(part, tf.float64) for part in (self._means, self._log_variances))
+        precisions = tf.exp(-log_variances)
+        constant = tf.reduce_sum(means**2 * precisions + log_variances + math.log(2.0 * math.pi), axis=1)
         squares = tf.matmul(
-            tf.concat([flat**2, flat], axis=1),
+            tf.concat([codes**2, codes], axis=1),
             tf.concat([precisions, -2.0 * means * precisions], axis=1),
             transpose_b=True,
         )
-        log_density = tf.reduce_logsumexp(-0.5 * (squares + constant), axis=1)
-        n_components = tf.cast(tf.shape(means)[0], self.dtype)
-        return tf.reshape(log_density - tf.math.log(n_components), tf.shape(z)[:-1])
+        n_components = tf.cast(tf.shape(means)[0], tf.float64)
+        log_density = tf.reduce_logsumexp(-0.5 * (squares + constant), axis=1) - tf.math.log(n_components)
+        return tf.cast(tf.reshape(log_density, tf.shape(z)[:-1]), self.dtype)
 
     def _sample_n(self, n, seed=None):
         component_seed, normal_seed = tfp.random.split_seed(seed, n=2, salt="VampPrior")

@@ -160,7 +160,7 @@ def _fit(model: GradientRecommender, settings: Settings, split: StrongGeneraliza
     prepare_to_fit(model, split, training.learning_rate, training.optimizer)
     monitor = f"val_{training.monitor}"
     metrics = dict.fromkeys([training.monitor, *DEFAULT_METRICS])
-    keeper = Keeper(folder, monitor, training.patience, patient_from=model.warm_up_epochs)
+    keeper = Keeper(folder, monitor, training.patience, patient_from=model.patient_from)
     keeper.set_model(model)
     keeper.resume()
     done = len(keeper.history)

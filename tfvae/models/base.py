@@ -121,8 +121,8 @@ class GradientRecommender(Recommender):
         """
 
     @property
-    def warm_up_epochs(self) -> int:
-        """Epochs at the start after which early stopping may begin to count; 0 where there is no warm-up."""
+    def patient_from(self) -> int:
+        """The epoch, counted from 0, before which early stopping counts no epoch as one without a better value."""
         return 0
 
     def before_update(self) -> None:

@@ -49,8 +49,6 @@ class HVamp(Vamp):
 
     def __init__(self, n_items: int, **kwargs):
         super().__init__(n_items, **kwargs)
-        if not self.hidden:
-            raise InputError("H+Vamp needs a hidden layer; give hidden at least one width, such as [600].")
         outputs, heads = 2 * self.latent_dim, 1 + self.separate_heads
         self.lower_encoder = _JointEncoder(
             n_items, self.hidden, self.latent_dim, outputs, heads, self.style, self.dropout, name="lower_encoder"
@@ -62,6 +60,8 @@ class HVamp(Vamp):
 
     def make_decoder(self) -> keras.layers.Layer:
         """p(x | z_1, z_2)."""
+        if not self.hidden:
+            raise InputError("H+Vamp needs a hidden layer; give hidden at least one width, such as [600].")
         return _JointDecoder(self.n_items, self.hidden[::-1], self.latent_dim, self.style, name="decoder")
 
     def lower_posterior(self, rows: UserRows, z2: tf.Tensor, noise: Noise | None = None) -> tfd.Distribution:

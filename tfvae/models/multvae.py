@@ -181,15 +181,16 @@ class MultVAE(_Autoencoder):
         return standard_normal(self.latent_dim)
 
     @property
-    def warm_up_epochs(self) -> int:
-        """The warm-up's length, before whose end early stopping does not count."""
+    def patient_from(self) -> int:
+        """The end of a warm-up by epochs."""
         return self.warmup_epochs if self.anneal_by == "epochs" else 0
 
     def before_update(self) -> None:
         """β = min(cap, t / anneal_updates) at update t, counted from 0; or that of the epoch, counted from 1."""
         if self.anneal_by == "epochs":
             epoch = self.visits.value // self.histories.n_rows + 1
-            self.beta.assign(warm_up(epoch, self.warmup_epochs, self.cap.value))
+            # A cap that was lowered on the way cuts the ramp; it does not flatten it.
+            self.beta.assign(tf.minimum(self.cap.value, warm_up(epoch, self.warmup_epochs, self.beta_cap)))
             return
         done = self.updates.value if self.anneal_by == "updates" else self.visits.value / PAPER_BATCH_SIZE
         self.beta.assign(linear_ramp(done, self.anneal_updates, self.cap.value))
