@@ -26,7 +26,7 @@ $(READY): requirements.txt pyproject.toml
 install: $(READY) ## make .venv with the pinned stack and the command .venv/bin/tfvae
 quickstart: $(READY) ## Mult-VAE, Mult-DAE, EASE and popularity on the embedded data: table, picture, model, recommendations (5 min)
 	$(RUN) examples/quickstart.py
-test: $(READY) ## all tests (4 min on 2 cores; more where ML-20M, Netflix or MSD lie in TFVAE_DATA)
+test: $(READY) ## all tests (6 min on 2 cores; more where ML-20M, Netflix or MSD lie in TFVAE_DATA)
 	$(RUN) -m pytest
 lint: $(READY) ## ruff: rules and format
 	$(RUN) -m ruff check .
