@@ -7,6 +7,26 @@ import tensorflow as tf
 from scipy.sparse import csr_array
 
 from tfvae.data.rows import RowStore, UserRows
+from tfvae.randomness import Noise
+
+
+class Recorded(Noise):
+    """Remembers what it draws."""
+
+    drawn: dict[str, np.ndarray] = {}
+
+    def uniform(self, shape, name):
+        return self._keep(name, super().uniform(shape, name))
+
+    def normal(self, shape, name):
+        return self._keep(name, super().normal(shape, name))
+
+    def kept(self, shape, share, name):
+        return self._keep(name, super().kept(shape, share, name))
+
+    def _keep(self, name, values):
+        self.drawn[name] = values.numpy()
+        return values
 
 
 def random_rows(n_users=7, n_items=13, density=0.3, seed=0, empty=(2, 5)) -> np.ndarray:

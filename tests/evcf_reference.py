@@ -4,28 +4,43 @@ from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
-from dense_reference import normalised, on_the_items
+from dense_reference import Recorded, normalised, on_the_items
+from scipy.sparse import csr_array
 
+from tfvae.optimizers import NormalizedAdam
 from tfvae.randomness import Noise
 
+SMALL = {"latent_dim": 4, "n_pseudo_inputs": 5, "warmup_epochs": 10}
+DEPTHS = {1: (9,), 2: (9, 7), 3: (9, 7, 6)}
+# Depth, gating, likelihood: each depth and each gating with each likelihood.
+CASES = [
+    (1, False, "multinomial"),
+    (1, True, "bernoulli"),
+    (2, False, "bernoulli"),
+    (2, True, "multinomial"),
+    (3, False, "multinomial"),
+    (3, True, "bernoulli"),
+]
 
-class Recorded(Noise):
-    """Remembers what it draws."""
 
-    drawn: dict[str, np.ndarray] = {}
+def ready(model, x, epoch=7):
+    """Compiled, with the rows attached, in the given epoch, counted from 1."""
+    model.attach(csr_array(x))
+    model.compile(optimizer=NormalizedAdam(0.01), jit_compile=False)
+    model.optimizer.build(model.trainable_variables)
+    model.visits.assign((epoch - 1) * len(x))
+    return model
 
-    def uniform(self, shape, name):
-        return self._keep(name, super().uniform(shape, name))
 
-    def normal(self, shape, name):
-        return self._keep(name, super().normal(shape, name))
-
-    def kept(self, shape, share, name):
-        return self._keep(name, super().kept(shape, share, name))
-
-    def _keep(self, name, values):
-        self.drawn[name] = values.numpy()
-        return values
+def unsettle(model, heads):
+    """Moves pseudo-inputs beyond 0 and 1, and one log-variance of each (output layer, distance) by the distance."""
+    kernel = model.pseudo_inputs.kernel.numpy()
+    kernel[:, :4] = np.random.default_rng(7).uniform(-0.5, 1.5, (len(kernel), 4))
+    model.pseudo_inputs.kernel.assign(kernel)
+    for layer, distance in heads:
+        bias = layer.outputs[1].bias
+        bias.assign(bias + distance * np.eye(model.latent_dim)[0])
+    return model
 
 
 def copy_of(weight) -> tf.Variable:

@@ -7,57 +7,31 @@ import pytest
 import tensorflow as tf
 from dense_reference import normalised, random_rows, rows_of
 from evcf_reference import (
+    CASES,
+    DEPTHS,
+    SMALL,
     Reference,
     assert_losses_and_gradients_agree,
     dense_shapes,
     log_likelihood,
     log_normal,
+    ready,
+    unsettle,
 )
-from scipy.sparse import csr_array
 
 from tfvae.errors import InputError
 from tfvae.models.hvamp import HVamp
 from tfvae.models.vamp import Vamp
-from tfvae.optimizers import NormalizedAdam
 from tfvae.randomness import Noise
-
-SMALL = {"latent_dim": 4, "n_pseudo_inputs": 5, "warmup_epochs": 10}
-DEPTHS = {1: (9,), 2: (9, 7), 3: (9, 7, 6)}
-
-
-def ready(model, x, epoch=7):
-    """Compiled, with the rows attached, in the given epoch, counted from 1."""
-    model.attach(csr_array(x))
-    model.compile(optimizer=NormalizedAdam(0.01), jit_compile=False)
-    model.optimizer.build(model.trainable_variables)
-    model.visits.assign((epoch - 1) * len(x))
-    return model
 
 
 def unsettled(model):
     """With pseudo-inputs beyond 0 and 1, and one log-variance of each of the three networks out of bounds."""
-    kernel = model.pseudo_inputs.kernel.numpy()
-    kernel[:, :4] = np.random.default_rng(7).uniform(-0.5, 1.5, (len(kernel), 4))
-    model.pseudo_inputs.kernel.assign(kernel)
     last_layers = (model.encoder.rest[-1], model.lower_encoder.joint[-1], model.lower_prior_layers[-1])
-    for last, beyond in zip(last_layers, (60.0, -60.0, 60.0), strict=True):
-        bias = last.outputs[1].bias
-        bias.assign(bias + beyond * np.eye(model.latent_dim)[0])
-    return model
+    return unsettle(model, zip(last_layers, (60.0, -60.0, 60.0), strict=True))
 
 
-# Each depth and each gating with each likelihood.
-@pytest.mark.parametrize(
-    ("depth", "gated", "likelihood"),
-    [
-        (1, False, "multinomial"),
-        (1, True, "bernoulli"),
-        (2, False, "bernoulli"),
-        (2, True, "multinomial"),
-        (3, False, "multinomial"),
-        (3, True, "bernoulli"),
-    ],
-)
+@pytest.mark.parametrize(("depth", "gated", "likelihood"), CASES)
 def test_loss_gradients_and_one_step_equal_the_dense_reference(depth, gated, likelihood, monkeypatch):
     x = random_rows()
     # A half has a way of its own to draw masks.

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from dense_reference import dense_loss, on_the_items, random_rows, rows_of, weights_of
+from dense_reference import Recorded, dense_loss, on_the_items, random_rows, rows_of, weights_of
 from scipy.sparse import csr_array
 
 from tfvae.data.rows import steps_per_epoch, user_numbers
@@ -16,22 +16,6 @@ from tfvae.randomness import Noise
 
 LEARNING_RATE = 0.01
 VAE = {"hidden": (9,), "latent_dim": 4, "anneal_updates": 10, "beta_cap": 1.0}
-
-
-class Recorded(Noise):
-    """Remembers what it draws."""
-
-    drawn: dict[str, np.ndarray] = {}
-
-    def uniform(self, shape, name):
-        return self._keep(name, super().uniform(shape, name))
-
-    def normal(self, shape, name):
-        return self._keep(name, super().normal(shape, name))
-
-    def _keep(self, name, values):
-        self.drawn[name] = values
-        return values
 
 
 def ready(model, x, optimizer=None):

@@ -19,8 +19,9 @@ __all__ = ["GradientRecommender", "Recommender"]
 class Recommender(keras.Model, abc.ABC):
     """A model that scores all items for users it may never have seen.
 
-    Evaluation, export, tables and notebooks know `scores` and nothing else. A constructor ends with
-    `self.built = True`: the catalogue's width is all a model needs to be whole.
+    Evaluation, export, tables and notebooks know `scores` and nothing else. A constructor leaves
+    the model built: the catalogue's width is all it needs to be whole. `self.built = True` does that where a subclass
+    shall add layers, which `self.build()` would refuse.
 
     Args:
         n_items: Width of the catalogue.

@@ -34,7 +34,7 @@ class Vamp(MultVAE):
         initializer: "he", as in the authors' code.
         separate_heads: True, as there.
         log_variance_range: (-12, 4), as there.
-        divergence: The prior has no closed form, so the choice does not matter here.
+        divergence: Without effect here, since a mixture has no closed form; `HVamp` has one for z_1.
         beta_cap: The authors' `max_beta`; 1 unless the data ask for less (0.3 for Netflix).
         anneal_by: "epochs", as in the authors' code.
         **kwargs: `hidden`, `gated`, `likelihood`, `warmup_epochs` and all others of `MultVAE`.
