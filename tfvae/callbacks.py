@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,15 @@ __all__ = ["Board", "HoldBeta", "Keeper", "Progress", "Validation", "best_of"]
 
 
 def best_of(history: list[dict[str, float]], monitor: str) -> int | None:
-    """The first epoch, counted from 0, with the highest value of a metric; None without epochs."""
-    return int(np.argmax([entry[monitor] for entry in history])) if history else None
+    """The first epoch, counted from 0, with the highest value of a metric; None where no epoch has a value."""
+    validated = [epoch for epoch, entry in enumerate(history) if monitor in entry]
+    return max(validated, key=lambda epoch: history[epoch][monitor], default=None)
 
 
 class Validation(keras.callbacks.Callback):
-    """Adds the ranking metrics of the validation users to each epoch's logs, under `val_…`.
+    """Adds the ranking metrics of the validation users to an epoch's logs, under `val_…`.
+
+    It does so after each round of a model's phases and after the last epoch; most models' rounds are epochs.
 
     Args:
         evaluator: Of the model in training, on the validation users.
@@ -39,6 +43,8 @@ class Validation(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Ranks and measures."""
+        if not (self.model.round_ends(epoch) or epoch == self.params["epochs"] - 1):
+            return
         evaluation = self._evaluator()
         logs |= {f"val_{name}": evaluation.mean(name) for name in evaluation.per_user}
 
@@ -46,8 +52,8 @@ class Validation(keras.callbacks.Callback):
 class Keeper(keras.callbacks.Callback):
     """Keeps what a run needs to go on after `kill -9` as if nothing had happened, and its best weights.
 
-    After each epoch one file, renamed into place, holds all weights, the optimiser's state and the history of the
-    epochs so far. Order of users and noise are functions of seed, epoch and update, so nothing else is needed.
+    After each epoch one file, renamed into place, holds all weights, the optimisers' states and the history of the
+    epochs so far. Order of users, phase and noise are functions of seed, epoch and update, so nothing else is needed.
 
     Args:
         folder: Where the files lie.
@@ -73,9 +79,10 @@ class Keeper(keras.callbacks.Callback):
     @property
     def out_of_patience(self) -> bool:
         """Whether the value has not risen for `patience` epochs."""
-        since = max(self.best_epoch or 0, self._patient_from - 1)
-        waited = len(self.history) - 1 - since
-        return self._patience is not None and waited >= self._patience
+        if self._patience is None or not self.history or self._monitor not in self.history[-1]:
+            return False
+        since = max(self.best_epoch, self._patient_from - 1)
+        return len(self.history) - 1 - since >= self._patience
 
     def resume(self) -> bool:
         """Restores model, optimiser and history from an interrupted run; False when there is none."""
@@ -93,15 +100,23 @@ class Keeper(keras.callbacks.Callback):
         with np.load(self._best, allow_pickle=False) as stored:
             _restore(self.model.variables, stored)
 
-    def on_epoch_begin(self, epoch, logs=None):
-        """Starts the epoch's clock."""
+    def on_train_begin(self, logs=None):
+        """Starts the clock."""
         self._started = time.perf_counter()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Goes back to the best weights where the model asks for it; the counters of its updates go on."""
+        if self.model.starts_from_best(epoch):
+            counters = [(counter, counter.numpy()) for counter in (self.model.updates, self.model.visits)]
+            self.restore_best()
+            for counter, value in counters:
+                counter.assign(value)
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds the epoch to the history and saves."""
         numbers = {name: float(value) for name, value in logs.items()}
         logs["seconds"] = time.perf_counter() - self._started
-        rate = float(self.model.optimizer.learning_rate)
+        rate = float(self.model.optimizers[self.model.phase[0]].learning_rate)
         self.history.append({"epoch": epoch, **numbers, "learning_rate": rate, "seconds": logs["seconds"]})
         if self.best_epoch == epoch:
             write_npz(self._best, _numbered(self.model.variables), compressed=False)
@@ -109,9 +124,11 @@ class Keeper(keras.callbacks.Callback):
         write_npz(self._state, state, compressed=False)
         if self.out_of_patience:
             self.model.stop_training = True
+        self._started = time.perf_counter()
 
     def _all_variables(self) -> list[keras.Variable]:
-        return [*self.model.variables, *self.model.optimizer.variables]
+        states = (optimizer.variables for optimizer in self.model.optimizers.values())
+        return [*self.model.variables, *chain.from_iterable(states)]
 
 
 def _numbered(variables: list[keras.Variable]) -> dict[str, np.ndarray]:
@@ -158,7 +175,7 @@ class Progress(keras.callbacks.Callback):
     def __init__(self, name: str, done: int, monitor: str):
         super().__init__()
         self._name, self._done, self._monitor = name, done, monitor
-        self._best = -np.inf
+        self._latest, self._best = None, -np.inf
 
     def on_train_begin(self, logs=None):
         """Draws the bar; a log file gets a line now and then instead of a moving one."""
@@ -168,9 +185,13 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Moves the bar."""
-        self._best = max(self._best, logs[self._monitor])
-        shown = {"loss": f"{logs['loss']:.1f}", self._monitor: f"{logs[self._monitor]:.4f}"}
-        self._bar.set_postfix({**shown, "best": f"{self._best:.4f}"}, refresh=False)
+        shown = {"loss": f"{logs['loss']:.4g}"}
+        if self._monitor in logs:
+            self._latest = logs[self._monitor]
+            self._best = max(self._best, self._latest)
+        if self._latest is not None:
+            shown |= {self._monitor: f"{self._latest:.4f}", "best": f"{self._best:.4f}"}
+        self._bar.set_postfix(shown, refresh=False)
         self._bar.update()
 
     def on_train_end(self, logs=None):

@@ -20,6 +20,7 @@ from tfvae.data.rows import RowStore, UserRows
 from tfvae.errors import DivergedError, InputError, unknown_name
 from tfvae.memory import keep_freed_buffers
 from tfvae.metrics import hits, leave_one_out_ranks, parse_metric
+from tfvae.ranking import best_unseen
 from tfvae.stats import PairedTest, bootstrap_interval, mean_and_se, paired_test
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ __all__ = [
     "DEFAULT_METRICS",
     "Evaluation",
     "Evaluator",
-    "best_unseen",
     "compare",
     "evaluate",
     "evaluate_leave_one_out",
@@ -39,7 +39,6 @@ __all__ = [
 ]
 
 DEFAULT_METRICS = ("ndcg@100", "recall@20", "recall@50")
-EMPTY_RANK = -1
 
 Ranking = tuple[np.ndarray, np.ndarray]
 
@@ -190,26 +189,6 @@ def top_k(
         InputError: If the histories are of another catalogue than the model's.
     """
     return _ranker(model, histories, k, batch_size)()
-
-
-def best_unseen(scores: tf.Tensor, rows: UserRows, k: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
-    """In the graph: the best items outside each user's history, equal scores by item number.
-
-    Args:
-        scores: float32 [B, n_items].
-        rows: The B histories.
-        k: Length of the rankings, a number or an int32 scalar tensor.
-
-    Returns:
-        Items, int32 [B, k], and their scores, float32 [B, k]; in empty ranks −1 and −∞.
-    """
-    n_items = tf.shape(scores)[1]
-    seen = tf.stack([rows.row_ids, rows.items], axis=1)
-    unseen = tf.tensor_scatter_nd_update(scores, seen, tf.fill(tf.shape(rows.items), -np.inf))
-    best, items = tf.math.top_k(unseen, tf.minimum(k, n_items))
-    items = tf.where(tf.math.is_inf(best), EMPTY_RANK, items)
-    beyond = [[0, 0], [0, tf.maximum(k - n_items, 0)]]
-    return tf.pad(items, beyond, constant_values=EMPTY_RANK), tf.pad(best, beyond, constant_values=-np.inf)
 
 
 def scores_at(

@@ -21,8 +21,8 @@ import tensorflow as tf
 
 from tfvae.data.rows import UserRows, unpad
 from tfvae.errors import DivergedError, InputError
-from tfvae.evaluation import EMPTY_RANK, best_unseen
 from tfvae.files import replacing
+from tfvae.ranking import EMPTY_RANK, best_unseen
 
 if TYPE_CHECKING:
     from tfvae.models.base import Recommender

@@ -74,8 +74,9 @@ class Generative:
 
 
 def has_latents(model: Any) -> bool:
-    """Whether `describe` can describe a model: whether it is a `LatentVariableModel`."""
-    return all(hasattr(model, name) for name in ("posterior", "prior", "importance"))
+    """Whether `describe` can describe a model: whether it is a `LatentVariableModel`, with one prior for all users."""
+    has_codes = all(hasattr(model, name) for name in ("posterior", "prior", "importance"))
+    return has_codes and getattr(model, "has_one_prior", True)
 
 
 def describe(

@@ -91,6 +91,10 @@ class ItemBag(keras.layers.Layer):
         )
         return kernel, bias
 
+    def kept(self, rows: UserRows, noise: Noise) -> tf.Tensor:
+        """Which items `call` keeps when it is given this noise, bool [nnz]."""
+        return noise.uniform(tf.shape(rows.items), f"{self.name}/dropout") < 1.0 - self.dropout
+
     def call(self, rows: UserRows, noise: Noise | None = None, beside: tf.Tensor | None = None) -> tf.Tensor:
         """Maps B user rows to [B, units] in the layer's compute dtype; deterministic without `noise`.
 
@@ -102,7 +106,7 @@ class ItemBag(keras.layers.Layer):
         items, row_ids, keep = rows.items, rows.row_ids, 1.0
         if noise is not None and self.dropout:
             keep = 1.0 - self.dropout
-            kept = tf.where(noise.uniform(tf.shape(items), f"{self.name}/dropout") < keep)[:, 0]
+            kept = tf.where(self.kept(rows, noise))[:, 0]
             items, row_ids = tf.gather(items, kept), tf.gather(row_ids, kept)
         length = tf.sqrt(tf.maximum(rows.counts, 1.0)) * keep
 

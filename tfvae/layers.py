@@ -1,18 +1,20 @@
-"""Networks between user rows and codes: gated linear units, stacks of layers, the encoder and the decoder."""
+"""Networks between user rows and codes: gated linear units, stacks of layers, two encoders and the decoder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import keras
 import tensorflow as tf
 
 from tfvae.data.rows import UserRows
+from tfvae.errors import InputError
 from tfvae.item_layers import ItemBag, ItemLogits
 from tfvae.randomness import Noise
 from tfvae.style import Style
 
-__all__ = ["Decoder", "Encoder", "GatedLinear", "SideBySide", "hidden_stack", "output_layer"]
+__all__ = ["Decoder", "DenseSumEncoder", "Encoder", "GatedLinear", "SideBySide", "hidden_stack", "output_layer"]
 
 
 class GatedLinear(keras.layers.Layer):
@@ -145,6 +147,68 @@ class Encoder(keras.layers.Layer):
         for layer in self.rest:
             code = layer(code)
         return code
+
+
+class DenseSumEncoder(keras.layers.Layer):
+    """RecVAE's encoder: each hidden layer adds up all before it.
+
+        h_1 = LN(a(W_1 x + b_1)),   h_j = LN(a(W_j h_{j-1} + b_j + Σ_{i<j} h_i))
+
+    with the activation a (RecVAE's is swish), layer normalisation after it, and a linear layer to the code at the
+    end. Where the layers are gated, W h + b is a gated linear unit.
+
+    Args:
+        n_items: Width of the catalogue.
+        hidden: Widths of the hidden layers, one at least and all alike.
+        outputs: Width of the code.
+        style: How the layers are made.
+        output_layers: In how many layers the code is computed; see `SideBySide`.
+        dropout: Of the input.
+        epsilon: Added to the variance in layer normalisation.
+
+    Raises:
+        InputError: When there is no hidden layer or their widths differ.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        hidden: Sequence[int],
+        outputs: int,
+        style: Style,
+        *,
+        output_layers: int = 1,
+        dropout: float,
+        epsilon: float,
+        name: str = "encoder",
+        **kwargs,
+    ):
+        super().__init__(name=name, autocast=False, dtype=style.dtype, **kwargs)
+        if len(set(hidden)) != 1:
+            raise InputError(
+                f"an encoder of dense sums adds its hidden layers up, so they need one width; found {list(hidden)}. "
+                "Give widths such as [600, 600, 600], or take the plain encoder."
+            )
+        linear = replace(style, activation="linear")
+        self.activation = keras.activations.get(style.activation)
+        self.first = ItemBag(n_items, hidden[0], linear, dropout=dropout, name=f"{name}_0")
+        self.rest = hidden_stack(hidden[0], hidden[1:], linear, name)
+        self.norms = []
+        for number, width in enumerate(hidden):
+            norm = keras.layers.LayerNormalization(epsilon=epsilon, name=f"{name}_norm_{number}", dtype=style.dtype)
+            norm.build((None, width))
+            self.norms.append(norm)
+        self.heads = output_layer(hidden[-1], outputs, style.of_outputs(), f"{name}_{len(hidden)}", output_layers)
+        self.built = True
+
+    def call(self, rows: UserRows, noise: Noise | None = None) -> tf.Tensor:
+        """Maps B user rows to codes [B, outputs]; deterministic without `noise`."""
+        first_norm, *norms = self.norms
+        code = total = first_norm(self.activation(self.first(rows, noise=noise)))
+        for layer, norm in zip(self.rest, norms, strict=True):
+            code = norm(self.activation(layer(code) + total))
+            total += code
+        return self.heads(code)
 
 
 class Decoder(keras.layers.Layer):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfvae.randomness import Noise
 
-__all__ = ["VampPrior", "diagonal_normal", "kl", "sample_with", "standard_normal"]
+__all__ = ["VampPrior", "composite", "diagonal_normal", "kl", "sample_with", "standard_normal"]
 
 tfd = tfp.distributions
+
+WIDE_LOG_VARIANCE = 10.0
 
 
 def diagonal_normal(mean: tf.Tensor, log_variance: tf.Tensor) -> tfd.Distribution:
@@ -24,6 +27,35 @@ def diagonal_normal(mean: tf.Tensor, log_variance: tf.Tensor) -> tfd.Distributio
 def standard_normal(latent_dim: int) -> tfd.Distribution:
     """N(0, I) over codes [latent_dim]: the prior of Mult-VAE (WWW'18, equation 1)."""
     return tfd.Independent(tfd.Normal(tf.zeros(latent_dim), tf.ones(latent_dim)), reinterpreted_batch_ndims=1)
+
+
+def composite(
+    mean: tf.Tensor, log_variance: tf.Tensor, weights: Sequence[float], joint: bool = False
+) -> tfd.Distribution:
+    """RecVAE's prior of B users: a mixture of N(0, 1), an older posterior and a wide normal, N(0, e¹⁰).
+
+    The slides write α·N(z | 0, I) + (1 - α)·q_old(z | x), a mixture of vectors. The authors' code, which gives the
+    published numbers, mixes in each latent dimension by itself, and has the third component.
+
+    Args:
+        mean: float [B, latent_dim], of the older posterior.
+        log_variance: float [B, latent_dim], of the older posterior.
+        weights: Of the three components, in that order; they sum to 1.
+        joint: Whether to mix whole vectors, as the formula reads, instead of each dimension.
+
+    Returns:
+        A distribution over codes [B, latent_dim].
+    """
+    mean, log_variance = tf.cast(mean, tf.float32), tf.cast(log_variance, tf.float32)
+    origin = tf.zeros_like(mean)
+    axis = 1 if joint else 2  # of the components
+    means = tf.stack([origin, mean, origin], axis=axis)
+    scales = tf.stack([origin + 1.0, tf.exp(0.5 * log_variance), origin + math.exp(0.5 * WIDE_LOG_VARIANCE)], axis=axis)
+    components = tfd.Normal(means, scales)
+    shares = tfd.Categorical(probs=tf.constant(weights, tf.float32))
+    if joint:
+        return tfd.MixtureSameFamily(shares, tfd.Independent(components, reinterpreted_batch_ndims=1))
+    return tfd.Independent(tfd.MixtureSameFamily(shares, components), reinterpreted_batch_ndims=1)
 
 
 class VampPrior(tfd.Distribution):

@@ -21,6 +21,7 @@ class Style:
         gated: Whether hidden layers are gated linear units (EVCF, equation 7).
         initializer: "glorot" as in Mult-VAE's code: Glorot uniform kernels, biases from a truncated normal of sd
             0.001. "he" as in EVCF's: kernels from N(0, 2 / fan_in), not truncated, biases from U(±1/√fan_in).
+            "fan-in" as in RecVAE's, PyTorch's own: kernels and biases from U(±1/√fan_in).
         weight_decay: λ of λ·Σ kernel², added to the model's losses.
         seed: Of the initialisers; each layer draws by its name, so that no two draw alike.
         dtype: A Keras dtype policy.
@@ -50,8 +51,11 @@ class Style:
             bias = keras.initializers.TruncatedNormal(stddev=0.001, seed=bias_seed)
         else:
             limit = fan_in**-0.5
-            # Keras's HeNormal would be truncated.
-            kernel = keras.initializers.RandomNormal(stddev=2**0.5 * limit, seed=kernel_seed)
+            if self.initializer == "he":
+                # Keras's HeNormal would be truncated.
+                kernel = keras.initializers.RandomNormal(stddev=2**0.5 * limit, seed=kernel_seed)
+            else:
+                kernel = keras.initializers.RandomUniform(-limit, limit, seed=kernel_seed)
             bias = keras.initializers.RandomUniform(-limit, limit, seed=bias_seed)
         # Keras's L2 is the plain coefficient times the sum of squares, with no half.
         decay = keras.regularizers.L2(self.weight_decay) if self.weight_decay else None

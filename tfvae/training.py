@@ -152,7 +152,6 @@ def prepare_to_fit(
     model.attach(split.train)
     # XLA loses on a CPU at these sizes, and cannot compile the sparse kernels where it would be the default.
     model.compile(optimizer=OPTIMIZERS[optimizer](learning_rate), jit_compile=False)
-    model.optimizer.build(model.trainable_variables)
 
 
 def _fit(model: GradientRecommender, settings: Settings, split: StrongGeneralization, folder: Path, progress: bool):

@@ -27,12 +27,14 @@ class UserRows(NamedTuple):
         row_ids: int32 [nnz], the batch row of each stored item, ascending.
         counts: float32 [B], the number of stored items of each user (0 for an empty history).
         values: float32 [nnz], ratings or weights; None when the data are binary.
+        users: int64 [B], the users' row numbers in the `RowStore` they come from; None for rows from elsewhere.
     """
 
     items: tf.Tensor
     row_ids: tf.Tensor
     counts: tf.Tensor
     values: tf.Tensor | None = None
+    users: tf.Tensor | None = None
 
 
 class RowStore:
@@ -70,6 +72,7 @@ class RowStore:
             row_ids=tf.cast(items.value_rowids(), tf.int32),
             counts=tf.cast(items.row_lengths(), tf.float32),
             values=None if self._values is None else tf.gather(self._values, users).values,
+            users=users,
         )
 
 

@@ -16,6 +16,8 @@ MODELS = {
     "mult-dae": "tfvae.models.multvae:MultDAE",
     "vamp": "tfvae.models.vamp:Vamp",
     "h-vamp": "tfvae.models.hvamp:HVamp",
+    "recvae": "tfvae.models.recvae:RecVAE",
+    "ract": "tfvae.models.ract:RaCT",
     "popularity": "tfvae.baselines.popularity:Popularity",
     "ease": "tfvae.baselines.ease:EASE",
 }

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import abc
 import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import keras
@@ -13,7 +16,7 @@ import tensorflow as tf
 from tfvae.data.rows import RowStore, UserRows
 from tfvae.randomness import Noise
 
-__all__ = ["GradientRecommender", "Recommender"]
+__all__ = ["Aim", "GradientRecommender", "Recommender"]
 
 
 class Recommender(keras.Model, abc.ABC):
@@ -64,6 +67,21 @@ class Recommender(keras.Model, abc.ABC):
         return {**super().get_config(), "n_items": self.n_items, **settings}
 
 
+@dataclass(frozen=True)
+class Aim:
+    """What one optimiser is for.
+
+    Attributes:
+        variables: What it changes.
+        loss: The entry of `GradientRecommender.objective` that it lowers.
+        learning_rate: Its own; None for the one the model is compiled with.
+    """
+
+    variables: Sequence[keras.Variable]
+    loss: str = "loss"
+    learning_rate: float | None = None
+
+
 class GradientRecommender(Recommender):
     """A recommender trained by Keras `fit` on batches of user row numbers.
 
@@ -71,10 +89,16 @@ class GradientRecommender(Recommender):
     gathers the users' rows in the graph, draws the noise, divides by the users of *all* replicas, adds the
     regularisers, updates, counts.
 
+    A model that is trained in phases has several `aims`, each with an optimiser of its own that is built once, and says
+    which of them each epoch pursues. A phase has a compiled step of its own, in which gradients are taken of its aims'
+    variables only. The epoch is counted in visits, so that a resumed run is in the phase it was interrupted in.
+
     Attributes:
         updates: int64 weight, updates done so far; it drives noise and schedules.
         visits: int64 weight, users met so far, each as often as it was met.
         histories: The training rows; set by `attach`.
+        phase: Names of the aims that the present epoch pursues; `objective` may read it.
+        optimizers: By aim, once compiled; that of the first is also Keras's `optimizer`.
     """
 
     parts: tuple[str, ...] = ()
@@ -85,13 +109,24 @@ class GradientRecommender(Recommender):
         self.updates = self.add_state("updates", "int64")
         self.visits = self.add_state("visits", "int64")
         self.histories: RowStore | None = None
+        self.phase: tuple[str, ...] = ()
+        # Behind a proxy, since Keras would save a dictionary's optimisers with the model.
+        self.optimizers = MappingProxyType({})
+        self._steps: dict[tuple[str, ...], Any] = {}
         self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", *self.parts)}
 
-    def add_state(self, name: str, dtype: str = "float32", value: float = 0) -> keras.Variable:
-        """A scalar that is saved and restored with the model but not trained."""
+    def add_state(self, name: str, dtype: str = "float32", value: float = 0, shape: Sequence[int] = ()):
+        """Numbers that are saved and restored with the model but not trained, a `keras.Variable`; at first all equal.
+
+        Args:
+            name: Of the weight.
+            dtype: Of the weight.
+            value: At first.
+            shape: () for a scalar.
+        """
         return self.add_weight(
             name=name,
-            shape=(),
+            shape=shape,
             dtype=dtype,
             initializer=keras.initializers.Constant(value),
             trainable=False,
@@ -107,32 +142,89 @@ class GradientRecommender(Recommender):
             train: CSR [n_users, n_items].
         """
         self.histories = RowStore(train)
-        self.train_function = None  # a compiled step would go on reading the former matrix
+        self._forget_steps()  # a compiled step would go on reading the former matrix
 
-    @abc.abstractmethod
-    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
-        """Per-user means to report, of which `"loss"` is minimised.
+    @property
+    def aims(self) -> dict[str, Aim]:
+        """What the model is trained for, by name."""
+        return {"model": Aim(self.trainable_variables)}
 
-        Args:
-            rows: The batch; both the input and the target.
-            noise: The random numbers of this step.
+    def phase_of(self, epoch: int) -> tuple[str, ...]:
+        """The names of the aims that an epoch, counted from 0, pursues."""
+        return tuple(self.aims)
 
-        Returns:
-            Scalars by name: `"loss"` and each of `parts`.
-        """
+    def round_ends(self, epoch: int) -> bool:
+        """Whether a round of phases ends with this epoch, counted from 0; then the model is validated."""
+        return True
+
+    def starts_from_best(self, epoch: int) -> bool:
+        """Whether this epoch, counted from 0, starts from the weights of the best epoch before it."""
+        return False
 
     @property
     def patient_from(self) -> int:
         """The epoch, counted from 0, before which early stopping counts no epoch as one without a better value."""
         return 0
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Enters the phase of an epoch, counted from 0; called by `fit`, outside the graph."""
+        self.phase = self.phase_of(epoch)
+        self.train_function = self._steps.get(self.phase)
+        self.make_train_function()
+        self._steps[self.phase] = self.train_function
+
     def before_update(self) -> None:
         """Sets what a schedule drives; called in the graph before each update."""
+
+    @abc.abstractmethod
+    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+        """Per-user means to report, and those to be lowered.
+
+        Args:
+            rows: The batch; both the input and the target.
+            noise: The random numbers of this step.
+
+        Returns:
+            Scalars by name: the losses of the phase's aims, and those of `parts` that the phase computes.
+        """
+
+    def compile(self, optimizer: str | keras.optimizers.Optimizer = "adam", **kwargs) -> None:
+        """Keras's `compile`; aims beyond the first have optimisers of the same kind and settings.
+
+        Args:
+            optimizer: As Keras takes it.
+            **kwargs: Of `keras.Model.compile`.
+        """
+        super().compile(optimizer=optimizer, **kwargs)
+        optimizers = {}
+        for name, aim in self.aims.items():
+            config = self.optimizer.get_config()
+            own = {} if aim.learning_rate is None else {"learning_rate": aim.learning_rate}
+            optimizers[name] = type(self.optimizer).from_config(config | own) if optimizers else self.optimizer
+            optimizers[name].build(aim.variables)
+        self.optimizers = MappingProxyType(optimizers)
+        self.phase = self.phase_of(0)
+        self._forget_steps()
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model as it was; Keras leaves that out where `compile` is a class's own."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def fit(self, *args, callbacks=None, **kwargs) -> keras.callbacks.History:
+        """Keras's `fit` on a dataset of user row numbers; enters each epoch's phase before other callbacks."""
+        phases = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: self.begin_epoch(self._epochs_done()))
+        return super().fit(*args, callbacks=[phases, *keras.tree.flatten(callbacks or [])], **kwargs)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """Means over an epoch's users, reset by Keras after each epoch."""
         return list(self._means.values())
+
+    def _epochs_done(self) -> int:
+        return int(self.visits.numpy()) // self.histories.n_rows
+
+    def _forget_steps(self) -> None:
+        self._steps, self.train_function = {}, None
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # Nothing is left to build. Under tf.distribute Keras would average the row numbers of the replicas for it,
@@ -141,28 +233,36 @@ class GradientRecommender(Recommender):
 
     @tf.autograph.experimental.do_not_convert  # there is no Python control flow to convert, only time to lose
     def train_step(self, users: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One update on the users of these row numbers, int64 [B]."""
+        """One update of the present phase on the users of these row numbers, int64 [B]."""
         context = tf.distribute.get_replica_context()
         rows = self.histories.gather(users)
         n_users = tf.cast(tf.shape(users)[0], tf.float32)
         # Replicas may hold batches of unequal size; their gradients are summed, so each counts by its users.
         n_all = context.all_reduce(tf.distribute.ReduceOp.SUM, n_users)
         share = n_users / n_all
+        aims = {name: aim for name, aim in self.aims.items() if name in self.phase}
+        losses = dict.fromkeys(aim.loss for aim in aims.values())
         self.before_update()
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=len(losses) > 1, watch_accessed_variables=False) as tape:
+            tape.watch([variable.value for aim in aims.values() for variable in aim.variables])
             means = self.objective(rows, Noise(self.seed, self.updates.value))
             regulariser = sum(self.losses) / context.num_replicas_in_sync
-            # A replica without users has a mean of nothing, which is NaN, and a share of 0.
-            loss = tf.math.multiply_no_nan(means["loss"], share) + regulariser
-            loss = tf.debugging.check_numerics(loss, "the loss")
-        gradients = tape.gradient(loss, self.trainable_variables)
-        self.optimizer.apply(gradients, self.trainable_variables)
+            for name in losses:
+                # A replica without users has a mean of nothing, which is NaN, and a share of 0.
+                loss = tf.math.multiply_no_nan(means[name], share) + regulariser
+                losses[name] = tf.debugging.check_numerics(loss, "the loss")
+        for name, loss in losses.items():
+            lowering = {aim: list(of.variables) for aim, of in aims.items() if of.loss == name}
+            gradients = tape.gradient(loss, lowering)  # one backward pass, however many optimisers share it
+            for aim, variables in lowering.items():
+                self.optimizers[aim].apply(gradients[aim], variables)
         self.updates.assign_add(1)
         self.visits.assign_add(tf.cast(n_all, tf.int64))
         # Keras would average the replicas' own means, however many users each had.
-        parts = {name: tf.math.multiply_no_nan(means[name], share) for name in self.parts} | {"loss": loss}
-        for name, value in context.all_reduce(tf.distribute.ReduceOp.SUM, parts).items():
+        shares = {name: tf.math.multiply_no_nan(means[name], share) for name in self.parts if name in means}
+        shares["loss"] = losses[aims[self.phase[0]].loss]
+        for name, value in context.all_reduce(tf.distribute.ReduceOp.SUM, shares).items():
             self._means[name].update_state(value, sample_weight=n_all)
-        return {name: mean.result() for name, mean in self._means.items()} | {
+        return {name: self._means[name].result() for name in ("loss", *self.parts) if name in shares} | {
             name: tf.convert_to_tensor(getattr(self, name).value) for name in self.watched
         }

@@ -83,7 +83,7 @@ class HVamp(Vamp):
         z1 = sample_with(noise, "z1", lower)
         nll = -tf.reduce_mean(self.log_likelihood((z1, z2), rows))
         kl_z1 = self.kl(lower, self.lower_prior(z2), z1)
-        kl_z2 = self.kl(upper, self.prior(noise), z2)
+        kl_z2 = self.kl(upper, self.prior(noise=noise), z2)
         divergence = kl_z1 + kl_z2
         loss = nll + self.beta.value * divergence
         return {"loss": loss, "nll": nll, "kl": divergence, "kl_z1": kl_z1, "kl_z2": kl_z2}

@@ -49,7 +49,7 @@ class _Autoencoder(GradientRecommender):
         latent_dim: Width of the code, K.
         activation: Of the hidden layers, unless these are gated.
         gated: Whether the hidden layers are gated linear units (EVCF, equation 7).
-        initializer: "glorot" as in the authors' code, "he" as in that of EVCF; see `Style`.
+        initializer: "glorot" as in the authors' code, "he" as in that of EVCF, "fan-in" as in RecVAE's; see `Style`.
         dropout: Share of a history's items dropped in training, after its L2 normalisation.
         likelihood: "multinomial", "gaussian" or "logistic" (table 4 of the paper), or EVCF's "bernoulli".
         c1: Confidence of the ones; Gaussian only.
@@ -66,7 +66,7 @@ class _Autoencoder(GradientRecommender):
         latent_dim: Width = 200,
         activation: Activation = "tanh",
         gated: bool = False,
-        initializer: Literal["glorot", "he"] = "glorot",
+        initializer: Literal["glorot", "he", "fan-in"] = "glorot",
         dropout: Share = 0.5,
         likelihood: Literal["multinomial", "gaussian", "logistic", "bernoulli"] = "multinomial",
         c1: PositiveFloat = 1.0,
@@ -154,16 +154,21 @@ class MultVAE(_Autoencoder):
         self.warmup_epochs = warmup_epochs
         self.beta = self.add_state("beta")
         self.cap = self.add_state("cap", value=beta_cap)
-        self.encoder = Encoder(
+        self.encoder = self.make_encoder("encoder")
+        self.decoder = self.make_decoder()
+        self.built = True
+
+    def make_encoder(self, name: str) -> keras.layers.Layer:
+        """A network from user rows to the moments of q(z | x); by its name it draws its own weights and dropout."""
+        return Encoder(
             self.n_items,
             self.hidden,
             2 * self.latent_dim,
             self.style,
-            output_layers=1 + separate_heads,
+            output_layers=1 + self.separate_heads,
             dropout=self.dropout,
+            name=name,
         )
-        self.decoder = self.make_decoder()
-        self.built = True
 
     def moments(self, code: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """μ and log σ², [B, latent_dim] each: the two halves of a network's output [B, 2 · latent_dim]."""
@@ -176,8 +181,13 @@ class MultVAE(_Autoencoder):
         """q(z | x) of B users."""
         return diagonal_normal(*self.moments(self.encoder(rows, noise=noise)))
 
-    def prior(self, noise: Noise | None = None) -> tfd.Distribution:
-        """p(z) over codes [latent_dim]; `noise` is for priors that are computed by a network with dropout."""
+    def prior(self, rows: UserRows | None = None, noise: Noise | None = None) -> tfd.Distribution:
+        """p(z) over codes [latent_dim].
+
+        Args:
+            rows: B users, for a prior that depends on them.
+            noise: For a prior that is computed by a network with dropout.
+        """
         return standard_normal(self.latent_dim)
 
     @property
@@ -204,7 +214,7 @@ class MultVAE(_Autoencoder):
         posterior = self.posterior(rows, noise)
         z = sample_with(noise, "z", posterior)
         nll = -tf.reduce_mean(self.log_likelihood(z, rows))
-        divergence = self.kl(posterior, self.prior(noise), z)
+        divergence = self.kl(posterior, self.prior(rows, noise), z)
         return {"loss": nll + self.beta.value * divergence, "nll": nll, "kl": divergence}
 
     def importance(self, rows: UserRows) -> Callable[[Noise], tf.Tensor]:
@@ -217,7 +227,7 @@ class MultVAE(_Autoencoder):
             A function that draws one z ~ q(z | x) per user from a `Noise`, without dropout, and gives
             log p(x, z) - log q(z | x), float32 [B]. Posterior and prior are computed once for all its draws.
         """
-        posterior, prior = self.posterior(rows), self.prior()
+        posterior, prior = self.posterior(rows), self.prior(rows)
 
         def log_weight(noise: Noise) -> tf.Tensor:
             z = sample_with(noise, "z", posterior)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import keras
 from pydantic import NonNegativeFloat, PositiveInt
 
+from tfvae.data.rows import UserRows
 from tfvae.item_layers import PseudoInputs
 from tfvae.models.multvae import MultVAE
 from tfvae.priors import VampPrior
@@ -53,7 +54,7 @@ class Vamp(MultVAE):
         n_items: int,
         *,
         n_pseudo_inputs: PositiveInt = 1000,
-        initializer: Literal["glorot", "he"] = "he",
+        initializer: Literal["glorot", "he", "fan-in"] = "he",
         separate_heads: bool = True,
         log_variance_range: tuple[float, float] | None = (-12.0, 4.0),
         divergence: Literal["analytic", "sampled"] = "sampled",
@@ -74,6 +75,6 @@ class Vamp(MultVAE):
         self.n_pseudo_inputs = n_pseudo_inputs
         self.pseudo_inputs = PseudoInputs(n_pseudo_inputs, n_items, self.seed, name="pseudo_inputs")
 
-    def prior(self, noise: Noise | None = None) -> VampPrior:
+    def prior(self, rows: UserRows | None = None, noise: Noise | None = None) -> VampPrior:
         """p_λ(z): pseudo-inputs go through the encoder's dropout in training, but are never normalised."""
         return VampPrior(*self.moments(self.encoder.of_dense(self.pseudo_inputs.clipped(), noise)))

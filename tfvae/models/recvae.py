@@ -1,0 +1,257 @@
+"""RecVAE: Mult-VAE with a deep encoder, a composite prior, a KL weight of each user's own, and alternating training.
+
+Shenbin, Alekseev, Tutubalina, Malykh, Nikolenko: RecVAE: A New Variational Autoencoder for Top-N Recommendations with
+Implicit Feedback, WSDM 2020; here by its slides and the authors' code:
+
+    L(x_u) = E_q log Mult(x_u | π(z)) - γ·|x_u|·KL(q_φ(z | x_u) ‖ p(z | φ_old, x_u))                  (rescaling)
+    p(z | φ_old, x) = α·N(z | 0, I) + (1 - α)·q_φ_old(z | x)                                   (composite prior)
+
+In a round the encoder is trained for three epochs, on histories with items dropped; then it becomes the old encoder
+φ_old of the prior; then the decoder is trained for one epoch, on whole histories. Each of these parts is a setting, so
+that `RecVAE` with all of them the other way is Mult-VAE.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import keras
+import scipy.sparse as sp
+import tensorflow as tf
+import tensorflow_probability as tfp
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from tfvae.data.rows import RowStore, UserRows
+from tfvae.errors import InputError
+from tfvae.layers import Decoder, DenseSumEncoder
+from tfvae.models.base import Aim
+from tfvae.models.multvae import Activation, MultVAE, Width
+from tfvae.priors import composite, diagonal_normal, kl, sample_with
+from tfvae.randomness import Noise
+
+__all__ = ["RecVAE"]
+
+tfd = tfp.distributions
+
+ENCODER, DECODER = "encoder", "decoder"
+USERS_AT_ONCE = 500
+
+
+@keras.saving.register_keras_serializable(package="tfvae")
+class RecVAE(MultVAE):
+    """RecVAE as in the authors' code.
+
+    Args:
+        n_items: Width of the catalogue, I.
+        hidden: Widths of the encoder's hidden layers.
+        encoder_type: "dense", in which each layer adds up all before it (`DenseSumEncoder`), or "plain".
+        layer_norm_epsilon: Of the dense encoder; 0.1 in the authors' code, 1e-5 in the notebook of their paper.
+        decoder_hidden: Widths of the decoder's hidden layers; () makes it linear: item embeddings and a bias.
+        activation: "swish", of the hidden layers.
+        initializer: "fan-in", as in the authors' code.
+        prior_type: "composite" mixes in each latent dimension by itself, as in the authors' code; "joint-composite"
+            mixes whole vectors, as the formula reads; "standard" is Mult-VAE's.
+        prior_weights: Of N(0, I), the old posterior and the wide N(0, e¹⁰·I).
+        kl_weight: "rescaled" weighs a user's KL by γ times the number of their items; "annealed" by Mult-VAE's β;
+            "fixed" by `beta_cap` from the start.
+        gamma: γ; 0.005 on ML-20M, 0.0035 on Netflix, 0.01 on MSD.
+        alternation: Epochs of the encoder and of the decoder in a round; None trains both in every epoch, of which
+            each then is a round.
+        denoise_decoder: Whether items are dropped also where only the decoder is trained.
+        divergence: "sampled", the one-sample estimate; only the standard prior has a closed form.
+        **kwargs: `latent_dim`, `dropout`, `likelihood`, `beta_cap` and all others of `MultVAE`.
+
+    Raises:
+        InputError: When `prior_weights` are no shares of 1, or the widths do not suit the dense encoder.
+    """
+
+    training_defaults: ClassVar[dict[str, Any]] = {"epochs": 200, "batch_size": 500, "learning_rate": 5e-4}
+
+    def __init__(
+        self,
+        n_items: int,
+        *,
+        hidden: Sequence[Width] = (600, 600, 600, 600, 600),
+        encoder_type: Literal["dense", "plain"] = "dense",
+        layer_norm_epsilon: PositiveFloat = 0.1,
+        decoder_hidden: Sequence[Width] = (),
+        activation: Activation = "swish",
+        initializer: Literal["glorot", "he", "fan-in"] = "fan-in",
+        prior_type: Literal["composite", "joint-composite", "standard"] = "composite",
+        prior_weights: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (3 / 20, 3 / 4, 1 / 10),
+        kl_weight: Literal["rescaled", "annealed", "fixed"] = "rescaled",
+        gamma: NonNegativeFloat = 0.005,
+        alternation: tuple[PositiveInt, PositiveInt] | None = (3, 1),
+        denoise_decoder: bool = False,
+        divergence: Literal["analytic", "sampled"] = "sampled",
+        **kwargs,
+    ):
+        if not math.isclose(sum(prior_weights), 1.0, rel_tol=1e-6):
+            raise InputError(f"prior_weights are {list(prior_weights)}; expected three shares that sum to 1.")
+        # The parent's constructor makes encoder and decoder, and asks for these.
+        self.encoder_type = encoder_type
+        self.layer_norm_epsilon = layer_norm_epsilon
+        self.decoder_hidden = tuple(decoder_hidden)
+        super().__init__(
+            n_items, hidden=hidden, activation=activation, initializer=initializer, divergence=divergence, **kwargs
+        )
+        self.prior_type = prior_type
+        self.prior_weights = tuple(prior_weights)
+        self.kl_weight = kl_weight
+        self.gamma = gamma
+        self.alternation = alternation and tuple(alternation)
+        self.denoise_decoder = denoise_decoder
+        self.watched = () if kl_weight == "rescaled" else ("beta",)
+        self.old_encoder = None
+        if prior_type != "standard":
+            self.old_encoder = self.make_encoder("old_encoder")
+            self.old_encoder.trainable = False
+        self._old_codes: _OldCodes | None = None
+
+    def make_encoder(self, name: str) -> keras.layers.Layer:
+        """As `MultVAE.make_encoder`, of dense sums unless `encoder_type` is "plain"."""
+        if self.encoder_type == "plain":
+            return super().make_encoder(name)
+        return DenseSumEncoder(
+            self.n_items,
+            self.hidden,
+            2 * self.latent_dim,
+            self.style,
+            output_layers=1 + self.separate_heads,
+            dropout=self.dropout,
+            epsilon=self.layer_norm_epsilon,
+            name=name,
+        )
+
+    def make_decoder(self) -> keras.layers.Layer:
+        """From a code to item logits; linear by default."""
+        return Decoder(self.n_items, self.decoder_hidden, self.latent_dim, self.style)
+
+    # ---- the prior ----------------------------------------------------------------------------------
+
+    @property
+    def has_one_prior(self) -> bool:
+        """Whether p(z) is the same for all users; the composite prior is not."""
+        return self.prior_type == "standard"
+
+    def prior(self, rows: UserRows | None = None, noise: Noise | None = None) -> tfd.Distribution:
+        """p(z | φ_old, x) of B users, from their whole histories; the standard prior needs none.
+
+        Raises:
+            InputError: When the prior is composite and no users are given.
+        """
+        if self.old_encoder is None:
+            return super().prior()
+        if rows is None:
+            raise InputError(
+                "the composite prior of RecVAE is each user's own, so there is no p(z) without users; "
+                'prior_type="standard" has one.'
+            )
+        return self._mixture(self.old_encoder(rows))
+
+    def _mixture(self, old_code: tf.Tensor) -> tfd.Distribution:
+        return composite(*self.moments(old_code), self.prior_weights, joint=self.prior_type == "joint-composite")
+
+    # ---- the schedule -------------------------------------------------------------------------------
+
+    @property
+    def aims(self) -> dict[str, Aim]:
+        """Encoder and decoder lower the same loss, each by an optimiser of its own."""
+        return {
+            ENCODER: Aim(self.encoder.trainable_variables),
+            DECODER: Aim(self.decoder.trainable_variables),
+        }
+
+    def phase_of(self, epoch: int) -> tuple[str, ...]:
+        """The encoder, then the decoder; or always both."""
+        if self.alternation is None:
+            return ENCODER, DECODER
+        return (ENCODER,) if self._epoch_of_round(epoch) < self.alternation[0] else (DECODER,)
+
+    def round_ends(self, epoch: int) -> bool:
+        """After the decoder's last epoch."""
+        return self._epoch_of_round(epoch + 1) == 0
+
+    def _epoch_of_round(self, epoch: int) -> int:
+        return epoch % sum(self.alternation or (1,))
+
+    def attach(self, train: sp.csr_array) -> None:
+        """As `GradientRecommender.attach`."""
+        super().attach(train)
+        self._old_codes = None
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Enters the epoch's phase; before the decoder's first epoch of a round the encoder becomes the old one."""
+        super().begin_epoch(epoch)
+        if self.old_encoder is None:
+            return
+        due = self._epoch_of_round(epoch) == self.alternation[0] if self.alternation else epoch > 0
+        if due:
+            for old, new in zip(self.old_encoder.variables, self.encoder.variables, strict=True):
+                old.assign(new)
+        if due or self._old_codes is None:
+            self._old_codes = self._old_codes or _OldCodes(self.old_encoder, self.histories, 2 * self.latent_dim)
+            self._old_codes.renew()
+
+    def before_update(self) -> None:
+        """Sets β, where there is one."""
+        if self.kl_weight == "annealed":
+            super().before_update()
+        elif self.kl_weight == "fixed":
+            self.beta.assign(self.cap.value)
+
+    # ---- the objective ------------------------------------------------------------------------------
+
+    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+        """The negative of L, averaged over users, with one reparameterised sample of z."""
+        old_code = None if self._old_codes is None else self._old_codes.of(rows.users)
+        if ENCODER in self.phase or self.denoise_decoder:
+            posterior = self.posterior(rows, noise)
+        elif old_code is None:
+            posterior = self.posterior(rows)
+        else:  # while the decoder is trained, the old encoder and the encoder are the same
+            posterior = diagonal_normal(*self.moments(old_code))
+        prior = self.prior(rows) if old_code is None else self._mixture(old_code)
+        z = sample_with(noise, "z", posterior)
+        nll = -tf.reduce_mean(self.log_likelihood(z, rows))
+        divergence = kl(posterior, prior, z, sampled=self.divergence == "sampled")
+        weight = self.gamma * rows.counts if self.kl_weight == "rescaled" else self.beta.value
+        loss = nll + tf.reduce_mean(weight * divergence)
+        return {"loss": loss, "nll": nll, "kl": tf.reduce_mean(divergence)}
+
+
+class _OldCodes:
+    """What the old encoder makes of every training user's whole history, float32 [n_users, outputs].
+
+    The old encoder changes once a round. So one pass over the users serves the prior in all of the round's epochs, and
+    stands for the encoder itself where that is frozen.
+
+    Args:
+        encoder: The old encoder.
+        histories: The training rows.
+        outputs: Width of its code.
+    """
+
+    def __init__(self, encoder: keras.layers.Layer, histories: RowStore, outputs: int):
+        self._n_users = histories.n_rows
+        self._encode = tf.function(
+            lambda users: encoder(histories.gather(users)), [tf.TensorSpec([None], tf.int64)], autograph=False
+        ).get_concrete_function()
+        # Not a weight: it follows from the old encoder's, which are saved.
+        self._codes = tf.Variable(
+            tf.zeros([self._n_users, outputs]),
+            trainable=False,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+
+    def renew(self) -> None:
+        """Encodes all users anew, in the same batches every time, so that a resumed run has the same bits."""
+        users = tf.range(self._n_users, dtype=tf.int64)
+        starts = range(0, self._n_users, USERS_AT_ONCE)
+        self._codes.assign(tf.concat([self._encode(users[start : start + USERS_AT_ONCE]) for start in starts], axis=0))
+
+    def of(self, users: tf.Tensor) -> tf.Tensor:
+        """The codes of these row numbers, [B, outputs]."""
+        return tf.gather(self._codes, users)
