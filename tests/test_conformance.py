@@ -78,7 +78,7 @@ SETTINGS["recvae"] = SETTINGS["mult-vae"] | {
     "prior_weights": [0.3, 0.5, 0.2],
     "kl_weight": "annealed",
     "gamma": 0.01,
-    "alternation": [1, 1],
+    "alternation": [2, 1],
     "denoise_decoder": True,
 }
 SETTINGS["ract"] = SETTINGS["mult-vae"] | {

@@ -57,14 +57,15 @@ class RecVAE(MultVAE):
         kl_weight: "rescaled" weighs a user's KL by γ times the number of their items; "annealed" by Mult-VAE's β;
             "fixed" by `beta_cap` from the start.
         gamma: γ; 0.005 on ML-20M, 0.0035 on Netflix, 0.01 on MSD.
-        alternation: Epochs of the encoder and of the decoder in a round; None trains both in every epoch, of which
-            each then is a round.
+        alternation: Epochs of the encoder and of the decoder in a round; () trains both in every epoch, and each
+            epoch is a round.
         denoise_decoder: Whether items are dropped also where only the decoder is trained.
         divergence: "sampled", the one-sample estimate; only the standard prior has a closed form.
         **kwargs: `latent_dim`, `dropout`, `likelihood`, `beta_cap` and all others of `MultVAE`.
 
     Raises:
-        InputError: When `prior_weights` are no shares of 1, or the widths do not suit the dense encoder.
+        InputError: When `prior_weights` are no shares of 1, `alternation` has one number or more than two, or the widths
+            do not suit the dense encoder.
     """
 
     training_defaults: ClassVar[dict[str, Any]] = {"epochs": 200, "batch_size": 500, "learning_rate": 5e-4}
@@ -83,13 +84,15 @@ class RecVAE(MultVAE):
         prior_weights: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (3 / 20, 3 / 4, 1 / 10),
         kl_weight: Literal["rescaled", "annealed", "fixed"] = "rescaled",
         gamma: NonNegativeFloat = 0.005,
-        alternation: tuple[PositiveInt, PositiveInt] | None = (3, 1),
+        alternation: Sequence[PositiveInt] = (3, 1),
         denoise_decoder: bool = False,
         divergence: Literal["analytic", "sampled"] = "sampled",
         **kwargs,
     ):
         if not math.isclose(sum(prior_weights), 1.0, rel_tol=1e-6):
             raise InputError(f"prior_weights are {list(prior_weights)}; expected three shares that sum to 1.")
+        if len(alternation) not in (0, 2):
+            raise InputError(f"alternation is {list(alternation)}; expected epochs of encoder and decoder, or nothing.")
         # The parent's constructor makes encoder and decoder, and asks for these.
         self.encoder_type = encoder_type
         self.layer_norm_epsilon = layer_norm_epsilon
@@ -101,7 +104,7 @@ class RecVAE(MultVAE):
         self.prior_weights = tuple(prior_weights)
         self.kl_weight = kl_weight
         self.gamma = gamma
-        self.alternation = alternation and tuple(alternation)
+        self.alternation = tuple(alternation)
         self.denoise_decoder = denoise_decoder
         self.watched = () if kl_weight == "rescaled" else ("beta",)
         self.old_encoder = None
@@ -166,7 +169,7 @@ class RecVAE(MultVAE):
 
     def phase_of(self, epoch: int) -> tuple[str, ...]:
         """The encoder, then the decoder; or always both."""
-        if self.alternation is None:
+        if not self.alternation:
             return ENCODER, DECODER
         return (ENCODER,) if self._epoch_of_round(epoch) < self.alternation[0] else (DECODER,)
 
