@@ -142,7 +142,7 @@ def test_a_tables_split_is_the_papers_or_lies_ready_in_a_folder(tmp_path, split)
 
 def test_a_run_is_stored_whole_rendered_and_never_trained_again(place, split, monkeypatch):
     runs = tables.run_table("tiny", "synthetic", **place)
-    # The closed form does not depend on the seed: one run.
+    # Nothing about popularity is random: one run.
     assert [(run.slug, run.seed) for run in runs] == [("popularity", 1), ("mult-dae", 1), ("mult-dae", 2)]
     folder = place["results"] / "tiny" / "synthetic"
     assert {path.name for path in folder.iterdir()} >= {"README.md", "learning-curves.png"}

@@ -122,9 +122,15 @@ class Cells:
 
     @property
     def seconds_per_epoch(self) -> float | None:
-        """Mean over the seeds; None for a closed form."""
+        """Mean over the seeds; None for a model without epochs."""
         per_epoch = [run.seconds / run.epochs for run in self.runs if run.epochs]
         return float(np.mean(per_epoch)) if per_epoch else None
+
+    @property
+    def seconds_per_round(self) -> float | None:
+        """Mean over the seeds; None where a round is an epoch, or there are none."""
+        per_round = [run.seconds / len(run.history) for run in self.runs if run.validated]
+        return float(np.mean(per_round)) if per_round else None
 
     @property
     def peak_memory_gb(self) -> float | None:

@@ -21,6 +21,7 @@ from tfvae.strict import Strict, checked
 __all__ = [
     "RESULTS",
     "Attribute",
+    "Curve",
     "Ordering",
     "Published",
     "Row",
@@ -78,6 +79,26 @@ class Published(Strict):
     n_items: int | None = None
 
 
+class Curve(Strict):
+    """A published learning curve: the table's monitored metric on validation users.
+
+    Attributes:
+        source: Where it is from.
+        rounds: After how many rounds, ascending.
+        values: The metric then.
+    """
+
+    source: str
+    rounds: list[int]
+    values: list[float]
+
+    @model_validator(mode="after")
+    def _one_value_each(self) -> Self:
+        if len(self.rounds) != len(self.values) or sorted(set(self.rounds)) != self.rounds or not self.rounds:
+            raise ValueError("expected ascending rounds and one value for each")
+        return self
+
+
 class Row(Strict):
     """One row of a table.
 
@@ -88,6 +109,7 @@ class Row(Strict):
         settings: Settings that differ from the model's defaults.
         datasets: Further settings by data set.
         published: Published cells, by data set and metric.
+        curves: Published learning curves, by data set.
         search: What the sweep may vary.
         tuned_as: "table/row" of the same model and settings, whose sweep also tunes this row; excludes `search`.
         same_as: "table/row" in another table that is this very row: `load_table` takes model, settings, datasets,
@@ -101,6 +123,7 @@ class Row(Strict):
     settings: dict[str, Value] = {}
     datasets: dict[str, dict[str, Value]] = {}
     published: dict[str, dict[str, float]] = {}
+    curves: dict[str, Curve] = {}
     search: dict[str, SearchSpace] = {}
     tuned_as: str | None = Field(None, pattern=REFERENCE)
     same_as: str | None = Field(None, pattern=REFERENCE)
@@ -201,7 +224,7 @@ class Table(Strict):
         if len(set(slugs)) < len(slugs):
             raise ValueError(f"two rows have the same slug: {', '.join(slugs)}")
         for part in [self, *self.rows, *self.attributes]:
-            for dataset in [*part.published, *getattr(part, "datasets", {})]:
+            for dataset in [*part.published, *getattr(part, "datasets", {}), *getattr(part, "curves", {})]:
                 if dataset not in DATASETS:
                     raise unknown_name("data set", dataset, DATASETS)
         for metric in {metric for row in self.rows for cells in row.published.values() for metric in cells}:

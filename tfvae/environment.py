@@ -11,7 +11,7 @@ from pathlib import Path
 
 __all__ = ["commit", "environment"]
 
-PACKAGES = ("tfvae", "tensorflow", "keras", "tensorflow-probability", "numpy", "scipy")
+PACKAGES = ("tfvae", "tensorflow", "keras", "tensorflow-probability", "numpy", "scipy", "implicit")
 
 
 @cache

@@ -7,6 +7,7 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -15,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 
 from tfvae.files import replacing
 
-__all__ = ["latent_planes", "learning_curves"]
+__all__ = ["latent_planes", "learning_curves", "learning_shapes"]
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; the dashes serve print without colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -28,7 +29,7 @@ PANELS_ABREAST = 4
 
 
 def learning_curves(
-    curves: Mapping[str, Sequence[Sequence[float]]],
+    curves: Mapping[str, Sequence[Mapping[int, float]]],
     levels: Mapping[str, float],
     path: Path,
     *,
@@ -38,33 +39,59 @@ def learning_curves(
     """Draws a metric on validation users against the epoch, one curve per row, and writes a PNG.
 
     A row's curve is the mean over its seeds as far as the shortest of them goes, with the range of the seeds
-    shaded. A closed form has no epochs and is a thin level line. The axis begins at half the best value where
+    shaded. A model without epochs is a thin level line. The axis begins at half the best value where
     a curve starts below that, since what matters happens at the top.
 
     Args:
-        curves: By printed row: one list of values per seed, one value per epoch.
-        levels: By printed row of a closed form: its value.
+        curves: By printed row: for each seed its values by epochs, counted from 0, in ascending order.
+        levels: By printed row of a model without epochs: its value.
         path: The PNG to write.
         title: Heading of the picture.
         metric: Name of the metric, for the axis.
     """
-    figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = _one_panel()
     styles = zip(cycle(COLOURS), cycle(DASHES), strict=False)
     values = list(levels.values())
     for (name, seeds), (colour, dashes) in zip(curves.items(), styles, strict=False):
-        epochs = min(len(seed) for seed in seeds)
-        stacked = np.array([seed[:epochs] for seed in seeds])
-        at = np.arange(epochs)
+        at = [epoch for epoch in seeds[0] if all(epoch in seed for seed in seeds)]
+        stacked = np.array([[seed[epoch] for epoch in at] for seed in seeds])
         axes.plot(at, stacked.mean(axis=0), dashes, color=colour, label=name, linewidth=1.8)
         axes.plot(at[-1], stacked[:, -1].mean(), "o", color=colour, markersize=4)
         axes.fill_between(at, stacked.min(axis=0), stacked.max(axis=0), color=colour, alpha=0.15, linewidth=0)
         values.extend(stacked.ravel())
     for (name, level), (colour, dashes) in zip(levels.items(), styles, strict=False):
-        axes.axhline(level, color=colour, linestyle=dashes, linewidth=1, label=f"{name} (closed form)")
+        axes.axhline(level, color=colour, linestyle=dashes, linewidth=1, label=f"{name} (no epochs)")
     axes.set_ylim(bottom=max(LOWEST_SHARE * max(values), min(values) - 0.05 * max(values)))
     axes.set(xlabel="epoch (from 0)", ylabel=f"{metric}, validation users", title=title)
+    _finish(figure, axes, path)
+
+
+def learning_shapes(curves: Mapping[str, Mapping[int, float]], path: Path, *, title: str, metric: str) -> None:
+    """Draws learning curves as shares of their own best value against the round, and writes a PNG.
+
+    Args:
+        curves: By name: shares by rounds, counted from 1, in ascending order.
+        path: The PNG to write.
+        title: Heading of the picture.
+        metric: Name of the metric, for the axis.
+    """
+    figure, axes = _one_panel()
+    for (name, shares), colour, dashes in zip(curves.items(), cycle(COLOURS), cycle(DASHES), strict=False):
+        marker = "." if len(shares) < max(shares) else ""  # where it is known only now and then
+        axes.plot(list(shares), list(shares.values()), dashes + marker, color=colour, label=name, linewidth=1.8)
+    axes.set_ylim(bottom=max(LOWEST_SHARE, min(min(shares.values()) for shares in curves.values()) - 0.02))
+    axes.set(xlabel="rounds", ylabel=f"{metric}, validation users, share of the best", title=title)
+    _finish(figure, axes, path)
+
+
+def _one_panel() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _finish(figure: Figure, axes: Axes, path: Path) -> None:
+    """What all pictures of curves have, and the file."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

@@ -81,12 +81,13 @@ class Run(Strict):
         peak_memory_gb: Peak resident memory of the process while it trained and evaluated, in GB (10⁹ bytes), with
             what TensorFlow kept of earlier runs in that process; None where a run was interrupted, and in runs stored
             before it was measured.
-        epochs: Epochs trained; 0 for a closed form.
-        best_epoch: The epoch whose weights were measured, counted from 0; None for a closed form.
+        epochs: Epochs trained; 0 for a model that has none.
+        best_epoch: The epoch whose weights were measured, counted from 0; None without epochs.
         selected_beta: The cap that `beta_selection="peak"` found, else None.
         parameters: Numbers in the model.
         latents: What `tfvae.generative` found of a model with latent codes, else None.
-        history: The monitored metric on validation users after each epoch.
+        history: The monitored metric on validation users after each round, which of most models is an epoch.
+        validated: The epochs, counted from 0, with which the rounds ended; None where each epoch was a round.
         work: The run's folder of checkpoints, relative to the working folder of its table and data set.
         commit: Of the code, or None outside a checkout.
         data: Counts of the split.
@@ -117,6 +118,7 @@ class Run(Strict):
     parameters: int
     latents: dict[str, float] | None = None
     history: list[float]
+    validated: list[int] | None = None
     work: str
     commit: str | None
     data: dict[str, Any]

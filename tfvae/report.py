@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 
 from tfvae import plots
 from tfvae.cells import ROUNDING, SIGNIFICANT, Cells, cells_of, compared, ordering_verdict
 from tfvae.data.datasets import DATASETS
 from tfvae.definitions import RESULTS, Attribute, Table, load_table, table_names
 from tfvae.files import write_text
-from tfvae.records import datasets_of, folder_of, stored_attributes, stored_latents, sweep_of
+from tfvae.records import Run, datasets_of, folder_of, stored_attributes, stored_latents, sweep_of
 
 __all__ = ["render", "render_overview"]
 
 PICTURE = "learning-curves.png"
 PICTURE_OF_LATENTS = "latents.png"
+PICTURE_OF_SHAPES = "learning-curves-by-round.png"
 
 
 def render(name: str, dataset: str, results: Path = RESULTS) -> Path:
@@ -64,7 +66,9 @@ def render(name: str, dataset: str, results: Path = RESULTS) -> Path:
             latents=_latents(table, dataset, cells, folder, results),
             sweeps=_sweeps(table, dataset, results),
             machines=_machines(cells),
+            rounds=any(row.seconds_per_round for row in cells),
             picture=_picture(table, dataset, cells, folder),
+            shapes=_shapes(table, dataset, cells, folder),
             rounding=ROUNDING,
             significant=SIGNIFICANT,
         )
@@ -151,13 +155,61 @@ def _machines(rows: list[Cells]) -> list[dict[str, Any]]:
 def _picture(table: Table, dataset: str, rows: list[Cells], folder: Path) -> str | None:
     """Draws the learning curves; None where nothing was trained by epochs."""
     ran = [row for row in rows if row.validation is not None]
-    curves = {row.row.name: [run.history for run in row.runs] for row in ran if row.runs[0].history}
+    curves = {row.row.name: [_curve(run) for run in row.runs] for row in ran if row.runs[0].history}
     if not curves:
         return None
     levels = {row.row.name: row.validation for row in ran if not row.runs[0].history}
     title = f"{table.name} on {DATASETS[dataset].title}"
     plots.learning_curves(curves, levels, folder / PICTURE, title=title, metric=_printed_metric(table.monitor))
     return PICTURE
+
+
+def _curve(run: Run) -> dict[int, float]:
+    """The validation values of a run by epochs, counted from 0."""
+    return dict(zip(run.validated or range(run.epochs), run.history, strict=True))
+
+
+def _shapes(table: Table, dataset: str, rows: list[Cells], folder: Path) -> dict[str, Any] | None:
+    """Draws the learning curves by rounds of rows that have published ones; None where no such row was run."""
+    curves = []
+    for row in rows:
+        if not (row.runs and row.row.curves):
+            continue
+        n_rounds = min(len(run.history) for run in row.runs)
+        ours = np.mean([run.history[:n_rounds] for run in row.runs], axis=0)
+        by_round = dict(zip(range(1, n_rounds + 1), ours.tolist(), strict=True))
+        curves.append((f"{row.row.name}, {DATASETS[dataset].title}", by_round, "ours"))
+        for of, curve in row.row.curves.items():
+            by_round = dict(zip(curve.rounds, curve.values, strict=True))
+            curves.append((f"{row.row.name}, {DATASETS[of].title}", by_round, curve.source))
+    if not curves:
+        return None
+    shares = {name: {at: value / max(curve.values()) for at, value in curve.items()} for name, curve, _ in curves}
+    metric = _printed_metric(table.monitor)
+    plots.learning_shapes(
+        shares, folder / PICTURE_OF_SHAPES, title=f"{table.name}: the shape of learning", metric=metric
+    )
+    rounds = sorted(
+        {
+            at
+            for curve in shares.values()
+            for at in curve
+            if all(at in other or at > max(other) for other in shares.values())
+        }
+    )
+    return {
+        "picture": PICTURE_OF_SHAPES,
+        "rounds": rounds,
+        "curves": [
+            {
+                "name": name,
+                "shares": [shares[name].get(at) for at in rounds],
+                "best": max(curve.values()),
+                "source": source,
+            }
+            for name, curve, source in curves
+        ],
+    }
 
 
 def _described(rows: list[Cells]) -> dict[str, str] | None:

@@ -33,7 +33,7 @@ from tfvae.errors import DivergedError, InputError, TooLargeError
 from tfvae.files import write_json
 from tfvae.records import Sweep, Trial, stored_sweep, sweep_path
 from tfvae.settings import settings_of
-from tfvae.tables import WORK, closed_form, load_split_of, restored, row_settings, validation_value
+from tfvae.tables import WORK, load_split_of, restored, row_settings, trained_by_epochs, validation_value
 from tfvae.training import train
 
 __all__ = ["run_sweep", "search_problem", "without_test_users"]
@@ -124,7 +124,7 @@ def _begun(
         InputError: If the stored one answers another question, or the row's settings lie outside the space.
     """
     own = settings_of(row.model, row_settings(table, row, dataset))
-    cut = None if closed_form(row.model) else epochs
+    cut = epochs if trained_by_epochs(row.model) else None
     if cut is not None:
         own = own.with_changes(epochs=min(cut, own.training.epochs))
     new = Sweep(
@@ -173,7 +173,7 @@ def _tried(sweep: Sweep, params: dict[str, Any], split: StrongGeneralization, fo
 
 
 def _silent(line: str) -> None:
-    """Takes the lines a closed form says of its memory, which are the same in every trial."""
+    """Takes the lines a baseline says of its memory, which are the same in every trial."""
 
 
 # ---- Optuna -----------------------------------------------------------------------------------------

@@ -43,12 +43,12 @@ from tfvae.training import TrainedRun, train
 
 __all__ = [
     "WORK",
-    "closed_form",
     "load_split_of",
     "restored",
     "row_settings",
     "run_folder",
     "run_table",
+    "trained_by_epochs",
     "validation_value",
 ]
 
@@ -110,7 +110,7 @@ def run_table(
         name: Folder name of the table.
         dataset: Name of the data set; any of the table's protocol.
         seeds: Seeds to run; the table's own when None (of a `same_as` row those of the table it is stored in). A
-            closed form runs once, with the table's first.
+            seedless model runs once, with the table's first.
         rows: Slugs of the rows to run; all when None.
         epochs: Cuts the training of every row; its cells then say so.
         overrides: Settings that go before all others (`--set`); the run keeps a list of them.
@@ -188,13 +188,13 @@ def restored(flat: dict[str, Any]) -> Settings:
     return settings_of(given.pop("model"), given)
 
 
-def closed_form(model: str) -> bool:
-    """Whether a model is solved rather than trained, so that no seed changes it and no epoch can be cut."""
-    return hasattr(model_class(model), "fit_matrix")
+def trained_by_epochs(model: str) -> bool:
+    """Whether a model is trained by epochs, which can be cut, rather than fitted to the whole matrix."""
+    return not hasattr(model_class(model), "fit_matrix")
 
 
 def validation_value(run: TrainedRun, split: StrongGeneralization, monitor: str) -> float:
-    """The value on validation users that selects a run: its best epoch's, or the closed form's own."""
+    """The value on validation users that selects a run: its best epoch's, or that of the whole fit."""
     if run.history:
         return run.history[run.best_epoch][f"val_{monitor}"]
     return evaluate(run.model, split.validation, (monitor,)).mean(monitor)
@@ -227,17 +227,17 @@ def _plans(
         sweep = None
     tuned = sweep is not None and sweep.best is not None
     ordered = settings_of(row.model, own | (sweep.best.params if tuned else {}))
-    solved = closed_form(row.model)
+    by_epochs = trained_by_epochs(row.model)
     plans = []
-    for seed in job.table.seeds[:1] if solved else seeds or job.table.seeds:
+    for seed in job.table.seeds[:1] if model_class(row.model).seedless else seeds or job.table.seeds:
         full = ordered.with_changes(**overrides | {"seed": seed})
         last, due = min(epochs or full.training.epochs, full.training.epochs), ordered.training.epochs
-        reasons = [f"{last} of {due} epochs"] if last < due and not solved else []
+        reasons = [f"{last} of {due} epochs"] if last < due and by_epochs else []
         plans.append(
             _Plan(
                 job=job,
                 row=row,
-                settings=full if solved else full.with_changes(epochs=last),
+                settings=full.with_changes(epochs=last) if by_epochs else full,
                 full=full,
                 overrides=overrides,
                 tuned=sweep.tuned if tuned else None,
@@ -298,6 +298,8 @@ def _run(plan: _Plan) -> Run:
     latents = _described(plan, trained)
     if latents:
         evaluation = replace(evaluation, per_user=evaluation.per_user | latents.per_user)
+    monitor = f"val_{table.monitor}"
+    validated = [epoch for epoch, entry in enumerate(trained.history) if monitor in entry]
     run = Run(
         table=table.name,
         row=row.name,
@@ -322,7 +324,8 @@ def _run(plan: _Plan) -> Run:
         selected_beta=trained.selected_beta,
         parameters=trained.model.count_params(),
         latents=latents and latents.figures,
-        history=[round(epoch[f"val_{table.monitor}"], 6) for epoch in trained.history],
+        history=[round(trained.history[epoch][monitor], 6) for epoch in validated],
+        validated=None if len(validated) == trained.epochs else validated,
         work=folder.name,
         commit=commit(),
         data=_counts(split),

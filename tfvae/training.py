@@ -1,4 +1,4 @@
-"""From settings and a split to a trained model in a run folder, through Keras `fit` or a closed form.
+"""From settings and a split to a trained model in a run folder, through Keras `fit` or in one fit.
 
 A run folder holds `settings.json` from the start, `state.npz` and `best.npz` while training, and `model.keras` and
 `run.json` when done; `tensorboard/` all along. A finished folder is read back, an interrupted one goes on.
@@ -40,8 +40,8 @@ class TrainedRun:
     Attributes:
         model: With the weights of its best epoch.
         settings: As asked for.
-        history: One entry per epoch: losses, β, learning rate, `val_…` metrics, seconds; empty for closed forms.
-        best_epoch: Counted from 0; None for closed forms.
+        history: One entry per epoch: losses, β, learning rate, `val_…` metrics, seconds; [] where there are none.
+        best_epoch: Counted from 0; None without epochs.
         seconds: Wall time of training, interruptions left out.
         selected_beta: The cap found by the pilot run of `beta_selection="peak"`.
         resumed: Whether this call found earlier work in the folder.
@@ -76,7 +76,7 @@ def train(
         split: The data.
         folder: The run folder; made when missing.
         progress: Whether to show a bar.
-        report: Takes lines of plain text, such as the memory a closed form will need.
+        report: Takes lines of plain text, such as the memory a fit will need.
 
     Returns:
         The finished run.

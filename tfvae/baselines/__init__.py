@@ -1,1 +1,1 @@
-"""Recommenders learnt in closed form; they score, save and export like the neural ones."""
+"""Recommenders fitted to the whole matrix at once; they score, save and export like the neural ones."""

@@ -15,6 +15,7 @@ The division is by the diagonal of the *column*; B is not symmetric.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -24,6 +25,7 @@ from scipy.linalg import lapack
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
+from tfvae.baselines.checks import check_matrix
 from tfvae.data.rows import UserRows
 from tfvae.errors import InputError, TooLargeError, unknown_name
 from tfvae.models.base import Recommender
@@ -54,6 +56,8 @@ class EASE(Recommender):
         TooLargeError: If B alone does not fit in memory.
         InputError: If λ is not positive or `gram_precision` unknown.
     """
+
+    seedless: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -93,7 +97,7 @@ class EASE(Recommender):
             TooLargeError: If the Gram matrix does not fit in memory.
             InputError: If the matrix is not binary or of another width, or no inverse is found.
         """
-        self._check(train)
+        check_matrix(self, train)
         dtype, factorise, invert = PRECISIONS[self.gram_precision]
         need = _require_memory(self.n_items, dtype, "the Gram matrix")
         report(f"EASE: {need} for the Gram matrix of {self.n_items:,} items, inverted in place")
@@ -123,12 +127,6 @@ class EASE(Recommender):
             num_segments=tf.shape(rows.counts)[0],
         )
         return tf.ensure_shape(total, (None, self.n_items))
-
-    def _check(self, train: csr_array) -> None:
-        if train.shape[1] != self.n_items:
-            raise InputError(f"EASE was made for {self.n_items} items, the training matrix has {train.shape[1]}.")
-        if not np.all(train.data == 1):
-            raise InputError("EASE expects a binary training matrix; found values other than 1.")
 
 
 def gram(train: csr_array, dtype: type = np.float32) -> np.ndarray:

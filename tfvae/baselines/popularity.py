@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -26,6 +27,8 @@ class Popularity(Recommender):
         seed: Taken like every model's; there is nothing random here.
         **kwargs: Of `keras.Model`.
     """
+
+    seedless: ClassVar[bool] = True
 
     def __init__(self, n_items: int, *, seed: int = 98765, **kwargs):
         super().__init__(n_items, seed=seed, **kwargs)

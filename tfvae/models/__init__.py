@@ -19,6 +19,7 @@ MODELS = {
     "recvae": "tfvae.models.recvae:RecVAE",
     "ract": "tfvae.models.ract:RaCT",
     "popularity": "tfvae.baselines.popularity:Popularity",
+    "wmf": "tfvae.baselines.wmf:WMF",
     "ease": "tfvae.baselines.ease:EASE",
 }
 

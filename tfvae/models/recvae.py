@@ -64,8 +64,8 @@ class RecVAE(MultVAE):
         **kwargs: `latent_dim`, `dropout`, `likelihood`, `beta_cap` and all others of `MultVAE`.
 
     Raises:
-        InputError: When `prior_weights` are no shares of 1, `alternation` has one number or more than two, or the widths
-            do not suit the dense encoder.
+        InputError: When `prior_weights` are no shares of 1, `alternation` is neither empty nor a pair, or the widths do
+            not suit the dense encoder.
     """
 
     training_defaults: ClassVar[dict[str, Any]] = {"epochs": 200, "batch_size": 500, "learning_rate": 5e-4}
