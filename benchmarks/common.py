@@ -187,12 +187,21 @@ def contestant_arguments(description: str, variants: list[str]) -> argparse.Name
     return arguments
 
 
-def answer(path: Path, meter: Meter, loss: float, **versions: str) -> None:
-    """Writes what a contestant measured; `loss` is its mean over all users met, warm-up included."""
+def answer(path: Path, meter: Meter, loss: float, between_epochs: float = 0.0, **versions: str) -> None:
+    """Writes what a contestant measured.
+
+    Args:
+        path: The file.
+        meter: Of its steps.
+        loss: The mean over all users met, warm-up included.
+        between_epochs: Seconds it spends before an epoch of this kind.
+        **versions: Of packages that are not in the environment of tfvae.
+    """
     measured = {
         "steps": meter.steps,
         "limits": meter.limits,
         "loss": float(loss),
+        "between_epochs": between_epochs,
         "peak_after_warmup_gb": meter.peak_after_warmup_gb,
         "peak_gb": peak_gb(),
         "versions": versions,

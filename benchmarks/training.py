@@ -20,6 +20,7 @@ from tfvae.data.synthetic import synthetic  # noqa: E402
 ML20M_USERS, ML20M_ITEMS, ML20M_EVENTS = 116_677, 20_108, 8_500_000
 
 VAMP = "tfvae Vamp, 1,000 pseudo-inputs, float32"
+ENCODER, DECODER = "tfvae RecVAE, encoder's epochs, float32", "tfvae RecVAE, decoder's epoch, float32"
 FLOAT32, BFLOAT16, UNKEPT = "tfvae float32", "tfvae mixed_bfloat16", "tfvae float32 without kept buffers"
 DENSE_KERAS, DENSE_TORCH = "plain dense Keras", "plain dense PyTorch"
 BAG_TORCH = "PyTorch EmbeddingBag + fused Adam"
@@ -28,6 +29,8 @@ CONTESTANTS = {  # name: (script, variant)
     BFLOAT16: ("tfvae_keras.py", "mixed_bfloat16"),
     UNKEPT: ("tfvae_keras.py", "without-kept-buffers"),
     VAMP: ("tfvae_keras.py", "vamp"),
+    ENCODER: ("tfvae_keras.py", "recvae-encoder"),
+    DECODER: ("tfvae_keras.py", "recvae-decoder"),
     DENSE_KERAS: ("dense_keras.py", "dense"),
     DENSE_TORCH: ("plain_torch.py", "dense"),
     BAG_TORCH: ("plain_torch.py", "embedding-bag"),
@@ -40,6 +43,12 @@ def _faster(fast: str, slow: str):
 
 def _dearer(dear: str, cheap: str):
     return lambda runs: runs[dear]["step, ms"] / runs[cheap]["step, ms"]
+
+
+def _round_of_recvae(runs: dict[str, dict]) -> float:
+    """A batch's share of a round in L: three steps of the encoder, one of the decoder, and the pass between them."""
+    encoder, decoder = runs[ENCODER], runs[DECODER]
+    return 3 * encoder["step / L"] + decoder["step / L"] + decoder["between epochs, ms a step"] / decoder["L, ms"]
 
 
 def _figure(contestant: str, figure: str):
@@ -57,6 +66,7 @@ TARGETS = [
     Target("users/s, float32 / without kept buffers", None, True, _faster(FLOAT32, UNKEPT)),
     Target("step of Vamp / of Mult-VAE, float32", 2.5, False, _dearer(VAMP, FLOAT32)),
     Target("step of Vamp / L", None, False, _figure(VAMP, "step / L")),
+    Target("a round of RecVAE (3 encoder, 1 decoder) / L, per batch", 2.4, False, _round_of_recvae),
     Target("peak memory in GB, float32", 2.0, False, _figure(FLOAT32, "peak memory, GB")),
     Target("peak memory in GB, mixed bfloat16", 2.0, False, _figure(BFLOAT16, "peak memory, GB")),
 ]
@@ -152,6 +162,7 @@ def _figures(raw: dict, per_epoch: int) -> dict[str, float]:
         "users/s": MODEL.batch_size / step,
         "epoch, s": sum(raw["steps"]) if whole else per_epoch * step,
         "step, ms": 1e3 * step,
+        "between epochs, ms a step": 1e3 * raw["between_epochs"] / per_epoch,
         "L, ms": 1e3 * limit,
         "step / L": step / limit,
         "step / 3 plain products": step / (3 * plain),

@@ -72,3 +72,20 @@ def test_a_warm_up_by_epochs_ends_within_the_planned_epochs():
     assert settings.model["warmup_epochs"] == 15
     assert said == ["warmup_epochs: 15 instead of 100, halfway through the 30 planned epochs."]
     assert fitted(116_677, "vamp", epochs=30, warmup_epochs=60)[0].model["warmup_epochs"] == 60
+
+
+def test_a_run_of_ract_reaches_its_third_phase():
+    settings, said = fitted(116_677, "ract", epochs=40)
+    assert (settings.model["actor_epochs"], settings.model["critic_epochs"]) == (20, 10)
+    assert [line.split(",")[0] for line in said[:2]] == [
+        "actor_epochs: 20 instead of 100",
+        "critic_epochs: 10 instead of 50",
+    ]
+    assert fitted(116_677, "ract")[0].model["actor_epochs"] == 100
+    assert fitted(116_677, "ract", epochs=40, actor_epochs=39)[0].model["actor_epochs"] == 39
+
+
+def test_only_a_recvae_that_anneals_has_an_annealing_to_shorten():
+    assert fitted(400, "recvae", batch_size=20)[1] == []
+    settings, said = fitted(400, "recvae", batch_size=20, kl_weight="annealed", epochs=40)
+    assert settings.model["anneal_updates"] == 2_000 and len(said) == 1

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from tfvae.plots import COLOURS, latent_planes, learning_curves
+from tfvae.plots import COLOURS, latent_planes, learning_curves, learning_shapes
 
 
 @pytest.fixture
@@ -72,7 +72,26 @@ def test_points_that_all_coincide_can_be_drawn(tmp_path):
 def test_the_same_numbers_give_the_same_bytes(tmp_path):
     def drawn():
         latent_planes(panels(3), tmp_path / "latents.png", title="Title")
-        learning_curves({"A": [[0.1, 0.2]]}, {"B": 0.15}, tmp_path / "curves.png", title="Title", metric="NDCG@10")
-        return [(tmp_path / name).read_bytes() for name in ("latents.png", "curves.png")]
+        learning_curves({"A": [{0: 0.1, 1: 0.2}]}, {"B": 0.15}, tmp_path / "curves.png", title="Title", metric="NDCG")
+        learning_shapes({"A": {1: 0.8, 5: 1.0}}, tmp_path / "shapes.png", title="Title", metric="NDCG@10")
+        return [(tmp_path / name).read_bytes() for name in ("latents.png", "curves.png", "shapes.png")]
 
     assert drawn() == drawn()
+
+
+def test_curves_stand_at_their_epochs_and_end_with_the_shortest_seed(figures, tmp_path):
+    seeds = [{3: 0.2, 7: 0.3, 9: 0.4}, {3: 0.4, 7: 0.5}]
+    learning_curves({"Rounds": seeds}, {}, tmp_path / "curves.png", title="Title", metric="NDCG@10")
+    mean, *_ = figures[0].axes[0].lines
+    np.testing.assert_array_equal(mean.get_xdata(), [3, 7])
+    np.testing.assert_allclose(mean.get_ydata(), [0.3, 0.4])
+
+
+def test_shapes_are_drawn_at_their_rounds_in_full(figures, tmp_path):
+    given = {"Ours": {1: 0.7, 2: 0.9, 3: 1.0}, "Theirs": {1: 0.6, 5: 0.8, 50: 1.0}}
+    learning_shapes(given, tmp_path / "shapes.png", title="Title", metric="NDCG@10")
+    (axes,) = figures[0].axes
+    for line, shares in zip(axes.lines, given.values(), strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), list(shares))
+        np.testing.assert_array_equal(line.get_ydata(), list(shares.values()))
+    assert axes.get_ylim()[0] < 0.6

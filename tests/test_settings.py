@@ -104,3 +104,10 @@ def test_settings_cannot_be_changed_in_place():
         settings.name = "ease"
     with pytest.raises(ValueError, match="frozen"):
         settings.training.epochs = 1
+
+
+@pytest.mark.parametrize("kl_weight", [{}, {"kl_weight": "fixed"}])
+def test_a_recvae_that_anneals_nothing_has_no_beta_to_select(kl_weight):
+    with pytest.raises(InputError, match='kl_weight="annealed"'):
+        settings_of("recvae", {"beta_selection": "peak", **kl_weight})
+    assert settings_of("recvae", {"beta_selection": "peak", "kl_weight": "annealed"}).training.epochs == 200

@@ -24,7 +24,8 @@ def settings_for(
 
     A batch is small enough for twenty updates an epoch (the papers' data give hundreds). Where the planned
     updates would end before β reaches its cap, the annealing is shortened so that the cap is reached halfway.
-    A VampPrior has at most one pseudo-input for ten users.
+    A VampPrior has at most one pseudo-input for ten users. RaCT's first phase takes half of the epochs and its second a
+    quarter, where they would leave no epoch for the third.
 
     Args:
         model: The model's name in the registry.
@@ -53,9 +54,22 @@ def settings_for(
         settings = settings.with_changes(n_pseudo_inputs=fewer)
     if settings.model.get("anneal_by") == "epochs":
         return _warmed_up_in_time(settings, given, say)
-    if "anneal_updates" in settings.model and "anneal_updates" not in given:
+    if "actor_epochs" in settings.model:
+        settings = _with_time_for_the_critic(settings, given, say)
+    annealed = settings.model.get("kl_weight", "annealed") == "annealed"
+    if annealed and "anneal_updates" in settings.model and "anneal_updates" not in given:
         settings = _annealed_in_time(settings, n_users, say)
     return settings
+
+
+def _with_time_for_the_critic(settings: Settings, given: Mapping[str, Any], say: Callable[[str], None]) -> Settings:
+    epochs, own = settings.training.epochs, settings.model
+    if own["actor_epochs"] + own["critic_epochs"] < epochs or {"actor_epochs", "critic_epochs"} & given.keys():
+        return settings
+    shorter = {"actor_epochs": max(1, epochs // 2), "critic_epochs": max(1, epochs // 4)}
+    for name, number in shorter.items():
+        say(f"{name}: {number} instead of {own[name]}, so that the {epochs} planned epochs reach the third phase.")
+    return settings.with_changes(**shorter)
 
 
 def _warmed_up_in_time(settings: Settings, given: Mapping[str, Any], say: Callable[[str], None]) -> Settings:

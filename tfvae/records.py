@@ -84,7 +84,7 @@ class Run(Strict):
         epochs: Epochs trained; 0 for a model that has none.
         best_epoch: The epoch whose weights were measured, counted from 0; None without epochs.
         selected_beta: The cap that `beta_selection="peak"` found, else None.
-        parameters: Numbers in the model.
+        parameters: Numbers that were learnt.
         latents: What `tfvae.generative` found of a model with latent codes, else None.
         history: The monitored metric on validation users after each round, which of most models is an epoch.
         validated: The epochs, counted from 0, with which the rounds ended; None where each epoch was a round.

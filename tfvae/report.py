@@ -171,45 +171,31 @@ def _curve(run: Run) -> dict[int, float]:
 
 def _shapes(table: Table, dataset: str, rows: list[Cells], folder: Path) -> dict[str, Any] | None:
     """Draws the learning curves by rounds of rows that have published ones; None where no such row was run."""
-    curves = []
+    curves = {}  # by name: the metric by rounds, counted from 1, and its source
     for row in rows:
         if not (row.runs and row.row.curves):
             continue
         n_rounds = min(len(run.history) for run in row.runs)
-        ours = np.mean([run.history[:n_rounds] for run in row.runs], axis=0)
-        by_round = dict(zip(range(1, n_rounds + 1), ours.tolist(), strict=True))
-        curves.append((f"{row.row.name}, {DATASETS[dataset].title}", by_round, "ours"))
+        means = np.mean([run.history[:n_rounds] for run in row.runs], axis=0).tolist()
+        curves[f"{row.row.name} on {DATASETS[dataset].title}"] = dict(enumerate(means, start=1)), "ours"
         for of, curve in row.row.curves.items():
             by_round = dict(zip(curve.rounds, curve.values, strict=True))
-            curves.append((f"{row.row.name}, {DATASETS[of].title}", by_round, curve.source))
+            curves[f"{row.row.name} on {DATASETS[of].title}, published"] = by_round, curve.source
     if not curves:
         return None
-    shares = {name: {at: value / max(curve.values()) for at, value in curve.items()} for name, curve, _ in curves}
-    metric = _printed_metric(table.monitor)
-    plots.learning_shapes(
-        shares, folder / PICTURE_OF_SHAPES, title=f"{table.name}: the shape of learning", metric=metric
-    )
-    rounds = sorted(
-        {
-            at
-            for curve in shares.values()
-            for at in curve
-            if all(at in other or at > max(other) for other in shares.values())
-        }
-    )
-    return {
-        "picture": PICTURE_OF_SHAPES,
-        "rounds": rounds,
-        "curves": [
-            {
-                "name": name,
-                "shares": [shares[name].get(at) for at in rounds],
-                "best": max(curve.values()),
-                "source": source,
-            }
-            for name, curve, source in curves
-        ],
+    shares = {
+        name: {at: value / max(curve.values()) for at, value in curve.items()} for name, (curve, _) in curves.items()
     }
+    title, metric = f"{table.name}: the shape of learning", _printed_metric(table.monitor)
+    plots.learning_shapes(shares, folder / PICTURE_OF_SHAPES, title=title, metric=metric)
+    every = {at for curve in shares.values() for at in curve}
+    # Those of which each curve that has not ended before has a value.
+    rounds = sorted(at for at in every if all(at in curve or at > max(curve) for curve in shares.values()))
+    lines = [
+        {"name": name, "shares": [shares[name].get(at) for at in rounds], "best": max(curve.values()), "source": source}
+        for name, (curve, source) in curves.items()
+    ]
+    return {"picture": PICTURE_OF_SHAPES, "rounds": rounds, "curves": lines}
 
 
 def _described(rows: list[Cells]) -> dict[str, str] | None:

@@ -115,6 +115,14 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
             raise unknown_name(f"setting of {name}", key, [*fields, *TrainingSettings.model_fields])
     if given.get("beta_selection", "fixed") != "fixed" and "beta_cap" not in fields:
         raise InputError(f"{name} has no KL weight to select; leave beta_selection out, or take another model.")
+    if (
+        given.get("beta_selection", "fixed") != "fixed"
+        and "kl_weight" in fields
+        and given.get("kl_weight") != "annealed"
+    ):
+        raise InputError(
+            f'{name} anneals no KL weight unless kl_weight="annealed"; leave beta_selection out, or set that.'
+        )
     model_settings = pydantic.create_model(f"{name} settings", __config__=pydantic.ConfigDict(extra="forbid"), **fields)
     try:
         return Settings(

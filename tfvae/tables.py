@@ -322,7 +322,7 @@ def _run(plan: _Plan) -> Run:
         epochs=trained.epochs,
         best_epoch=trained.best_epoch,
         selected_beta=trained.selected_beta,
-        parameters=trained.model.count_params(),
+        parameters=trained.model.n_parameters,
         latents=latents and latents.figures,
         history=[round(trained.history[epoch][monitor], 6) for epoch in validated],
         validated=None if len(validated) == trained.epochs else validated,

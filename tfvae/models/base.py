@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -47,6 +48,11 @@ class Recommender(keras.Model, abc.ABC):
     def call(self, rows: UserRows) -> tf.Tensor:
         """The Keras door: the same as `scores`."""
         return self.scores(rows)
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers to be learnt: the trainable ones; all, where a model is fitted without gradients."""
+        return sum(math.prod(variable.shape) for variable in self.trainable_variables or self.variables)
 
     def build(self, input_shape=None) -> None:
         """Nothing is left to build after the constructor."""

@@ -28,7 +28,7 @@ from tfvae.errors import InputError
 from tfvae.layers import Decoder, DenseSumEncoder
 from tfvae.models.base import Aim
 from tfvae.models.multvae import Activation, MultVAE, Width
-from tfvae.priors import composite, diagonal_normal, kl, sample_with
+from tfvae.priors import CompositePrior, diagonal_normal, kl, sample_with
 from tfvae.randomness import Noise
 
 __all__ = ["RecVAE"]
@@ -155,7 +155,7 @@ class RecVAE(MultVAE):
         return self._mixture(self.old_encoder(rows))
 
     def _mixture(self, old_code: tf.Tensor) -> tfd.Distribution:
-        return composite(*self.moments(old_code), self.prior_weights, joint=self.prior_type == "joint-composite")
+        return CompositePrior(*self.moments(old_code), self.prior_weights, joint=self.prior_type == "joint-composite")
 
     # ---- the schedule -------------------------------------------------------------------------------
 
