@@ -168,7 +168,7 @@ def _fit(model: GradientRecommender, settings: Settings, split: StrongGeneraliza
         callbacks.append(HoldBeta(keeper, training.drop_patience))
     callbacks.append(Board(folder / "tensorboard", settings.flat()))
     if progress:
-        callbacks.append(Progress(model.name, done, monitor))
+        callbacks.append(Progress(settings.name, done, monitor))
     n_users = split.train.shape[0]
     batches = user_numbers(n_users, training.batch_size, training.seed, first_epoch=done)
     if not keeper.out_of_patience:
@@ -186,7 +186,7 @@ def _fit(model: GradientRecommender, settings: Settings, split: StrongGeneraliza
             if "the loss : Tensor had" not in error.message:
                 raise
             raise DivergedError(
-                f"the loss of {model.name} is no longer a number after {int(model.updates.numpy())} updates; "
+                f"the loss of {settings.name} is no longer a number after {int(model.updates.numpy())} updates; "
                 f"lower learning_rate (now {training.learning_rate:g}). {folder} keeps the last good epoch."
             ) from None
     keeper.restore_best()
