@@ -239,9 +239,11 @@ class _OldCodes:
 
     def __init__(self, encoder: keras.layers.Layer, histories: RowStore, outputs: int):
         self._n_users = histories.n_rows
-        self._encode = tf.function(
-            lambda users: encoder(histories.gather(users)), [tf.TensorSpec([None], tf.int64)], autograph=False
-        ).get_concrete_function()
+
+        def encode(users: tf.Tensor) -> tf.Tensor:
+            return tf.cast(encoder(histories.gather(users)), tf.float32)
+
+        self._encode = tf.function(encode, [tf.TensorSpec([None], tf.int64)], autograph=False).get_concrete_function()
         # Not a weight: it follows from the old encoder's, which are saved.
         self._codes = tf.Variable(
             tf.zeros([self._n_users, outputs]),
