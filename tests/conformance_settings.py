@@ -73,6 +73,7 @@ SETTINGS["ract"] = SETTINGS["mult-vae"] | {
     "critic_hidden": [8, 6],
     "critic_features": ["nll", "seen"],
     "critic_weight_decay": 1e-3,
+    "normalize_features": True,
     "cutoff": 10,
 }
 

@@ -258,7 +258,7 @@ def test_the_last_good_epoch_is_kept_when_a_run_diverges(tiny_split, tmp_path):
         patch.setattr("tfvae.training.Keeper", Breaking)
         with pytest.raises(DivergedError, match="after [67] updates"):
             run(tmp_path, tiny_split)
-    assert files_in(tmp_path) == ["best.npz", "settings.json", "state.npz"]
+    assert files_in(tmp_path) == ["best-1.npz", "settings.json", "state.npz"]
     with np.load(tmp_path / "state.npz", allow_pickle=False) as state:
         assert len(json.loads(str(state["history"]))) == 2
         assert all(np.isfinite(state[name]).all() for name in state if name != "history")

@@ -64,7 +64,7 @@ class Keeper(keras.callbacks.Callback):
 
     def __init__(self, folder: Path, monitor: str, patience: int | None, patient_from: int = 0):
         super().__init__()
-        self._state, self._best = folder / "state.npz", folder / "best.npz"
+        self._folder, self._state = folder, folder / "state.npz"
         self._monitor = monitor
         self._patience = patience
         self._patient_from = patient_from
@@ -86,7 +86,7 @@ class Keeper(keras.callbacks.Callback):
 
     def resume(self) -> bool:
         """Restores model, optimiser and history from an interrupted run; False when there is none."""
-        for draft in self._state.parent.glob(".*.npz.*"):  # a file that was being written when the run was killed
+        for draft in self._folder.glob(".*.npz.*"):  # a file that was being written when the run was killed
             shutil.rmtree(draft)
         if not self._state.exists():
             return False
@@ -97,7 +97,7 @@ class Keeper(keras.callbacks.Callback):
 
     def restore_best(self) -> None:
         """Gives the model the weights of the best epoch."""
-        with np.load(self._best, allow_pickle=False) as stored:
+        with np.load(self._weights_of(self.best_epoch), allow_pickle=False) as stored:
             _restore(self.model.variables, stored)
 
     def on_train_begin(self, logs=None):
@@ -119,12 +119,18 @@ class Keeper(keras.callbacks.Callback):
         rate = float(self.model.optimizers[self.model.phase[0]].learning_rate)
         self.history.append({"epoch": epoch, **numbers, "learning_rate": rate, "seconds": logs["seconds"]})
         if self.best_epoch == epoch:
-            write_npz(self._best, _numbered(self.model.variables), compressed=False)
+            write_npz(self._weights_of(epoch), _numbered(self.model.variables), compressed=False)
         state = _numbered(self._all_variables()) | {"history": np.array(json.dumps(self.history))}
         write_npz(self._state, state, compressed=False)
+        # The former best weights go last: until the new state is there, a resumed run needs them.
+        for weights in set(self._folder.glob("best-*.npz")) - {self._weights_of(self.best_epoch)}:
+            weights.unlink()
         if self.out_of_patience:
             self.model.stop_training = True
         self._started = time.perf_counter()
+
+    def _weights_of(self, epoch: int | None) -> Path:
+        return self._folder / f"best-{epoch}.npz"
 
     def _all_variables(self) -> list[keras.Variable]:
         states = (optimizer.variables for optimizer in self.model.optimizers.values())

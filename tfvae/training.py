@@ -1,7 +1,7 @@
 """From settings and a split to a trained model in a run folder, through Keras `fit` or in one fit.
 
-A run folder holds `settings.json` from the start, `state.npz` and `best.npz` while training, and `model.keras` and
-`run.json` when done; `tensorboard/` all along. A finished folder is read back, an interrupted one goes on.
+A run folder holds `settings.json` from the start, `state.npz` and `best-<epoch>.npz` while training, and `model.keras`
+and `run.json` when done; `tensorboard/` all along. A finished folder is read back, an interrupted one goes on.
 """
 
 from __future__ import annotations
@@ -108,17 +108,18 @@ def train(
     if isinstance(model, GradientRecommender):
         history = _fit(model, effective, split, folder, progress)
         seconds = sum(entry["seconds"] for entry in history)
+        model.detach()
     else:
         model.fit_matrix(split.train, report)
         history, seconds = [], time.perf_counter() - begun
     best_epoch = best_of(history, f"val_{settings.training.monitor}")
 
     with replacing(folder / "model.keras") as draft:
-        model.save(draft, include_optimizer=False)
+        model.save(draft)
     outcome = {"history": history, "best_epoch": best_epoch, "seconds": seconds, "selected_beta": selected_beta}
     write_json(folder / "run.json", outcome)
-    for leftover in ("state.npz", "best.npz"):
-        (folder / leftover).unlink(missing_ok=True)
+    for leftover in [*folder.glob("state.npz"), *folder.glob("best-*.npz")]:
+        leftover.unlink()
     shutil.rmtree(folder / "pilot", ignore_errors=True)
     return TrainedRun(model, settings, resumed=started_before, **outcome)
 

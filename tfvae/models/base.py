@@ -151,6 +151,16 @@ class GradientRecommender(Recommender):
         self.histories = RowStore(train)
         self._forget_steps()  # a compiled step would go on reading the former matrix
 
+    def detach(self) -> None:
+        """Lets go of training rows, optimisers and compiled steps; what remains is the model.
+
+        Keras would store an optimiser in a `.keras` file whatever it is told.
+        """
+        self.histories = None
+        self.optimizer, self.optimizers = None, MappingProxyType({})
+        self.compiled = False
+        self._forget_steps()
+
     @property
     def aims(self) -> dict[str, Aim]:
         """What the model is trained for, by name."""

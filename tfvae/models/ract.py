@@ -53,6 +53,8 @@ class RaCT(MultVAE):
         critic_features: What the critic sees: "seen" and "unseen", the numbers of items kept and dropped by the
             encoder's dropout, and "nll" of the whole history. Without "nll" it could teach the actor nothing.
         critic_weight_decay: λ of λ·Σ‖W‖² over the critic's kernels; 1e-4 per user of the batch of 500.
+        normalize_features: Whether what the critic sees is centred and scaled by running moments of the first phase,
+            as the paper says. The authors' code has a layer for that, but never moves its moments.
         cutoff: k of the NDCG@k that is predicted.
         separate_heads: True, as in the authors' code.
         **kwargs: Of `MultVAE`.
@@ -74,6 +76,7 @@ class RaCT(MultVAE):
         critic_hidden: Sequence[Width] = (100, 100, 10),
         critic_features: Sequence[Feature] = ("seen", "unseen", "nll"),
         critic_weight_decay: NonNegativeFloat = 1e-4 / 500,
+        normalize_features: bool = False,
         cutoff: PositiveInt = 100,
         separate_heads: bool = True,
         **kwargs,
@@ -88,10 +91,11 @@ class RaCT(MultVAE):
         self.critic_hidden = tuple(critic_hidden)
         self.critic_features = tuple(critic_features)
         self.critic_weight_decay = critic_weight_decay
+        self.normalize_features = normalize_features
         self.cutoff = cutoff
         self.feature_updates = self.add_state("feature_updates", "int64")
         self.feature_means = self.add_state("feature_means", shape=[len(self.critic_features)])
-        self.feature_squares = self.add_state("feature_squares", shape=[len(self.critic_features)])
+        self.feature_squares = self.add_state("feature_squares", value=1.0, shape=[len(self.critic_features)])
         style = Style("relu", weight_decay=critic_weight_decay, seed=self.seed, dtype="float32")
         widths = [len(self.critic_features), *self.critic_hidden]
         self.critic = [
@@ -123,6 +127,11 @@ class RaCT(MultVAE):
         """The third phase: patience must not end a run before it."""
         return self.actor_epochs + self.critic_epochs
 
+    def before_update(self) -> None:
+        """Sets β in the first phase; the others have no KL, and keep the β of the epoch that the critic starts from."""
+        if self.phase == (ACTOR,):
+            super().before_update()
+
     def starts_from_best(self, epoch: int) -> bool:
         """The critic learns from the actor's best epoch, as in the authors' code."""
         return epoch == self.actor_epochs
@@ -140,7 +149,8 @@ class RaCT(MultVAE):
         kept = self.encoder.first.kept(rows, noise)
         features = self._features(rows, kept, nll)
         if self.phase == (ACTOR,):
-            self._observe(features)
+            if self.normalize_features:
+                self._observe(features)
             return means | {"loss": means["nll"] + self.beta.value * divergence}
         predicted = self._predicted(features)
         ndcg = tf.stop_gradient(ndcg_of_unseen(logits, rows, kept, self.cutoff))
@@ -152,7 +162,7 @@ class RaCT(MultVAE):
         }
 
     def _features(self, rows: UserRows, kept: tf.Tensor, nll: tf.Tensor) -> tf.Tensor:
-        """What the critic sees of B users, float32 [B, features], not yet normalised."""
+        """What the critic sees of B users, float32 [B, features], as it is."""
         seen = tf.math.unsorted_segment_sum(tf.cast(kept, tf.float32), rows.row_ids, tf.shape(nll)[0])
         values = {"seen": seen, "unseen": rows.counts - seen, "nll": nll}
         return tf.stack([values[feature] for feature in self.critic_features], axis=1)

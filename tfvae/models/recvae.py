@@ -185,6 +185,11 @@ class RecVAE(MultVAE):
         super().attach(train)
         self._old_codes = None
 
+    def detach(self) -> None:
+        """As `GradientRecommender.detach`."""
+        super().detach()
+        self._old_codes = None
+
     def begin_epoch(self, epoch: int) -> None:
         """Enters the epoch's phase; before the decoder's first epoch of a round the encoder becomes the old one."""
         super().begin_epoch(epoch)
