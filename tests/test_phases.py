@@ -26,6 +26,7 @@ from tiny_phases import (
     weights,
 )
 
+from tfvae.errors import InputError
 from tfvae.optimizers import FusedAdam
 from tfvae.randomness import Noise
 
@@ -245,6 +246,16 @@ def test_the_epoch_is_counted_in_visits():
     model.visits.assign(N_USERS * 300 + 7)
     model.fit(batches, initial_epoch=901, epochs=902, **options)
     assert watch.phases[-1] == ("a",)
+
+
+def test_without_training_rows_there_is_no_fit():
+    model = ready("one loss")
+    model.detach()
+    for compiled in (False, True):
+        if compiled:
+            model.compile()
+        with pytest.raises(InputError, match="no training rows"):
+            fit(model, 1)
 
 
 def test_callbacks_are_taken_as_keras_takes_them():

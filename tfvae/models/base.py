@@ -15,6 +15,7 @@ import scipy.sparse as sp
 import tensorflow as tf
 
 from tfvae.data.rows import RowStore, UserRows
+from tfvae.errors import InputError
 from tfvae.randomness import Noise
 
 __all__ = ["Aim", "GradientRecommender", "Recommender"]
@@ -228,7 +229,13 @@ class GradientRecommender(Recommender):
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     def fit(self, *args, callbacks=None, **kwargs) -> keras.callbacks.History:
-        """Keras's `fit` on a dataset of user row numbers; enters each epoch's phase before other callbacks."""
+        """Keras's `fit` on a dataset of user row numbers; enters each epoch's phase before other callbacks.
+
+        Raises:
+            InputError: When no training rows are attached.
+        """
+        if self.histories is None:
+            raise InputError(f"{self.name} has no training rows; tfvae.training.prepare_to_fit attaches them.")
         phases = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: self.begin_epoch(self._epochs_done()))
         return super().fit(*args, callbacks=[phases, *keras.tree.flatten(callbacks or [])], **kwargs)
 
