@@ -9,7 +9,6 @@ from dense_reference import normalised, on_the_items
 from evcf_reference import copy_of, log_normal
 from scipy.sparse import csr_array
 
-from tfvae.data.rows import steps_per_epoch, user_numbers
 from tfvae.models.recvae import RecVAE
 from tfvae.training import prepare_to_fit
 
@@ -34,19 +33,6 @@ def ready(x: np.ndarray, epoch: int | None = None, **settings) -> RecVAE:
     if epoch is not None:
         model.begin_epoch(epoch)
     return model
-
-
-def fit(model: RecVAE, n_users: int, batch_size: int, epochs: int, first_epoch: int = 0, **given):
-    """Keras's `fit` as `tfvae.training` calls it."""
-    return model.fit(
-        user_numbers(n_users, batch_size, model.seed, first_epoch),
-        initial_epoch=first_epoch,
-        epochs=epochs,
-        steps_per_epoch=steps_per_epoch(n_users, batch_size),
-        shuffle=False,
-        verbose=0,
-        **given,
-    )
 
 
 def values_of(variables) -> list[np.ndarray]:

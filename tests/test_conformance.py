@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conformance_settings import CHECKERBOARD, SETTINGS
+from plain_fit import fit
 from scipy.sparse import csr_array
 
-from tfvae.data.rows import RowStore, steps_per_epoch, unpad, user_numbers
+from tfvae.data.rows import RowStore, unpad
 from tfvae.evaluation import top_k
 from tfvae.models import MODELS, model_class
 from tfvae.models.base import GradientRecommender
@@ -33,17 +34,6 @@ def settings(name, **changes):
 
 def prepare(model, name, split, learning_rate):
     prepare_to_fit(model, split, learning_rate, settings(name).training.optimizer)
-
-
-def fit(model, n_users, batch_size, epochs, first_epoch=0):
-    model.fit(
-        user_numbers(n_users, batch_size, model.seed, first_epoch),
-        initial_epoch=first_epoch,
-        epochs=epochs,
-        steps_per_epoch=steps_per_epoch(n_users, batch_size),
-        shuffle=False,
-        verbose=0,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 from dense_reference import Recorded, random_rows, rows_of
 from evcf_reference import dense_shapes
-from recvae_reference import SMALL, Reference, Rows, Watch, equal, fit, ready, state_of, values_of
+from plain_fit import fit
+from recvae_reference import SMALL, Reference, Rows, Watch, equal, ready, state_of, values_of
 
 from tfvae.callbacks import Keeper
 from tfvae.errors import InputError

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -30,7 +31,27 @@ def standard_normal(latent_dim: int) -> tfd.Distribution:
     return tfd.Independent(tfd.Normal(tf.zeros(latent_dim), tf.ones(latent_dim)), reinterpreted_batch_ndims=1)
 
 
-class CompositePrior(tfd.Distribution):
+class _Prior(tfd.Distribution):
+    """What TFP wants to be told of a distribution whose samples have no gradient.
+
+    Args:
+        dtype: Of samples and densities.
+        parameters: The constructor's arguments.
+        name: Of the distribution.
+    """
+
+    def __init__(self, dtype: tf.DType, parameters: dict[str, Any], name: str):
+        super().__init__(
+            dtype=dtype,
+            reparameterization_type=tfd.NOT_REPARAMETERIZED,
+            validate_args=False,
+            allow_nan_stats=True,
+            parameters=parameters,
+            name=name,
+        )
+
+
+class CompositePrior(_Prior):
     """RecVAE's prior of B users: a mixture of N(0, I), an older posterior and a wide normal, N(0, e¹⁰·I).
 
     The slides write α·N(z | 0, I) + (1 - α)·q_old(z | x), a mixture of vectors. The authors' code, which gives the
@@ -60,14 +81,7 @@ class CompositePrior(tfd.Distribution):
             self._old_log_variance = tf.cast(log_variance, tf.float32)
         self._weights = tuple(weights)
         self._joint = joint
-        super().__init__(
-            dtype=tf.float32,
-            reparameterization_type=tfd.NOT_REPARAMETERIZED,
-            validate_args=False,
-            allow_nan_stats=True,
-            parameters=parameters,
-            name=name,
-        )
+        super().__init__(tf.float32, parameters, name)
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
@@ -115,7 +129,7 @@ class CompositePrior(tfd.Distribution):
         return squares - self._mean() ** 2
 
 
-class VampPrior(tfd.Distribution):
+class VampPrior(_Prior):
     """The mixture 1/K Σ_k N(μ_k, diag σ²_k) of the posteriors of K pseudo-inputs (EVCF, equation 4).
 
     It is `tfd.MixtureSameFamily` of equal weights, but its density makes no [B, K, latent_dim] array. The square
@@ -138,14 +152,7 @@ class VampPrior(tfd.Distribution):
             dtype = tf.float64 if tf.as_dtype(tf.convert_to_tensor(mean).dtype) == tf.float64 else tf.float32
             self._means = tf.cast(mean, dtype)
             self._log_variances = tf.cast(log_variance, dtype)
-        super().__init__(
-            dtype=dtype,
-            reparameterization_type=tfd.NOT_REPARAMETERIZED,
-            validate_args=False,
-            allow_nan_stats=True,
-            parameters=parameters,
-            name=name,
-        )
+        super().__init__(dtype, parameters, name)
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):

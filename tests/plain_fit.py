@@ -1,0 +1,23 @@
+"""Keras's `fit` as `tfvae.training` calls it, without its callbacks."""
+
+from __future__ import annotations
+
+import keras
+
+from tfvae.data.rows import steps_per_epoch, user_numbers
+from tfvae.models.base import GradientRecommender
+
+
+def fit(
+    model: GradientRecommender, n_users: int, batch_size: int, epochs: int, first_epoch: int = 0, **given
+) -> keras.callbacks.History:
+    """Trains from `first_epoch` up to `epochs`, in the order of the model's seed."""
+    return model.fit(
+        user_numbers(n_users, batch_size, model.seed, first_epoch),
+        initial_epoch=first_epoch,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch(n_users, batch_size),
+        shuffle=False,
+        verbose=0,
+        **given,
+    )
