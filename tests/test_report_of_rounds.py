@@ -57,6 +57,7 @@ def test_seconds_are_given_by_epochs_and_by_rounds(results):
     assert "| EASE | 1 | – | 0.4000 | – | – | 10 | – | – | – |" in runs
     lines = [line for line in runs.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1
+    assert "\n".join(lines) in runs  # a blank line would end the table
 
 
 def test_a_table_whose_rounds_are_epochs_does_not_speak_of_them(results):
