@@ -39,7 +39,9 @@ SETTINGS = {
     },
     "popularity": {},
     "wmf": {"factors": 6, "weight": 5.0, "regularization": 2.0, "iterations": 10, "solver": "cholesky"},
+    "slim": {"l1": 0.2, "l2": 3.0, "tolerance": 1e-5, "max_iterations": 500, "gram_precision": "float64"},
     "ease": {"regularization": 5.0, "gram_precision": "float64"},
+    "edlae": {"regularization": 5.0, "dropout": 0.25, "gram_precision": "float64"},
 }
 SETTINGS["vamp"] = SETTINGS["mult-vae"] | {
     "hidden": [12, 10],
@@ -83,7 +85,9 @@ CHECKERBOARD = {
     "mult-dae": {"latent_dim": 4, "dropout": 0.2, "learning_rate": 0.05, "epochs": 60},
     "popularity": None,
     "wmf": {"factors": 2, "regularization": 1.0},
+    "slim": {"l1": 0.1, "l2": 1.0},
     "ease": {"regularization": 1.0},
+    "edlae": {"regularization": 1.0},
 }
 CHECKERBOARD["vamp"] = CHECKERBOARD["mult-vae"] | {"hidden": [16], "n_pseudo_inputs": 4, "learning_rate": 0.01}
 CHECKERBOARD["h-vamp"] = CHECKERBOARD["vamp"]

@@ -12,8 +12,9 @@ import pytest
 import tensorflow as tf
 from scipy.sparse import csr_array
 
-from tfvae.baselines import ease
-from tfvae.baselines.ease import EASE, gram
+from tfvae.baselines import ease, item_item
+from tfvae.baselines.ease import EASE
+from tfvae.baselines.item_item import gram
 from tfvae.data.rows import RowStore
 from tfvae.errors import InputError, TooLargeError
 from tfvae.evaluation import top_k
@@ -122,7 +123,7 @@ def test_saved_and_loaded_it_scores_the_same(tmp_path):
 
 def test_the_memory_is_stated_before_it_is_allocated(monkeypatch):
     free = SimpleNamespace(available=10_000)
-    monkeypatch.setattr(ease.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(item_item.psutil, "virtual_memory", lambda: free)
     lines = []
     fitted(random_rows(), lines)
     assert lines[0].startswith("EASE: 0.00 GB for the Gram matrix of 25 items")

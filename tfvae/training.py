@@ -31,6 +31,7 @@ from tfvae.settings import Settings, settings_of
 __all__ = ["TrainedRun", "load_run", "prepare_to_fit", "train"]
 
 SETTINGS_FILE = "settings.json"
+PARTS = "parts"
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +111,8 @@ def train(
         seconds = sum(entry["seconds"] for entry in history)
         model.detach()
     else:
-        model.fit_matrix(split.train, report)
+        parts = {"folder": folder / PARTS} if model.keeps_parts else {}
+        model.fit_matrix(split.train, report, **parts)
         history, seconds = [], time.perf_counter() - begun
     best_epoch = best_of(history, f"val_{settings.training.monitor}")
 
@@ -120,7 +122,8 @@ def train(
     write_json(folder / "run.json", outcome)
     for leftover in [*folder.glob("state.npz"), *folder.glob("best-*.npz")]:
         leftover.unlink()
-    shutil.rmtree(folder / "pilot", ignore_errors=True)
+    for finished in ("pilot", PARTS):
+        shutil.rmtree(folder / finished, ignore_errors=True)
     return TrainedRun(model, settings, resumed=started_before, **outcome)
 
 

@@ -15,20 +15,16 @@ The division is by the diagonal of the *column*; B is not symmetric.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar
 
 import keras
 import numpy as np
-import psutil
-import tensorflow as tf
 from scipy.linalg import lapack
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from tfvae.baselines.checks import check_matrix
-from tfvae.data.rows import UserRows
-from tfvae.errors import InputError, TooLargeError, unknown_name
-from tfvae.models.base import Recommender
+from tfvae.baselines.item_item import ItemItem, gram
+from tfvae.errors import InputError, unknown_name
 
 __all__ = ["EASE"]
 
@@ -40,7 +36,7 @@ ROWS_AT_ONCE = 1000
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
-class EASE(Recommender):
+class EASE(ItemItem):
     """EASE (Steck 2019): scores are the user's row times an item-item matrix B with a zero diagonal.
 
     Time grows with n_items³, memory with n_items²: 20,108 items take about a minute on two cores and 3.2 GB.
@@ -56,8 +52,6 @@ class EASE(Recommender):
         TooLargeError: If B alone does not fit in memory.
         InputError: If λ is not positive or `gram_precision` unknown.
     """
-
-    seedless: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -75,16 +69,10 @@ class EASE(Recommender):
             raise unknown_name("gram_precision", gram_precision, PRECISIONS)
         self.regularization = regularization
         self.gram_precision = gram_precision
-        _require_memory(n_items, np.float32, "the item-item matrix")
-        self.item_weights = self.add_weight(
-            name="item_weights",
-            shape=(n_items, n_items),
-            dtype="float32",
-            initializer="zeros",
-            trainable=False,
-            autocast=False,
-        )
-        self.build()
+
+    def penalty(self, item_counts: np.ndarray) -> np.ndarray | float:
+        """What is added to the diagonal of the Gram matrix, which holds each item's number of users, [n_items]."""
+        return self.regularization
 
     def fit_matrix(self, train: csr_array, report: Callable[[str], None] = print) -> None:
         """Solves for B.
@@ -98,12 +86,13 @@ class EASE(Recommender):
             InputError: If the matrix is not binary or of another width, or no inverse is found.
         """
         check_matrix(self, train)
+        name = type(self).__name__
         dtype, factorise, invert = PRECISIONS[self.gram_precision]
-        need = _require_memory(self.n_items, dtype, "the Gram matrix")
-        report(f"EASE: {need} for the Gram matrix of {self.n_items:,} items, inverted in place")
+        need = self.require_memory(dtype, "the Gram matrix")
+        report(f"{name}: {need} for the Gram matrix of {self.n_items:,} items, inverted in place")
         matrix = gram(train, dtype)
-        matrix[np.diag_indices_from(matrix)] += self.regularization
-        report(f"EASE: inverting in {self.gram_precision}")
+        matrix[np.diag_indices_from(matrix)] += self.penalty(matrix.diagonal())
+        report(f"{name}: inverting in {self.gram_precision}")
         # The transpose of a symmetric C array is the Fortran array that LAPACK overwrites without a copy.
         # OpenBLAS was seen to crash in float64 on two threads at 20,108 items, hence one.
         with threadpool_limits(1 if self.gram_precision == "float64" else None, user_api="blas"):
@@ -112,43 +101,11 @@ class EASE(Recommender):
                 matrix, failed = invert(matrix, lower=1, overwrite_c=1)
         if failed:
             raise InputError(
-                f"EASE: the Gram matrix could not be inverted in {self.gram_precision} with regularization "
+                f"{name}: the Gram matrix could not be inverted in {self.gram_precision} with regularization "
                 f"{self.regularization}; raise it, or use gram_precision float64."
             )
         for rows, block in _weights(matrix):
             self.item_weights.value[rows].assign(block)
-
-    def scores(self, rows: UserRows) -> tf.Tensor:
-        """The sum of the rows of B of each user's items, float32 [B, n_items]."""
-        total = tf.raw_ops.SparseSegmentSumWithNumSegments(
-            data=tf.convert_to_tensor(self.item_weights.value),
-            indices=rows.items,
-            segment_ids=rows.row_ids,
-            num_segments=tf.shape(rows.counts)[0],
-        )
-        return tf.ensure_shape(total, (None, self.n_items))
-
-
-def gram(train: csr_array, dtype: type = np.float32) -> np.ndarray:
-    """X'X of a binary matrix, item by item: row i counts the items of the users that have i.
-
-    Counting needs no memory beyond the result, and is faster than a sparse product, whose result is
-    nearly dense. The counts are exact, in float32 up to 2²⁴ users.
-
-    Args:
-        train: Binary user rows, sparse [n_users, n_items], each item at most once per user.
-        dtype: Of the result.
-
-    Returns:
-        Co-occurrence counts, [n_items, n_items], with the item counts on the diagonal.
-    """
-    n_items = train.shape[1]
-    by_item = train.tocsc()
-    counts = np.empty((n_items, n_items), dtype=dtype)
-    for item in range(n_items):
-        users = by_item.indices[by_item.indptr[item] : by_item.indptr[item + 1]]
-        counts[item] = np.bincount(train[users].indices, minlength=n_items)
-    return counts
 
 
 def _weights(inverse: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
@@ -163,15 +120,3 @@ def _weights(inverse: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         block /= -diagonal
         block[np.arange(stop - start), np.arange(start, stop)] = 0
         yield slice(start, stop), block.astype(np.float32, copy=False)
-
-
-def _require_memory(n_items: int, dtype: type, what: str) -> str:
-    """The size of an item-item matrix, in words; an error where there is no room for it."""
-    need, free = n_items**2 * np.dtype(dtype).itemsize, psutil.virtual_memory().available
-    if need > free:
-        raise TooLargeError(
-            f"EASE: {what} of {n_items:,} items needs {need / 1e9:,.2f} GB in {np.dtype(dtype).name}, and "
-            f"{free / 1e9:,.2f} GB are free; keep fewer items (min_users_per_item), use gram_precision "
-            "float32, or take a model whose memory grows with n_items only, such as mult-dae."
-        )
-    return f"{need / 1e9:,.2f} GB"

@@ -20,7 +20,9 @@ MODELS = {
     "ract": "tfvae.models.ract:RaCT",
     "popularity": "tfvae.baselines.popularity:Popularity",
     "wmf": "tfvae.baselines.wmf:WMF",
+    "slim": "tfvae.baselines.slim:SLIM",
     "ease": "tfvae.baselines.ease:EASE",
+    "edlae": "tfvae.baselines.edlae:EDLAE",
 }
 
 

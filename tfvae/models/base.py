@@ -36,6 +36,7 @@ class Recommender(keras.Model, abc.ABC):
 
     training_defaults: ClassVar[dict[str, Any]] = {}  # of `TrainingSettings`, where the model's paper has others
     seedless: ClassVar[bool] = False  # whether nothing about it is random, so that one run is all there are
+    keeps_parts: ClassVar[bool] = False  # whether its `fit_matrix` takes a `folder`, to go on from what is in it
 
     def __init__(self, n_items: int, *, seed: int = 98765, **kwargs):
         super().__init__(autocast=False, **kwargs)
