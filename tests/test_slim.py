@@ -128,13 +128,18 @@ def test_a_killed_fit_goes_on_to_equal_bits(monkeypatch, tmp_path):
         count_columns(patch, killed_at=12)
         with pytest.raises(KeyboardInterrupt):
             fitted(train, folder=folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["columns-0.npz", "columns-5.npz", "slim.json"]
+    stored = {path.name for path in folder.iterdir()}
+    # The thread may have begun the last part before the fit heard of the kill.
+    assert {"columns-0.npz", "columns-5.npz", "slim.json"} <= stored
+    last = "columns-15.npz" in stored
+    assert len(stored) == 3 + last
     solved = count_columns(monkeypatch)
     np.testing.assert_array_equal(fitted(train, lines, folder).item_weights, whole)
-    assert solved == list(range(10, 18))
-    assert lines[0] == f"SLIM: 2 of 4 parts are in {folder} already"
+    assert solved == list(range(10, 15 if last else 18))
+    assert lines[0] == f"SLIM: {2 + last} of 4 parts are in {folder} already"
+    n_solved = len(solved)
     np.testing.assert_array_equal(fitted(train, folder=folder, n_jobs=2, seed=7).item_weights, whole)
-    assert len(solved) == 8
+    assert len(solved) == n_solved
 
 
 @pytest.mark.parametrize("other", [{"l1": 0.3}, {"gram_precision": "float64"}, {"train": random_rows(seed=1)}])

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
-import joblib
 import keras
 import numpy as np
 from pydantic import PositiveFloat, PositiveInt
@@ -96,7 +98,7 @@ class SLIM(ItemItem):
         train: csr_array,
         report: Callable[[str], None] = print,
         folder: Path | None = None,
-        n_jobs: int = -1,
+        n_jobs: int | None = None,
     ) -> None:
         """Solves for W.
 
@@ -104,7 +106,7 @@ class SLIM(ItemItem):
             train: Binary user rows, sparse [n_users, n_items], each item at most once per user.
             report: Told the memory that is needed before it is allocated, and once a minute how far it is.
             folder: Keeps the columns that are solved, so that an interrupted fit goes on from there; made when missing.
-            n_jobs: Threads, as joblib counts them: -1 is one for each core. They do not change the result.
+            n_jobs: Threads; None for one for each core. They do not change the result.
 
         Raises:
             TooLargeError: If the Gram matrix does not fit in memory.
@@ -122,18 +124,21 @@ class SLIM(ItemItem):
         counts = gram(train, self.gram_precision)
         unfinished = []
         begun = reported = time.monotonic()
+        threads = ThreadPoolExecutor(n_jobs or os.cpu_count())
         # On several threads BLAS would compete with the columns, and add in another order.
         with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            tasks = map(joblib.delayed(self._columns), [counts] * len(starts), starts, paths)
-            parts = joblib.Parallel(n_jobs, require="sharedmem", return_as="generator")(tasks)
-            for start, (block, converged) in zip(starts, parts, strict=True):
-                stop = start + len(converged)
-                self.item_weights.value[:, start:stop].assign(block)
-                unfinished += (start + np.flatnonzero(~converged)).tolist()
-                if time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
-                    reported = time.monotonic()
-                    report(f"SLIM: {stop:,} of {self.n_items:,} items, {reported - begun:.0f} s")
+            try:
+                parts = threads.map(self._columns, repeat(counts), starts, paths)
+                for start, (block, converged) in zip(starts, parts, strict=True):
+                    stop = start + len(converged)
+                    self.item_weights.value[:, start:stop].assign(block)
+                    unfinished += (start + np.flatnonzero(~converged)).tolist()
+                    if time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
+                        reported = time.monotonic()
+                        report(f"SLIM: {stop:,} of {self.n_items:,} items, {reported - begun:.0f} s")
+            finally:
+                threads.shutdown(cancel_futures=True)  # an interrupted fit finishes its present parts only
         if unfinished:
             report(
                 f"SLIM: {len(unfinished):,} items did not converge in {self.max_iterations} iterations, the first is "
