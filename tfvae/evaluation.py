@@ -214,7 +214,7 @@ def scores_at(
     for numbers, limit, kind in ((users, histories.shape[0], "user"), (items, histories.shape[1], "item")):
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < limit:
             raise InputError(f"expected {kind} numbers from 0 to {limit - 1} in the pairs to be scored.")
-    score = _finite_scores(model, RowStore(histories))
+    score = _finite_scores(model, RowStore(histories, with_values=model.predicts_ratings))
 
     def pick(batch: tf.Tensor, pairs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         _, scores, finite = score(batch)
@@ -272,7 +272,7 @@ def evaluate_leave_one_out(
 def _ranker(model: Recommender, histories: csr_array, k: int, batch_size: int) -> Callable[[], Ranking]:
     """A function that ranks for all histories, as `top_k` does, in a graph that is traced here, once."""
     keep_freed_buffers()
-    score = _finite_scores(model, RowStore(histories))
+    score = _finite_scores(model, RowStore(histories, with_values=model.predicts_ratings))
     n_users = histories.shape[0]
 
     def rank(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -82,16 +82,19 @@ class Settings(pydantic.BaseModel):
         flat = {**self.flat(), **changes}
         return settings_of(flat.pop("model"), flat)
 
-    def build(self, n_items: int):
+    def build(self, n_items: int, n_users: int | None = None):
         """The untrained model.
 
         Args:
             n_items: Width of the catalogue.
+            n_users: Number of training users; only models that have weights for each need it.
 
         Returns:
             The `Recommender`.
         """
-        return model_class(self.name)(n_items, seed=self.training.seed, dtype=self.training.precision, **self.model)
+        kind = model_class(self.name)
+        size = (n_items, n_users) if kind.knows_users else (n_items,)
+        return kind(*size, seed=self.training.seed, dtype=self.training.precision, **self.model)
 
 
 def settings_of(name: str, given: Mapping[str, Any]) -> Settings:

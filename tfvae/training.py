@@ -103,7 +103,7 @@ def train(
         selected_beta = pilot.history[pilot.best_epoch]["beta"]
         effective = settings.with_changes(beta_selection="fixed", beta_cap=selected_beta)
 
-    model = effective.build(split.n_items)
+    model = effective.build(split.n_items, split.train.shape[0])
     write_json(folder / SETTINGS_FILE, _claim(settings, split.digest))
     begun = time.perf_counter()
     if isinstance(model, GradientRecommender):

@@ -30,17 +30,26 @@ class Recommender(keras.Model, abc.ABC):
 
     Args:
         n_items: Width of the catalogue.
+        n_users: Number of training users, for a model that has weights for each (`knows_users`); others ignore it.
         seed: Seed of the initialisers and of the noise in training.
         **kwargs: Of `keras.Model`, such as `dtype`.
+
+    Raises:
+        InputError: If a model that knows its users is not told how many there are.
     """
 
     training_defaults: ClassVar[dict[str, Any]] = {}  # of `TrainingSettings`, where the model's paper has others
     seedless: ClassVar[bool] = False  # whether nothing about it is random, so that one run is all there are
     keeps_parts: ClassVar[bool] = False  # whether its `fit_matrix` takes a `folder`, to go on from what is in it
+    predicts_ratings: ClassVar[bool] = False  # whether its scores are ratings; rows then come with their values
+    knows_users: ClassVar[bool] = False  # whether it has weights for each training user, and so `n_users` to be told
 
-    def __init__(self, n_items: int, *, seed: int = 98765, **kwargs):
+    def __init__(self, n_items: int, n_users: int | None = None, *, seed: int = 98765, **kwargs):
         super().__init__(autocast=False, **kwargs)
+        if self.knows_users and n_users is None:
+            raise InputError(f"{type(self).__name__} has weights for each training user; give it n_users.")
         self.n_items = n_items
+        self.n_users = n_users
         self.seed = seed
 
     @abc.abstractmethod
@@ -73,7 +82,8 @@ class Recommender(keras.Model, abc.ABC):
     def get_config(self) -> dict:
         """The constructor's arguments; each is kept as the attribute of its name."""
         settings = {name: getattr(self, name) for name in self.settings()}
-        return {**super().get_config(), "n_items": self.n_items, **settings}
+        size = {"n_items": self.n_items} | ({"n_users": self.n_users} if self.knows_users else {})
+        return {**super().get_config(), **size, **settings}
 
 
 @dataclass(frozen=True)
@@ -113,8 +123,8 @@ class GradientRecommender(Recommender):
     parts: tuple[str, ...] = ()
     watched: tuple[str, ...] = ()  # scalar weights to report beside the parts, as they are
 
-    def __init__(self, n_items: int, **kwargs):
-        super().__init__(n_items, **kwargs)
+    def __init__(self, n_items: int, n_users: int | None = None, **kwargs):
+        super().__init__(n_items, n_users, **kwargs)
         self.updates = self.add_state("updates", "int64")
         self.visits = self.add_state("visits", "int64")
         self.histories: RowStore | None = None
@@ -150,7 +160,7 @@ class GradientRecommender(Recommender):
         Args:
             train: CSR [n_users, n_items].
         """
-        self.histories = RowStore(train)
+        self.histories = RowStore(train, with_values=self.predicts_ratings)
         self._forget_steps()  # a compiled step would go on reading the former matrix
 
     def detach(self) -> None:
