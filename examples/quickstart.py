@@ -15,7 +15,8 @@ import tfvae
 from tfvae.definitions import load_table
 from tfvae.export import export
 from tfvae.files import write_text
-from tfvae.tables import load_split_of, run_folder, run_table
+from tfvae.protocols import splits_of
+from tfvae.tables import run_folder, run_table
 
 DEFINITION = Path(__file__).with_suffix(".toml")
 RESULTS = Path("runs/quickstart")
@@ -36,7 +37,7 @@ def main() -> None:
     console.print(table)
 
     best = max(runs, key=lambda run: run.validation)
-    split = load_split_of(load_table("quickstart", RESULTS), "movietweetings")
+    split = splits_of(load_table("quickstart", RESULTS), "movietweetings")(1, "users")
     model = tfvae.load_run(run_folder(best, WORK)).model
     export(model, split.item_ids, EXPORT, split.titles)
     console.print(f"{best.row} is best on the validation users; exported to {EXPORT}.")

@@ -33,4 +33,4 @@ def test_the_verdict_is_two_standard_errors_and_the_rounding(difference, expecte
     ],
 )
 def test_an_ordering_is_judged_by_sign_and_p(difference, p_value, expected):
-    assert ordering_verdict(PairedTest(difference, 0.005, difference / 0.005, p_value)) == expected
+    assert ordering_verdict(PairedTest(difference, 0.005, difference / 0.005, p_value), "ndcg@100") == expected

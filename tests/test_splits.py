@@ -281,8 +281,8 @@ def test_ratings_are_in_train_or_in_test(seed, fraction, split_seed):
     interactions = some_events(seed=seed, ratings=(0, 1, 2))
     split = rating_holdout(interactions, RatingHoldoutSettings(test_fraction=fraction, seed=split_seed))
     assert split.train.nnz == int((1 - fraction) * interactions.n_events)
-    assert split.train.nnz + split.test.nnz == interactions.n_events, "a rating of zero is a rating"
-    rows, columns, values = split.test_triples()
+    assert split.train.nnz + split.test.targets.nnz == interactions.n_events, "a rating of zero is a rating"
+    rows, columns, values = split.test.triples()
     train = split.train.tocoo()
     whole = {(r, c): v for r, c, v in zip(train.row, train.col, train.data, strict=True)}
     test = {(r, c): v for r, c, v in zip(rows, columns, values, strict=True)}
@@ -301,7 +301,7 @@ def test_the_last_of_the_permuted_ratings_are_for_test():
     assert np.random.RandomState(0).permutation(10).tolist() == [2, 8, 4, 9, 1, 6, 7, 3, 0, 5]
     interactions = Interactions.from_events(np.arange(10)[::-1], np.zeros(10, int), np.arange(10))
     split = rating_holdout(interactions)
-    assert [part.tolist() for part in split.test_triples()] == [[4], [0], [5]]
+    assert [part.tolist() for part in split.test.triples()] == [[4], [0], [5]]
 
 
 def test_too_few_ratings_to_hold_out():
@@ -316,7 +316,7 @@ def test_ml_1m_global_mean_and_counts():
     errors, cold_items, cold_ratings = [], [], []
     for seed in range(5):
         split = rating_holdout(interactions, RatingHoldoutSettings(seed=seed))
-        values = split.test.data.astype(np.float64)
+        values = split.test.targets.data.astype(np.float64)
         errors.append(np.sqrt(np.mean((values - split.train.data.mean(dtype=np.float64)) ** 2)))
         cold_items.append(split.report["cold_items"])
         cold_ratings.append(split.report["test_ratings_of_cold_items"])

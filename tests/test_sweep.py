@@ -59,7 +59,7 @@ def place(tmp_path, split, monkeypatch):
     (tmp_path / "results" / "tiny").mkdir(parents=True)
     (tmp_path / "results" / "tiny" / "table.toml").write_text(TINY)
     for module in (tables, sweep):
-        monkeypatch.setattr(module, "load_split_of", lambda table, dataset, source=None: split)
+        monkeypatch.setattr(module, "splits_of", lambda *_: lambda seed, by: split)
     quiet = {"progress": False, "say": lambda line: None}
     return {"results": tmp_path / "results", "work": tmp_path / "work"} | quiet
 
@@ -226,7 +226,7 @@ def test_a_stored_sweep_of_another_question_is_refused(place, pretended, old, ne
 def test_a_stored_sweep_of_other_data_is_refused(place, split, pretended, monkeypatch):
     run_sweep("tiny", "mult-vae", "ml-1m", 1, **place)
     other = dataclasses.replace(split, digest="of other data")
-    monkeypatch.setattr(sweep, "load_split_of", lambda *_: other)
+    monkeypatch.setattr(sweep, "splits_of", lambda *_: lambda seed, by: other)
     with pytest.raises(InputError, match="another data digest"):
         run_sweep("tiny", "mult-vae", "ml-1m", 2, **place)
 

@@ -17,6 +17,7 @@ from tfvae.data.splits import StrongGeneralizationSettings, strong_generalizatio
 from tfvae.data.vae_cf import write_vae_cf
 from tfvae.definitions import load_table, table_names
 from tfvae.errors import DivergedError, InputError
+from tfvae.protocols import splits_of
 from tfvae.records import (
     per_user_metrics,
     stored_attributes,
@@ -93,7 +94,7 @@ def place(tmp_path, split, monkeypatch):
     for name, definition in (("tiny", TINY), ("counts", COUNTS)):
         (tmp_path / "results" / name).mkdir(parents=True)
         (tmp_path / "results" / name / "table.toml").write_text(definition)
-    monkeypatch.setattr(tables, "load_split_of", lambda table, dataset, source=None: split)
+    monkeypatch.setattr(tables, "splits_of", lambda *_: lambda seed, by: split)
     quiet = {"progress": False, "say": lambda line: None}
     return {"results": tmp_path / "results", "work": tmp_path / "work"} | quiet
 
@@ -133,11 +134,11 @@ def test_unknown_names_name_the_nearest(place):
 def test_a_tables_split_is_the_papers_or_lies_ready_in_a_folder(tmp_path, split):
     table = load_table("multvae-table2", COMMITTED)
     write_vae_cf(split, tmp_path / "ready")
-    ready = tables.load_split_of(table, "ml-20m", tmp_path / "ready")
+    ready = splits_of(table, "ml-20m", tmp_path / "ready")(1, "users")
     assert (ready.train != split.train).nnz == 0 and (ready.test.targets != split.test.targets).nnz == 0
-    assert tables.load_split_of(table, "movietweetings").settings == default_split("movietweetings")
+    assert splits_of(table, "movietweetings")(1, "users").settings == default_split("movietweetings")
     with pytest.raises(InputError, match="did you mean 'ml-20m'"):
-        tables.load_split_of(table, "ml-20")
+        splits_of(table, "ml-20")
 
 
 def test_a_run_is_stored_whole_rendered_and_never_trained_again(place, split, monkeypatch):
@@ -292,7 +293,7 @@ def test_a_cut_run_says_so_and_never_replaces_a_full_one(place):
 def test_a_run_on_other_data_is_run_again(place, split, monkeypatch):
     (first,) = tables.run_table("tiny", "synthetic", rows=["popularity"], **place)
     other = dataclasses.replace(split, digest="of other data")
-    monkeypatch.setattr(tables, "load_split_of", lambda *_: other)
+    monkeypatch.setattr(tables, "splits_of", lambda *_: lambda seed, by: other)
     (second,) = tables.run_table("tiny", "synthetic", rows=["popularity"], **place)
     assert (first.data_digest, second.data_digest) == (split.digest, "of other data")
 
@@ -334,7 +335,8 @@ def test_a_generative_table_describes_the_models_that_have_latent_codes(place, s
     # The first test user has nothing held out, and is neither ranked for nor described.
     targets = vstack([csr_array((1, split.n_items), dtype=split.test.targets.dtype), split.test.targets[1:]], "csr")
     without = dataclasses.replace(split.test, targets=targets)
-    monkeypatch.setattr(tables, "load_split_of", lambda *_: dataclasses.replace(split, test=without))
+    reduced = dataclasses.replace(split, test=without)
+    monkeypatch.setattr(tables, "splits_of", lambda *_: lambda seed, by: reduced)
     described = TINY.replace("mult-dae", "mult-vae").replace("[published]", "generative = true\n[published]", 1)
     (results / "tiny" / "table.toml").write_text(described)
     popular, run = tables.run_table("tiny", "synthetic", [1], ["popularity", "mult-vae"], **place)

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,37 +17,40 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 from tqdm import tqdm
 
-from tfvae.evaluation import Evaluator
+from tfvae.evaluation import Evaluation, RatingEvaluation
 from tfvae.files import write_npz
+from tfvae.metrics import lower_is_better
 
 __all__ = ["Board", "HoldBeta", "Keeper", "Progress", "Validation", "best_of"]
 
 
 def best_of(history: list[dict[str, float]], monitor: str) -> int | None:
-    """The first epoch, counted from 0, with the highest value of a metric; None where no epoch has a value."""
+    """The first epoch, counted from 0, with the best value of a metric; None where no epoch has a value."""
     validated = [epoch for epoch, entry in enumerate(history) if monitor in entry]
-    return max(validated, key=lambda epoch: history[epoch][monitor], default=None)
+    best = min if lower_is_better(monitor.removeprefix("val_")) else max
+    return best(validated, key=lambda epoch: history[epoch][monitor], default=None)
 
 
 class Validation(keras.callbacks.Callback):
-    """Adds the ranking metrics of the validation users to an epoch's logs, under `val_…`.
+    """Adds the metrics of what is held out to an epoch's logs, under `val_…`.
 
     It does so after each round of a model's phases and after the last epoch; most models' rounds are epochs.
 
     Args:
-        evaluator: Of the model in training, on the validation users.
+        evaluator: Of the model in training.
+        prefix: Before the names of the metrics.
     """
 
-    def __init__(self, evaluator: Evaluator):
+    def __init__(self, evaluator: Callable[[], Evaluation | RatingEvaluation], prefix: str = "val_"):
         super().__init__()
-        self._evaluator = evaluator
+        self._evaluator, self._prefix = evaluator, prefix
 
     def on_epoch_end(self, epoch, logs=None):
-        """Ranks and measures."""
+        """Asks and measures."""
         if not (self.model.round_ends(epoch) or epoch == self.params["epochs"] - 1):
             return
         evaluation = self._evaluator()
-        logs |= {f"val_{name}": evaluation.mean(name) for name in evaluation.per_user}
+        logs |= {f"{self._prefix}{name}": evaluation.mean(name) for name in evaluation.names}
 
 
 class Keeper(keras.callbacks.Callback):
@@ -57,7 +61,7 @@ class Keeper(keras.callbacks.Callback):
 
     Args:
         folder: Where the files lie.
-        monitor: The entry of the logs whose maximum marks the best epoch.
+        monitor: The entry of the logs that marks the best epoch; where there is none, the last is kept.
         patience: Epochs without a better value after which training ends; None for never.
         patient_from: The epoch, counted from 0, before which none is counted as one without a better value.
     """
@@ -73,12 +77,12 @@ class Keeper(keras.callbacks.Callback):
 
     @property
     def best_epoch(self) -> int | None:
-        """The first epoch, counted from 0, with the highest monitored value; None before the first."""
+        """The first epoch, counted from 0, with the best monitored value; None before the first."""
         return best_of(self.history, self._monitor)
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether the value has not risen for `patience` epochs."""
+        """Whether the value has not improved for `patience` epochs."""
         if self._patience is None or not self.history or self._monitor not in self.history[-1]:
             return False
         since = max(self.best_epoch, self._patient_from - 1)
@@ -96,7 +100,9 @@ class Keeper(keras.callbacks.Callback):
         return True
 
     def restore_best(self) -> None:
-        """Gives the model the weights of the best epoch."""
+        """Gives the model the weights of the best epoch, where one is known."""
+        if self.best_epoch is None:
+            return
         with np.load(self._weights_of(self.best_epoch), allow_pickle=False) as stored:
             _restore(self.model.variables, stored)
 
@@ -181,7 +187,8 @@ class Progress(keras.callbacks.Callback):
     def __init__(self, name: str, done: int, monitor: str):
         super().__init__()
         self._name, self._done, self._monitor = name, done, monitor
-        self._latest, self._best = None, -np.inf
+        self._latest, self._best = None, None
+        self._better = min if lower_is_better(monitor.removeprefix("val_")) else max
 
     def on_train_begin(self, logs=None):
         """Draws the bar; a log file gets a line now and then instead of a moving one."""
@@ -194,7 +201,7 @@ class Progress(keras.callbacks.Callback):
         shown = {"loss": f"{logs['loss']:.4g}"}
         if self._monitor in logs:
             self._latest = logs[self._monitor]
-            self._best = max(self._best, self._latest)
+            self._best = self._latest if self._best is None else self._better(self._best, self._latest)
         if self._latest is not None:
             shown |= {self._monitor: f"{self._latest:.4f}", "best": f"{self._best:.4f}"}
         self._bar.set_postfix(shown, refresh=False)

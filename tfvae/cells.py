@@ -7,12 +7,14 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import sem
 
 from tfvae.definitions import RESULTS, Row, Table
+from tfvae.metrics import lower_is_better
 from tfvae.records import Run, per_user_metrics, runs_of
 from tfvae.stats import PairedTest, mean_and_se, paired_test
 
-__all__ = ["BOUNDS", "ROUNDING", "Cells", "cells_of", "compared", "ordering_verdict", "verdict"]
+__all__ = ["BOUNDS", "ROUNDING", "Cells", "SplitCells", "cells_of", "compared", "ordering_verdict", "verdict"]
 
 ROUNDING = 0.0005  # published cells are printed to three digits
 SIGNIFICANT = 0.05
@@ -34,15 +36,19 @@ def verdict(difference: float, se: float) -> str:
     return "above" if difference > 0 else "below"
 
 
-def ordering_verdict(test: PairedTest) -> str:
+def ordering_verdict(test: PairedTest, metric: str) -> str:
     """What a paired test of A against B says of the claim that A is better: the stated rule.
 
+    Args:
+        test: Of A - B.
+        metric: Of which metric; of an error the lower value is the better one.
+
     Returns:
-        "holds" where A is above B and p < 0.05, "reversed" where B is above A and p < 0.05; else "no difference shown".
+        "holds" where A is better than B and p < 0.05, "reversed" where B is and p < 0.05; else "no difference shown".
     """
-    if test.p_value >= SIGNIFICANT:
+    if not test.p_value < SIGNIFICANT:
         return "no difference shown"
-    return "holds" if test.difference > 0 else "reversed"
+    return "holds" if (test.difference < 0) == lower_is_better(metric) else "reversed"
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,12 @@ class Cells:
             return f"no verdict {''.join(self.marks)}"
         return verdict(self.difference(metric), self.se(metric))
 
+    def best_on_test(self, metric: str) -> str:
+        """Mean over the seeds of the best epoch's value, chosen on the test part itself; a dash where not watched."""
+        best = min if lower_is_better(metric) else max
+        curves = [run.watched[metric] for run in self.runs if run.watched and metric in run.watched]
+        return f"{np.mean([best(curve) for curve in curves]):.4f}{''.join(self.marks)}" if curves else "–"
+
     def average(self, field: str) -> float:
         """Mean of a run's number over the seeds."""
         return float(np.mean([getattr(run, field) for run in self.runs]))
@@ -117,7 +129,10 @@ class Cells:
     @property
     def validation(self) -> float | None:
         """Mean over the seeds of the best epoch's value; None of another table's runs that another metric selects."""
-        same = all(run.settings.get("monitor", self.monitor) == self.monitor for run in self.runs)
+        same = all(
+            run.validation is not None and run.settings.get("monitor", self.monitor) == self.monitor
+            for run in self.runs
+        )
         return self.average("validation") if self.runs and same else None
 
     @property
@@ -155,6 +170,35 @@ class Cells:
         return f"{self.mean(name):.2f} ± {self.se(name):.2f}{''.join(self.marks)}"
 
 
+@dataclass(frozen=True)
+class SplitCells(Cells):
+    """A row whose every run is of a split of its own, so that what varies is the split and not the user.
+
+    Here `per_user` holds one value for each run, float64 [runs], in the order of `runs`.
+
+    Attributes:
+        n_splits: How many splits the table has.
+    """
+
+    n_splits: int = 0
+
+    @cached_property
+    def marks(self) -> dict[str, str]:
+        """As of `Cells`; and how many of the splits were run, if not all."""
+        kinds = {tuple(sorted((k, str(v)) for k, v in run.settings.items() if k != "seed")) for run in self.runs}
+        marks = {sign: why for sign, why in super().marks.items() if sign != "§"}
+        if len(kinds) > 1:
+            marks["§"] = "its splits were run with differing settings"
+        if 0 < len(self.runs) < self.n_splits:
+            marks["¶"] = f"{len(self.runs)} of {self.n_splits} splits"
+        return marks
+
+    def se(self, metric: str) -> float:
+        """Standard error of `mean`: over splits (sample sd / √n), or over the ratings of a single one."""
+        values = self.per_user[metric]
+        return float(sem(values)) if len(values) > 1 else self.runs[0].metrics[metric]["se"]
+
+
 def _kind_of(run: Run) -> tuple:
     """What the seeds of one cell must share."""
     settings = {key: str(value) for key, value in run.settings.items() if key != "seed"}
@@ -171,15 +215,32 @@ def cells_of(table: Table, dataset: str, results: Path = RESULTS) -> list[Cells]
     for row in table.rows:
         runs = runs_of(table.name, dataset, row, results)
         published = row.published.get(dataset, {})
-        if row.model or published:
+        if not (row.model or published):
+            continue
+        if table.protocol == "rating-holdout":
+            shared = [metric for metric in table.metrics if runs and all(metric in run.metrics for run in runs)]
+            values = {metric: np.array([run.metrics[metric]["mean"] for run in runs]) for metric in shared}
+            rows.append(SplitCells(row, runs, values, published, table.monitor, len(table.seeds)))
+        else:
             per_user = _mean_over_seeds(runs, [*table.metrics, *BOUNDS], results)
             rows.append(Cells(row, runs, per_user, published, table.monitor))
     return rows
 
 
 def compared(a: Cells, b: Cells, metric: str) -> PairedTest | None:
-    """Paired t-test of two rows on a metric, user by user; None where one has no runs or the data are not the same."""
-    if metric not in a.per_user or metric not in b.per_user or a.runs[-1].data_digest != b.runs[-1].data_digest:
+    """Paired t-test of two rows on a metric, user by user, or split by split.
+
+    None where one has no runs or the data are not the same; of splits, where fewer than two were run of both.
+    """
+    if metric not in a.per_user or metric not in b.per_user:
+        return None
+    if isinstance(a, SplitCells):
+        # An item-based row has the same splits transposed, so that they are paired by their numbers.
+        ours, theirs = (dict(zip((run.seed for run in c.runs), c.per_user[metric], strict=True)) for c in (a, b))
+        both = sorted(ours.keys() & theirs.keys())
+        pairs = [np.array([values[seed] for seed in both]) for values in (ours, theirs)]
+        return paired_test(*pairs) if len(both) > 1 else None
+    if a.runs[-1].data_digest != b.runs[-1].data_digest:
         return None
     return paired_test(a.per_user[metric], b.per_user[metric])
 

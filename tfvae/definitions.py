@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from tfvae.data.datasets import DATASETS
 from tfvae.errors import InputError, unknown_name
-from tfvae.metrics import parse_metric
+from tfvae.metrics import check_metric
 from tfvae.strict import Strict, checked
 
 __all__ = [
@@ -107,6 +107,7 @@ class Row(Strict):
         slug: As used in file names.
         model: Name in `tfvae.models.MODELS`; None for a published row whose model is not built yet.
         settings: Settings that differ from the model's defaults.
+        by: What the model takes as rows: "users", or "items" for an item-based model of ratings.
         datasets: Further settings by data set.
         published: Published cells, by data set and metric.
         curves: Published learning curves, by data set.
@@ -121,6 +122,7 @@ class Row(Strict):
     slug: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     model: str | None = None
     settings: dict[str, Value] = {}
+    by: Literal["users", "items"] = "users"
     datasets: dict[str, dict[str, Value]] = {}
     published: dict[str, dict[str, float]] = {}
     curves: dict[str, Curve] = {}
@@ -137,7 +139,7 @@ class Row(Strict):
 
     @model_validator(mode="after")
     def _stored_once(self) -> Self:
-        if self.same_as and (own := [key for key in SHARED if getattr(self, key)]):
+        if self.same_as and (own := [key for key in SHARED if key in self.model_fields_set]):
             raise ValueError(f"same_as takes {', '.join(own)} from {self.same_as}; leave out one or the other")
         return self
 
@@ -146,7 +148,7 @@ class Row(Strict):
         return tuple(self.same_as.split("/")) if self.same_as else (table, self.slug)
 
 
-SHARED = ("model", "settings", "datasets", "search", "tuned_as")
+SHARED = ("model", "settings", "by", "datasets", "search", "tuned_as")
 
 
 class Ordering(Strict):
@@ -191,9 +193,10 @@ class Table(Strict):
         protocol: How the data are split.
         metrics: In printed order.
         monitor: The metric that selects the epoch and the settings, on validation users.
-        seeds: Seeds that are run when none are asked for.
+        seeds: Seeds that are run when none are asked for; of ratings the numbers of the splits.
         rows: The rows, in printed order.
-        orderings: What the paper claims of them; judged by the monitored metric on test users.
+        orderings: What the paper claims of them; judged by the monitored metric on the test part.
+        watch_test: Whether the test part is measured after each epoch, to report its best epoch as a paper did.
         generative: Whether runs of models with latent codes are also described as generative models.
         attributes: The lines of a table of data attributes.
         published: What the paper says about its cells, by data set.
@@ -205,12 +208,13 @@ class Table(Strict):
     paper: str | None = None
     caption: str
     kind: Literal["ranking", "data-attributes"] = "ranking"
-    protocol: Literal["strong-generalization"] = "strong-generalization"
+    protocol: Literal["strong-generalization", "rating-holdout", "leave-one-out"] = "strong-generalization"
     metrics: list[str] = []
     monitor: str = "ndcg@100"
     seeds: list[int] = [1]
     rows: list[Row] = []
     orderings: list[Ordering] = []
+    watch_test: bool = False
     generative: bool = False
     attributes: list[Attribute] = []
     published: dict[str, Published] = {}
@@ -219,7 +223,7 @@ class Table(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for metric in [*self.metrics, self.monitor]:
-            parse_metric(metric)
+            check_metric(metric)
         slugs = [row.slug for row in self.rows]
         if len(set(slugs)) < len(slugs):
             raise ValueError(f"two rows have the same slug: {', '.join(slugs)}")

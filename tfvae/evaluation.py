@@ -1,46 +1,51 @@
-"""From histories to ranked items to per-user metrics: one path for every model.
+"""From a model and what is held out to metrics: one path for every model, one evaluator for each protocol.
 
-A batch of user row numbers goes into one compiled function: gather the fold-in rows, score all items,
-set the fold-in to −∞, take one top-k. Only the ranked items leave it. Hits are looked up in the sparse
-targets, and every metric reads the same ranks. Values are kept per user and averaged at the end, so
-the result does not depend on the batch size.
+Of held-out users the items are ranked, the fold-in left out; hits are looked up in the sparse targets, and every metric
+reads the same ranks. Of held-out items each is ranked among its negatives; held-out ratings are predicted. Values are
+kept per user (or rating) and averaged at the end, so that the result does not depend on the batch size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 from scipy.sparse import csr_array
 
-from tfvae.data.rows import RowStore, UserRows
-from tfvae.errors import DivergedError, InputError, unknown_name
-from tfvae.memory import keep_freed_buffers
-from tfvae.metrics import hits, leave_one_out_ranks, parse_metric
-from tfvae.ranking import best_unseen
+from tfvae.data.splits import HeldOutItems, HeldOutRatings, HeldOutUsers
+from tfvae.errors import InputError, unknown_name
+from tfvae.metrics import FULL, RATING_METRICS, hits, leave_one_out_ranks, parse_metric
+from tfvae.scoring import pair_scorer, ranker, scores_at, top_k
 from tfvae.stats import PairedTest, bootstrap_interval, mean_and_se, paired_test
 
 if TYPE_CHECKING:
-    from tfvae.data.splits import HeldOutUsers, LeaveOneOut
+    from tfvae.data.splits import LeaveOneOut
     from tfvae.models.base import Recommender
 
 __all__ = [
     "DEFAULT_METRICS",
     "Evaluation",
     "Evaluator",
+    "HeldOut",
+    "ItemEvaluator",
+    "RatingEvaluation",
+    "RatingEvaluator",
+    "bounded",
     "compare",
+    "default_metrics",
     "evaluate",
     "evaluate_leave_one_out",
+    "evaluator",
     "scores_at",
     "top_k",
 ]
 
-DEFAULT_METRICS = ("ndcg@100", "recall@20", "recall@50")
+HeldOut = HeldOutUsers | HeldOutItems | HeldOutRatings
 
-Ranking = tuple[np.ndarray, np.ndarray]
+DEFAULT_METRICS = ("ndcg@100", "recall@20", "recall@50")
+SAMPLED_METRICS = ("hr@10", "ndcg@10")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +61,11 @@ class Evaluation:
     per_user: dict[str, np.ndarray]
     user_ids: np.ndarray
     n_without_targets: int = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the metrics."""
+        return tuple(self.per_user)
 
     @property
     def n_users(self) -> int:
@@ -138,7 +148,7 @@ class Evaluator:
         self._user_ids = np.asarray(held_out.user_ids)[users]
         self._n_without_targets = len(n_targets) - len(users)
         longest = max(k for _, k in self._metrics.values())
-        self._rank = _ranker(model, held_out.fold_in[users], longest, batch_size)
+        self._rank = ranker(model, held_out.fold_in[users], longest, batch_size)
 
     def __call__(self) -> Evaluation:
         """Ranks and measures with the model's present weights.
@@ -155,176 +165,206 @@ class Evaluator:
         return Evaluation(per_user, self._user_ids, self._n_without_targets)
 
 
+@dataclass(frozen=True, eq=False)
+class RatingEvaluation:
+    """How far a model's predicted ratings are off.
+
+    Attributes:
+        predicted: float [n_ratings].
+        ratings: What was observed, float [n_ratings].
+        user_ids: The users that have these ratings, each once.
+    """
+
+    predicted: np.ndarray
+    ratings: np.ndarray
+    user_ids: np.ndarray
+    per_user: dict[str, np.ndarray] = field(default_factory=dict, init=False)  # its metrics are no means over users
+    n_without_targets: int = field(default=0, init=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the metrics."""
+        return tuple(RATING_METRICS)
+
+    @property
+    def n_users(self) -> int:
+        """Users with a rating to be predicted."""
+        return len(self.user_ids)
+
+    def mean(self, metric: str) -> float:
+        """The metric over all ratings, each weighing the same; an unknown name raises InputError."""
+        if metric not in RATING_METRICS:
+            raise unknown_name("metric of ratings", metric, RATING_METRICS)
+        return RATING_METRICS[metric](self.predicted, self.ratings)
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Of each metric its value as `mean`, its standard error `se`, and `low` and `high`, 1.96 of them off.
+
+        The errors of ratings are taken as independent; that of a root is by the delta method.
+        """
+        errors = np.abs(np.subtract(self.predicted, self.ratings, dtype=np.float64))
+        result = {}
+        for metric in RATING_METRICS:
+            value = self.mean(metric)
+            spread = np.square(errors).std() / (2 * value) if metric == "rmse" else errors.std()
+            se = float(spread / np.sqrt(len(errors)))
+            result[metric] = {"mean": value, "se": se, "low": value - 1.96 * se, "high": value + 1.96 * se}
+        return result
+
+
+class RatingEvaluator:
+    """Evaluates one model on one group of held-out ratings as often as wanted, tracing it once.
+
+    Args:
+        model: The model; its weights may change between calls.
+        held_out: What is told and what is to be predicted.
+        metrics: Names in `RATING_METRICS`; all are computed.
+        batch_size: Rows scored at once; it costs memory and changes no result.
+
+    Raises:
+        InputError: If a metric is unknown, there are no targets, or the model has another catalogue.
+    """
+
+    def __init__(
+        self,
+        model: Recommender,
+        held_out: HeldOutRatings,
+        metrics: Sequence[str] = tuple(RATING_METRICS),
+        batch_size: int = 500,
+    ):
+        for metric in metrics:
+            if metric not in RATING_METRICS:
+                raise unknown_name("metric of ratings", metric, RATING_METRICS)
+        if not held_out.targets.nnz:
+            raise InputError("there are no held-out ratings to predict; is the split right?")
+        self._held_out = held_out
+        self._rows, self._columns, self._ratings = held_out.triples()
+        self._predict = pair_scorer(model, held_out.histories, self._rows, self._columns, batch_size)
+
+    def __call__(self) -> RatingEvaluation:
+        """Predicts and measures with the model's present weights.
+
+        Raises:
+            DivergedError: If a prediction is NaN or infinite.
+        """
+        predicted = bounded(self._predict(), self._held_out.histories, self._rows, self._columns)
+        return RatingEvaluation(predicted, self._ratings, np.unique(self._rows))
+
+
+def bounded(predicted: np.ndarray, histories: csr_array, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Predictions clipped to the range of the ratings that are known; cold rows and columns get the middle of it.
+
+    That is how AutoRec's authors evaluate: a row or column without a rating has nothing to be predicted from.
+
+    Args:
+        predicted: float [n] or [..., n].
+        histories: The known ratings.
+        rows: Row of each prediction, int [n].
+        columns: Column of each prediction, int [n].
+
+    Returns:
+        The bounded predictions, of the same shape.
+    """
+    low, high = histories.data.min(), histories.data.max()
+    cold_rows = np.diff(histories.indptr) == 0
+    cold_columns = np.bincount(histories.indices, minlength=histories.shape[1]) == 0
+    cold = cold_rows[rows] | cold_columns[columns]
+    return np.where(cold, (low + high) / 2, np.clip(predicted, low, high))
+
+
+class ItemEvaluator:
+    """Ranks each user's held-out item among its negatives (He et al. 2017, NCF, section 4.1), as often as wanted.
+
+    The whole history is the input, no candidate is masked; `metrics.leave_one_out_ranks` states how ties are broken. A
+    metric that begins with "full-" ranks the item among all that are not in the history instead.
+
+    Args:
+        model: The model; its weights may change between calls.
+        held_out: Histories, the item to be found and the negatives of each user.
+        metrics: Names as `parse_metric` knows them, with or without "full-".
+        batch_size: Users scored at once.
+    """
+
+    def __init__(
+        self,
+        model: Recommender,
+        held_out: HeldOutItems,
+        metrics: Sequence[str] = SAMPLED_METRICS,
+        batch_size: int = 500,
+    ):
+        self._metrics = {name: parse_metric(name) for name in metrics}
+        self._held_out = held_out
+        self._candidates = np.column_stack([held_out.items, held_out.negatives])
+        n_users, n_candidates = self._candidates.shape
+        users = np.repeat(np.arange(n_users), n_candidates)
+        self._score = pair_scorer(model, held_out.histories, users, self._candidates.ravel(), batch_size)
+        full = [k for name, (_, k) in self._metrics.items() if name.startswith(FULL)]
+        self._rank = ranker(model, held_out.histories, max(full), batch_size) if full else None
+
+    def __call__(self) -> Evaluation:
+        """Ranks and measures with the model's present weights.
+
+        Raises:
+            DivergedError: If a score is NaN or infinite.
+        """
+        held_out = self._held_out
+        scores = self._score().reshape(self._candidates.shape)
+        ranks = leave_one_out_ranks(scores[:, 0], scores[:, 1:], held_out.items, held_out.negatives)
+        full = self._rank and self._rank()[0] == held_out.items[:, None]
+        one_target = np.ones(len(ranks), dtype=np.int64)
+        per_user = {}
+        for name, (metric, k) in self._metrics.items():
+            found = full if name.startswith(FULL) else ranks[:, None] == np.arange(1, k + 1)
+            per_user[name] = metric(found, one_target, k)
+        return Evaluation(per_user, np.asarray(held_out.user_ids))
+
+
+def default_metrics(held_out: HeldOut) -> tuple[str, ...]:
+    """What is usually measured on data that are held out in this way."""
+    match held_out:
+        case HeldOutRatings():
+            return tuple(RATING_METRICS)
+        case HeldOutItems():
+            return SAMPLED_METRICS
+    return DEFAULT_METRICS
+
+
+def evaluator(
+    model: Recommender, held_out: HeldOut, metrics: Sequence[str] | None = None, batch_size: int = 500
+) -> Callable[[], Evaluation | RatingEvaluation]:
+    """The evaluator of what is held out: users, items or ratings.
+
+    Args:
+        model: The model.
+        held_out: What it is asked.
+        metrics: Names; those of `default_metrics` when None.
+        batch_size: Rows scored at once.
+
+    Raises:
+        InputError: As the evaluators do.
+    """
+    kinds = {HeldOutRatings: RatingEvaluator, HeldOutItems: ItemEvaluator}
+    return kinds.get(type(held_out), Evaluator)(model, held_out, metrics or default_metrics(held_out), batch_size)
+
+
 def evaluate(
-    model: Recommender,
-    held_out: HeldOutUsers,
-    metrics: Sequence[str] = DEFAULT_METRICS,
-    batch_size: int = 500,
-) -> Evaluation:
-    """Evaluates a model once; see `Evaluator` for arguments and errors.
+    model: Recommender, held_out: HeldOut, metrics: Sequence[str] | None = None, batch_size: int = 500
+) -> Evaluation | RatingEvaluation:
+    """Evaluates a model once; see `evaluator` for arguments and errors.
 
     Returns:
-        The per-user metrics.
+        The metrics.
     """
-    return Evaluator(model, held_out, metrics, batch_size)()
-
-
-def top_k(
-    model: Recommender, histories: csr_array, k: int = 100, batch_size: int = 500
-) -> tuple[np.ndarray, np.ndarray]:
-    """The best unseen items of each user; equal scores are ranked by item number.
-
-    Args:
-        model: The model.
-        histories: The items each user has seen, sparse [n, n_items]; none of them is returned.
-        k: Length of the rankings.
-        batch_size: Users scored at once.
-
-    Returns:
-        Items, int32 [n, k], and their scores, float32 [n, k]. Where a user has fewer than `k` unseen
-        items the last ranks are empty: item −1, score −∞.
-
-    Raises:
-        DivergedError: If a score is NaN or infinite.
-        InputError: If the histories are of another catalogue than the model's.
-    """
-    return _ranker(model, histories, k, batch_size)()
-
-
-def scores_at(
-    model: Recommender, histories: csr_array, users: np.ndarray, items: np.ndarray, batch_size: int = 500
-) -> np.ndarray:
-    """The scores of chosen (user, item) pairs, seen items included.
-
-    Args:
-        model: The model.
-        histories: The input of each user, sparse [n, n_items].
-        users: Row of each pair, int [p], in any order.
-        items: Item of each pair, int [p].
-        batch_size: Users scored at once.
-
-    Returns:
-        Scores, float32 [p], in the order of the pairs.
-
-    Raises:
-        DivergedError: If a score is NaN or infinite.
-        InputError: If a pair lies outside the histories, or these are of another catalogue than the model's.
-    """
-    users, items = np.asarray(users, np.int64), np.asarray(items, np.int64)
-    for numbers, limit, kind in ((users, histories.shape[0], "user"), (items, histories.shape[1], "item")):
-        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < limit:
-            raise InputError(f"expected {kind} numbers from 0 to {limit - 1} in the pairs to be scored.")
-    score = _finite_scores(model, RowStore(histories, with_values=model.predicts_ratings))
-
-    def pick(batch: tf.Tensor, pairs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        _, scores, finite = score(batch)
-        return tf.gather_nd(scores, pairs), finite
-
-    pick = _traced(pick, tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64))
-    order = np.argsort(users, kind="stable")
-    result = np.empty(len(users), dtype=np.float32)
-    for batch in _batches(histories.shape[0], batch_size):
-        first, last = np.searchsorted(users, [batch[0], batch[-1] + 1], sorter=order)
-        chosen = order[first:last]
-        pairs = np.column_stack([users[chosen] - batch[0], items[chosen]])
-        picked, finite = pick(tf.constant(batch), tf.constant(pairs))
-        _refuse_diverged(model, batch, finite)
-        result[chosen] = picked
-    return result
+    return evaluator(model, held_out, metrics, batch_size)()
 
 
 def evaluate_leave_one_out(
-    model: Recommender,
-    split: LeaveOneOut,
-    metrics: Sequence[str] = ("hr@10", "ndcg@10"),
-    batch_size: int = 500,
+    model: Recommender, split: LeaveOneOut, metrics: Sequence[str] = SAMPLED_METRICS, batch_size: int = 500
 ) -> Evaluation:
-    """Ranks each user's held-out item among its sampled negatives (He et al. 2017, NCF, section 4.1).
-
-    The whole training row is the input, and no candidate is masked. `metrics.leave_one_out_ranks` states
-    how ties are broken.
-
-    Args:
-        model: The model.
-        split: Training matrix, held-out item and negatives of each user.
-        metrics: Names as `parse_metric` knows them.
-        batch_size: Users scored at once.
+    """Evaluates a model on the test items of a leave-one-out split; see `ItemEvaluator`.
 
     Returns:
         The per-user metrics.
-
-    Raises:
-        DivergedError: If a score is NaN or infinite.
     """
-    candidates = np.column_stack([split.test_items, split.negatives])
-    n_users, n_candidates = candidates.shape
-    users = np.repeat(np.arange(n_users), n_candidates)
-    scores = scores_at(model, split.train, users, candidates.ravel(), batch_size).reshape(candidates.shape)
-    ranks = leave_one_out_ranks(scores[:, 0], scores[:, 1:], split.test_items, split.negatives)
-    one_target = np.ones(n_users, dtype=np.int64)
-    per_user = {}
-    for name in metrics:
-        metric, k = parse_metric(name)
-        per_user[name] = metric(ranks[:, None] == np.arange(1, k + 1), one_target, k)
-    return Evaluation(per_user, np.asarray(split.user_ids))
-
-
-def _ranker(model: Recommender, histories: csr_array, k: int, batch_size: int) -> Callable[[], Ranking]:
-    """A function that ranks for all histories, as `top_k` does, in a graph that is traced here, once."""
-    keep_freed_buffers()
-    score = _finite_scores(model, RowStore(histories, with_values=model.predicts_ratings))
-    n_users = histories.shape[0]
-
-    def rank(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        rows, scores, finite = score(batch)
-        return *best_unseen(scores, rows, k), finite
-
-    rank = _traced(rank, tf.TensorSpec([None], tf.int64))
-
-    def all_users() -> Ranking:
-        items = np.empty((n_users, k), dtype=np.int32)
-        scores = np.empty((n_users, k), dtype=np.float32)
-        for batch in _batches(n_users, batch_size):
-            items[batch], scores[batch], finite = rank(tf.constant(batch))
-            _refuse_diverged(model, batch, finite)
-        return items, scores
-
-    return all_users
-
-
-def _traced(function: Callable, *signature: tf.TensorSpec) -> Callable:
-    """The function as one graph; a `tf.function` would warn that a process with many models has many graphs."""
-    return tf.function(function, signature, autograph=False).get_concrete_function()
-
-
-def _finite_scores(model: Recommender, store: RowStore) -> Callable:
-    """In the graph: row numbers [B] to rows, scores [B, n_items], and whether each user's are finite."""
-    if store.n_items != model.n_items:
-        raise InputError(
-            f"{model.name} scores {model.n_items} items, but the histories have {store.n_items} columns; "
-            "use the split that the model was trained on."
-        )
-
-    def score(batch: tf.Tensor) -> tuple[UserRows, tf.Tensor, tf.Tensor]:
-        rows = store.gather(batch)
-        scores = model.scores(rows)
-        return rows, scores, tf.reduce_all(tf.math.is_finite(scores), axis=1)
-
-    return score
-
-
-def _batches(n_users: int, batch_size: int) -> Iterator[np.ndarray]:
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; expected at least 1.")
-    users = np.arange(n_users, dtype=np.int64)
-    return (users[start : start + batch_size] for start in range(0, n_users, batch_size))
-
-
-def _refuse_diverged(model: Recommender, batch: np.ndarray, finite: tf.Tensor) -> None:
-    # top_k ranks NaN first, so that a diverged model could look perfect.
-    diverged = batch[~finite.numpy()]
-    if len(diverged):
-        raise DivergedError(
-            f"{model.name} gave NaN or infinite scores for {len(diverged)} of {len(batch)} users (first: row "
-            f"{diverged[0]}), so they have no ranking; train again with a lower learning rate."
-        )
+    held_out = HeldOutItems(split.train, split.test_items, split.negatives, np.asarray(split.user_ids))
+    return ItemEvaluator(model, held_out, metrics, batch_size)()

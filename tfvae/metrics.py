@@ -16,11 +16,16 @@ from scipy.sparse import csr_array
 from tfvae.errors import InputError, unknown_name
 
 __all__ = [
+    "FULL",
     "RANKING_METRICS",
+    "RATING_METRICS",
     "RankingMetric",
+    "check_metric",
     "hit_rate",
     "hits",
     "leave_one_out_ranks",
+    "lower_is_better",
+    "mae",
     "ndcg",
     "parse_metric",
     "recall",
@@ -29,6 +34,7 @@ __all__ = [
 ]
 
 RankingMetric = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+FULL = "full-"  # before the name of a metric: of the ranking of all items, where sampled ones would be ranked
 
 
 def hits(items: np.ndarray, targets: csr_array) -> np.ndarray:
@@ -121,7 +127,7 @@ def parse_metric(name: str) -> tuple[RankingMetric, int]:
     """The function and the cut-off behind a name such as `"ndcg@100"`.
 
     Args:
-        name: `recall`, `ndcg` or `hr`, an at sign and the cut-off.
+        name: `recall`, `ndcg` or `hr`, an at sign and the cut-off; before it perhaps "full-".
 
     Returns:
         A function of (hits, n_targets, k) and the `k` to call it with.
@@ -129,12 +135,27 @@ def parse_metric(name: str) -> tuple[RankingMetric, int]:
     Raises:
         InputError: If the name has another form or is unknown.
     """
-    parts = re.fullmatch(r"([a-z]+)@([1-9][0-9]*)", name)
+    parts = re.fullmatch(r"([a-z]+)@([1-9][0-9]*)", name.removeprefix(FULL))
     if not parts:
         raise InputError(f"expected a metric and its cut-off, such as 'ndcg@100', found {name!r}.")
     if parts[1] not in RANKING_METRICS:
         raise unknown_name("metric", parts[1], RANKING_METRICS)
     return RANKING_METRICS[parts[1]], int(parts[2])
+
+
+def check_metric(name: str) -> None:
+    """Refuses what is neither a ranking metric nor one of ratings.
+
+    Raises:
+        InputError: If it is neither.
+    """
+    if name not in RATING_METRICS:
+        parse_metric(name)
+
+
+def lower_is_better(name: str) -> bool:
+    """Whether a metric is an error."""
+    return name in RATING_METRICS
 
 
 def leave_one_out_ranks(
@@ -182,6 +203,11 @@ def rmse(predicted: np.ndarray, ratings: np.ndarray) -> float:
     return float(np.sqrt(np.mean(_squared_errors(predicted, ratings))))
 
 
+def mae(predicted: np.ndarray, ratings: np.ndarray) -> float:
+    """Mean absolute error over all ratings, each weighing the same; arguments and errors as of `rmse`."""
+    return float(np.mean(np.sqrt(_squared_errors(predicted, ratings))))
+
+
 def rmse_per_user(predicted: np.ndarray, ratings: np.ndarray, users: np.ndarray) -> np.ndarray:
     """Root mean squared error of each user that has ratings, in ascending order of user.
 
@@ -201,6 +227,10 @@ def rmse_per_user(predicted: np.ndarray, ratings: np.ndarray, users: np.ndarray)
     errors = _squared_errors(predicted, ratings)
     _, user = np.unique(users, return_inverse=True)
     return np.sqrt(np.bincount(user, weights=errors) / np.bincount(user))
+
+
+# From predictions and ratings, float [n] each, to a figure on the scale of the ratings.
+RATING_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"rmse": rmse, "mae": mae}
 
 
 def _checked(hits: np.ndarray, n_targets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ import numpy as np
 from tfvae.definitions import RESULTS, Row, SearchSpace, Table
 from tfvae.errors import InputError
 from tfvae.files import write_json, write_npz
+from tfvae.metrics import lower_is_better
 from tfvae.strict import Strict, checked
 
 __all__ = [
@@ -65,10 +66,11 @@ class Run(Strict):
         slug: The row as in file names.
         dataset: The data set's name.
         model: The model's name.
-        seed: Of the initial weights, the order of users and the noise.
+        seed: Of the initial weights, the order of users and the noise; of ratings also the number of the split.
         metrics: By name: mean over test users, its standard error, ends of its 95 % bootstrap interval; with
             `latents` also "elbo" and "iwae", in nats.
-        validation: The best epoch's value of the monitored metric on validation users.
+        validation: The best epoch's value of the monitored metric on validation users; None where a protocol holds
+            none out of a run.
         users: Test users measured.
         users_without_targets: Test users left out because nothing of theirs is held out.
         settings: All settings, defaults included.
@@ -86,6 +88,8 @@ class Run(Strict):
         selected_beta: The cap that `beta_selection="peak"` found, else None.
         parameters: Numbers that were learnt.
         latents: What `tfvae.generative` found of a model with latent codes, else None.
+        watched: Metrics on the test part after each epoch, by name, where the table watches it; nothing is chosen by
+            them but the published way of reporting ("best epoch on test").
         history: The monitored metric on validation users after each round, which of most models is an epoch.
         validated: The epochs, counted from 0, with which the rounds ended; None where each epoch was a round.
         work: The run's folder of checkpoints, relative to the working folder of its table and data set.
@@ -101,7 +105,7 @@ class Run(Strict):
     model: str
     seed: int
     metrics: dict[str, dict[str, float]]
-    validation: float
+    validation: float | None
     users: int
     users_without_targets: int
     settings: dict[str, Any]
@@ -117,6 +121,7 @@ class Run(Strict):
     selected_beta: float | None
     parameters: int
     latents: dict[str, float] | None = None
+    watched: dict[str, list[float]] | None = None
     history: list[float]
     validated: list[int] | None = None
     work: str
@@ -158,7 +163,7 @@ class Sweep(Strict):
         row: The row as printed.
         dataset: The data set's name.
         seed: Of the search.
-        monitor: The metric that is maximised.
+        monitor: The metric that is optimised.
         epochs: The trials' epochs where they were cut, else None.
         settings: The settings every trial starts from.
         space: What was varied.
@@ -183,9 +188,10 @@ class Sweep(Strict):
 
     @property
     def best(self) -> Trial | None:
-        """The trial of the greatest value, the earliest of several; None if no trial came through."""
+        """The trial of the best value, the earliest of several; None if no trial came through."""
         complete = [trial for trial in self.trials if trial.state == "complete"]
-        return max(complete, key=lambda trial: trial.value, default=None)
+        better = min if lower_is_better(self.monitor) else max
+        return better(complete, key=lambda trial: trial.value, default=None)
 
     @property
     def tuned(self) -> Tuned:
@@ -252,12 +258,13 @@ def store_run(
 
     Args:
         run: The run.
-        per_user: Its metrics of each test user, float64 [users] by metric.
+        per_user: Its metrics of each test user, float64 [users] by metric; none where metrics are no means over users.
         results: The results folder.
         latents: Points of "posterior" and "prior" in a plane, [n, 2] each, to be drawn; kept in half precision.
     """
     path = _run_path(run.table, run.dataset, run.slug, run.seed, results)
-    write_npz(path.with_suffix(".npz"), per_user)
+    if per_user:
+        write_npz(path.with_suffix(".npz"), per_user)
     drawn = path.with_suffix(".latents.npz")
     if latents is None:
         drawn.unlink(missing_ok=True)

@@ -19,10 +19,16 @@ from tfvae.cells import ROUNDING, SIGNIFICANT, Cells, cells_of, compared, orderi
 from tfvae.data.datasets import DATASETS
 from tfvae.definitions import RESULTS, Attribute, Table, load_table, table_names
 from tfvae.files import write_text
+from tfvae.metrics import FULL
 from tfvae.records import Run, datasets_of, folder_of, stored_attributes, stored_latents, sweep_of
 
 __all__ = ["render", "render_overview"]
 
+OVER = {  # what is sampled in a protocol: what a test pairs, and what a validation value is of
+    "strong-generalization": ("test users", "validation users"),
+    "leave-one-out": ("users", "other items of the users"),
+    "rating-holdout": ("splits", "a part of the training ratings"),
+}
 PICTURE = "learning-curves.png"
 PICTURE_OF_LATENTS = "latents.png"
 PICTURE_OF_SHAPES = "learning-curves-by-round.png"
@@ -69,6 +75,8 @@ def render(name: str, dataset: str, results: Path = RESULTS) -> Path:
             rounds=any(row.seconds_per_round for row in cells),
             picture=_picture(table, dataset, cells, folder),
             shapes=_shapes(table, dataset, cells, folder),
+            over=OVER[table.protocol],
+            watched=[metric for metric in table.metrics if any(row.best_on_test(metric) != "–" for row in cells)],
             rounding=ROUNDING,
             significant=SIGNIFICANT,
         )
@@ -123,7 +131,13 @@ def _orderings(table: Table, rows: list[Cells]) -> list[dict[str, Any]]:
         ran = len(pair) == 2 and all(table.monitor in row.per_user for row in pair)
         test = compared(*pair, table.monitor) if ran else None
         marks = "".join(sorted({mark for row in pair for mark in row.marks}))
-        said = f"{ordering_verdict(test)}{marks and f' {marks}'}" if test else "other data" if ran else "not run"
+        said = (
+            f"{ordering_verdict(test, table.monitor)}{marks and f' {marks}'}"
+            if test
+            else "other data"
+            if ran
+            else "not run"
+        )
         judged.append({"a": a.name, "b": b.name, "source": ordering.source, "test": test, "verdict": said})
     return judged
 
@@ -267,9 +281,10 @@ def _template(name: str) -> jinja2.Template:
 
 
 def _printed_metric(metric: str) -> str:
-    """The metric as the papers print it: "NDCG@100", "Recall@20", "HR@10"."""
-    kind, k = metric.split("@")
-    return f"{kind.capitalize() if kind == 'recall' else kind.upper()}@{k}"
+    """The metric as the papers print it: "NDCG@100", "Recall@20", "HR@10", "RMSE"; "full HR@10" of all items."""
+    kind, at, k = metric.removeprefix(FULL).partition("@")
+    printed = f"{kind.capitalize() if kind == 'recall' else kind.upper()}{at}{k}"
+    return f"full {printed}" if metric.startswith(FULL) else printed
 
 
 def _short(value: Any) -> str:

@@ -9,7 +9,7 @@ import pydantic
 from pydantic import PositiveFloat, PositiveInt
 
 from tfvae.errors import InputError, unknown_name
-from tfvae.metrics import parse_metric
+from tfvae.metrics import check_metric
 from tfvae.models import model_class
 
 __all__ = ["Settings", "TrainingSettings", "settings_of"]
@@ -54,7 +54,7 @@ class TrainingSettings(pydantic.BaseModel):
     @pydantic.field_validator("monitor")
     @classmethod
     def _known_metric(cls, monitor: str) -> str:
-        parse_metric(monitor)
+        check_metric(monitor)
         return monitor
 
 

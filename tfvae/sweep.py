@@ -1,14 +1,13 @@
-"""A budgeted search of a row's settings on validation users, stored trial by trial (Optuna, TPE).
+"""A budgeted search of a row's settings on what is held out for validation, stored trial by trial (Optuna, TPE).
 
-The test users never enter: every trial trains on a split whose test part is empty. Trial 0 has the row's own
-settings, so that a search never ends below them. Each trial draws from its own generator, a function of the
+What is held out for test never enters: every trial trains on a split that lacks it (`for_tuning`). Trial 0 has the
+row's own settings, so that a search never ends below them. Each trial draws from its own generator, a function of the
 search's seed and the trial's number; with the stored trials put back, an interrupted sweep goes on exactly
 as it would have.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import time
@@ -26,17 +25,19 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
-from tfvae.data.splits import HeldOutUsers, StrongGeneralization
+from tfvae.data.splits import Split
 from tfvae.definitions import RESULTS, Row, SearchSpace, Table, load_table
 from tfvae.environment import commit, environment
 from tfvae.errors import DivergedError, InputError, TooLargeError
 from tfvae.files import write_json
+from tfvae.metrics import lower_is_better
+from tfvae.protocols import splits_of
 from tfvae.records import Sweep, Trial, stored_sweep, sweep_path
 from tfvae.settings import settings_of
-from tfvae.tables import WORK, load_split_of, restored, row_settings, trained_by_epochs, validation_value
+from tfvae.tables import WORK, restored, row_settings, trained_by_epochs, validation_value
 from tfvae.training import train
 
-__all__ = ["run_sweep", "search_problem", "without_test_users"]
+__all__ = ["run_sweep", "search_problem"]
 
 
 def run_sweep(
@@ -85,8 +86,9 @@ def run_sweep(
         raise InputError(f"row {row!r} of {table} is tuned as {chosen.tuned_as}; sweep that row instead.")
     if chosen.model is None or not chosen.search:
         raise InputError(f"row {row!r} of {table} has nothing to search; give it a model and [rows.search].")
-    split = without_test_users(load_split_of(definition, dataset, source))
-    sweep = _begun(definition, chosen, dataset, split.digest, seed, epochs, results)
+    whole = splits_of(definition, dataset, source)(definition.seeds[0], chosen.by)
+    split = whole.for_tuning()
+    sweep = _begun(definition, chosen, dataset, whole.digest, seed, epochs, results)
     path = sweep_path(table, dataset, row, results)
     deadline = time.perf_counter() + (seconds if seconds is not None else np.inf)
     while len(sweep.trials) < trials and time.perf_counter() < deadline:
@@ -99,14 +101,6 @@ def run_sweep(
         outcome = f"failed: {trial.reason}" if trial.reason else f"{sweep.monitor} {trial.value:.4f}"
         say(f"{chosen.name}, trial {trial.number + 1} of {trials}: {outcome}, {params}")
     return sweep
-
-
-def without_test_users(split: StrongGeneralization) -> StrongGeneralization:
-    """The same split with no test user in it: what a search is allowed to see."""
-    nobody = HeldOutUsers(
-        fold_in=split.test.fold_in[:0], targets=split.test.targets[:0], user_ids=split.test.user_ids[:0]
-    )
-    return dataclasses.replace(split, test=nobody)
 
 
 def _begun(
@@ -157,7 +151,7 @@ def _begun(
     return stored
 
 
-def _tried(sweep: Sweep, params: dict[str, Any], split: StrongGeneralization, folder: Path, progress: bool) -> Trial:
+def _tried(sweep: Sweep, params: dict[str, Any], split: Split, folder: Path, progress: bool) -> Trial:
     """Trains with these settings and returns the trial; a diverged one is a failed one."""
     settings = restored(sweep.settings).with_changes(**params)
     started = time.perf_counter()
@@ -186,7 +180,8 @@ def _next_params(sweep: Sweep) -> dict[str, Any]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = {key: _distribution(part) for key, part in sweep.space.items()}
     own_seed = np.random.SeedSequence((sweep.seed, len(sweep.trials))).generate_state(1)[0]
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=int(own_seed)))
+    direction = "minimize" if lower_is_better(sweep.monitor) else "maximize"
+    study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=int(own_seed)))
     for trial in sweep.trials:
         study.add_trial(
             optuna.trial.create_trial(

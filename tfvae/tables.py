@@ -18,20 +18,21 @@ from typing import Any
 import numpy as np
 
 from tfvae import report
-from tfvae.data.datasets import DATASETS, default_split, load_dataset
-from tfvae.data.splits import StrongGeneralization, strong_generalization
-from tfvae.data.vae_cf import read_vae_cf
+from tfvae.data.datasets import DATASETS
+from tfvae.data.splits import Split
 from tfvae.definitions import RESULTS, Row, Table, load_table, table_names
 from tfvae.environment import commit, environment
-from tfvae.errors import DivergedError, InputError, TooLargeError, unknown_name
+from tfvae.errors import DivergedError, InputError, TooLargeError
 from tfvae.evaluation import evaluate
 from tfvae.files import digest
 from tfvae.generative import Generative, describe, has_latents
 from tfvae.memory import forget_peak, peak_gb
 from tfvae.models import model_class
+from tfvae.protocols import Splits, splits_of
 from tfvae.records import (
     Attributes,
     Run,
+    Sweep,
     Tuned,
     store_attributes,
     store_run,
@@ -39,11 +40,10 @@ from tfvae.records import (
     sweep_of,
 )
 from tfvae.settings import Settings, settings_of
-from tfvae.training import TrainedRun, train
+from tfvae.training import WATCHED, TrainedRun, train
 
 __all__ = [
     "WORK",
-    "load_split_of",
     "restored",
     "row_settings",
     "run_folder",
@@ -62,7 +62,7 @@ class _Job:
 
     table: Table
     dataset: str
-    split: StrongGeneralization
+    splits: Splits
     results: Path
     work: Path
     progress: bool
@@ -79,11 +79,15 @@ class _Plan:
     full: Settings
     overrides: dict[str, Any]
     tuned: Tuned | None
-    shortened_why: str | None
+    cut: str | None
 
     @property
     def seed(self) -> int:
         return self.settings.training.seed
+
+    @property
+    def split(self) -> Split:
+        return self.job.splits(self.seed, self.row.by)
 
 
 def run_table(
@@ -134,8 +138,7 @@ def run_table(
         if row.model is None:
             raise InputError(f"{name}: row {row.slug!r} has published values only; its model is not built yet.")
     started = time.perf_counter()
-    split = load_split_of(table, dataset, source)
-    job = _Job(table, dataset, split, results, work, progress, say)
+    job = _Job(table, dataset, splits_of(table, dataset, source), results, work, progress, say)
     if table.kind == "data-attributes":
         _store_counts(job, time.perf_counter() - started)
     runs, failures = [], []
@@ -152,20 +155,6 @@ def run_table(
     if failures:
         raise failures[0]
     return runs
-
-
-def load_split_of(table: Table, dataset: str, source: str | Path | None = None) -> StrongGeneralization:
-    """The split a table uses on a data set: by the papers' protocol, or as it lies in a vae_cf folder.
-
-    Raises:
-        InputError: If the data set is unknown, absent or has no such split.
-    """
-    if dataset not in DATASETS:
-        raise unknown_name("data set", dataset, DATASETS)
-    if source is not None and (Path(source) / "unique_sid.txt").is_file():
-        return read_vae_cf(source)
-    interactions = load_dataset(dataset, source=source)
-    return strong_generalization(interactions, default_split(dataset, interactions.n_users))
 
 
 def run_folder(run: Run, work: Path = WORK) -> Path:
@@ -193,8 +182,13 @@ def trained_by_epochs(model: str) -> bool:
     return not hasattr(model_class(model), "fit_matrix")
 
 
-def validation_value(run: TrainedRun, split: StrongGeneralization, monitor: str) -> float:
-    """The value on validation users that selects a run: its best epoch's, or that of the whole fit."""
+def validation_value(run: TrainedRun, split: Split, monitor: str) -> float | None:
+    """The value on the validation part that selects a run: its best epoch's, or that of the whole fit.
+
+    None where the split has no validation part.
+    """
+    if split.validation is None:
+        return None
     if run.history:
         return run.history[run.best_epoch][f"val_{monitor}"]
     return evaluate(run.model, split.validation, (monitor,)).mean(monitor)
@@ -222,17 +216,19 @@ def _plans(
     """The runs of one row. What comes later wins: model, row, data set, sweep, by hand, cut of epochs."""
     own = row_settings(job.table, row, job.dataset)
     sweep = sweep_of(job.table.name, job.dataset, row, job.results)
-    if sweep and sweep.data_digest != job.split.digest:
+    searched = job.splits(job.table.seeds[0], row.by)
+    if sweep and sweep.data_digest != searched.digest:
         job.say(f"{row.name}: the stored sweep searched other data; its settings are not used.")
         sweep = None
     tuned = sweep is not None and sweep.best is not None
-    ordered = settings_of(row.model, own | (sweep.best.params if tuned else {}))
+    ordered = settings_of(row.model, own | (_found(sweep, searched) if tuned else {}))
     by_epochs = trained_by_epochs(row.model)
+    # Without a seed of its own a model still differs from one split of ratings to the next.
+    once = model_class(row.model).seedless and job.table.protocol != "rating-holdout"
     plans = []
-    for seed in job.table.seeds[:1] if model_class(row.model).seedless else seeds or job.table.seeds:
+    for seed in job.table.seeds[:1] if once else seeds or job.table.seeds:
         full = ordered.with_changes(**overrides | {"seed": seed})
         last, due = min(epochs or full.training.epochs, full.training.epochs), ordered.training.epochs
-        reasons = [f"{last} of {due} epochs"] if last < due and by_epochs else []
         plans.append(
             _Plan(
                 job=job,
@@ -241,21 +237,30 @@ def _plans(
                 full=full,
                 overrides=overrides,
                 tuned=sweep.tuned if tuned else None,
-                shortened_why="; ".join(reasons + _missing(job)) or None,
+                cut=f"{last} of {due} epochs" if last < due and by_epochs else None,
             )
         )
     return plans
 
 
-def _missing(job: _Job) -> list[str]:
-    """What the data lack of the whole set and of the paper's split, in words, as far as sizes are known."""
-    sizes = [(job.split.report.get("events_read"), DATASETS[job.dataset].n_events, "events")]
+def _found(sweep: Sweep, split: Split) -> dict[str, Any]:
+    """What a search found: the settings, and the number of epochs where a run has nothing to choose it by."""
+    best = sweep.best
+    chosen = best.best_epoch is not None and split.validation is None
+    return best.params | ({"epochs": best.best_epoch + 1} if chosen else {})
+
+
+def _shortened_why(plan: _Plan) -> str | None:
+    """What a run lacks, in words: epochs, and what the data lack of the whole set and of the paper's split."""
+    job, split = plan.job, plan.split
+    sizes = [(split.report.get("events_read"), DATASETS[job.dataset].n_events, "events")]
     if published := job.table.published.get(job.dataset):
-        sizes.append((job.split.train.shape[0], published.train_users, "training users"))
-        sizes.append((job.split.n_items, published.n_items, "items"))
-    return [
+        sizes.append((split.train.shape[0], published.train_users, "training users"))
+        sizes.append((split.n_items, published.n_items, "items"))
+    missing = [
         f"{ours:,} of {whole:,} {what}" for ours, whole, what in sizes if None not in (ours, whole) and ours != whole
     ]
+    return "; ".join(filter(None, [plan.cut, *missing])) or None
 
 
 def _up_to_date(plan: _Plan) -> Run:
@@ -264,7 +269,7 @@ def _up_to_date(plan: _Plan) -> Run:
     label = f"{plan.row.name}, seed {plan.seed}"
     run = stored_run(job.table.name, job.dataset, plan.row.slug, plan.seed, job.results)
     if run:
-        outdated = _outdated(run, plan, job.split)
+        outdated = _outdated(run, plan)
         if not outdated:
             job.say(f"{label}: stored")
             return run
@@ -273,9 +278,9 @@ def _up_to_date(plan: _Plan) -> Run:
     return _run(plan)
 
 
-def _outdated(run: Run, plan: _Plan, split: StrongGeneralization) -> str | None:
+def _outdated(run: Run, plan: _Plan) -> str | None:
     """What about a stored run is not today's, in words; None if nothing is."""
-    if run.data_digest != split.digest:
+    if run.data_digest != plan.split.digest:
         return "other data"
     try:
         settings = restored(run.settings).flat()
@@ -285,14 +290,15 @@ def _outdated(run: Run, plan: _Plan, split: StrongGeneralization) -> str | None:
 
 
 def _run(plan: _Plan) -> Run:
-    """Trains, measures on the test users, and stores."""
+    """Trains, measures on the test part, and stores."""
     job, row = plan.job, plan.row
-    table, dataset, split = job.table, job.dataset, job.split
-    settings = plan.settings.flat()
+    table, dataset, split = job.table, job.dataset, plan.split
+    settings, shortened_why = plan.settings.flat(), _shortened_why(plan)
     key = digest(settings, split.digest)[:8]
     folder = Path(job.work) / table.name / dataset / f"{row.slug}.seed{plan.seed}-{key}"
     forget_peak()
-    trained = train(plan.settings, split, folder, progress=job.progress, report=job.say)
+    watched = split.test if table.watch_test else None
+    trained = train(plan.settings, split, folder, watched=watched, progress=job.progress, report=job.say)
     evaluation = evaluate(trained.model, split.test, tuple(table.metrics))
     peak = None if trained.resumed else peak_gb()
     latents = _described(plan, trained)
@@ -314,8 +320,8 @@ def _run(plan: _Plan) -> Run:
         settings=settings,
         overrides=plan.overrides,
         tuned=plan.tuned,
-        shortened=plan.shortened_why is not None,
-        shortened_why=plan.shortened_why,
+        shortened=shortened_why is not None,
+        shortened_why=shortened_why,
         environment=environment(),
         seconds=round(trained.seconds, 1),
         peak_memory_gb=peak and round(peak, 3),
@@ -324,6 +330,7 @@ def _run(plan: _Plan) -> Run:
         selected_beta=trained.selected_beta,
         parameters=trained.model.n_parameters,
         latents=latents and latents.figures,
+        watched=_watched(trained),
         history=[round(trained.history[epoch][monitor], 6) for epoch in validated],
         validated=None if len(validated) == trained.epochs else validated,
         work=folder.name,
@@ -336,6 +343,13 @@ def _run(plan: _Plan) -> Run:
     return run
 
 
+def _watched(trained: TrainedRun) -> dict[str, list[float]] | None:
+    """What was measured on the test part after each epoch, by metric."""
+    names = [name for name in (trained.history or [{}])[0] if name.startswith(WATCHED)]
+    curves = {name.removeprefix(WATCHED): [round(entry[name], 6) for entry in trained.history] for name in names}
+    return curves or None
+
+
 def _described(plan: _Plan, trained: TrainedRun) -> Generative | None:
     """The model as a generative model, where the table asks for that and the model has latent codes.
 
@@ -343,26 +357,29 @@ def _described(plan: _Plan, trained: TrainedRun) -> Generative | None:
     """
     if not (plan.job.table.generative and has_latents(trained.model)):
         return None
-    test = plan.job.split.test
+    test = plan.split.test
     measured = np.flatnonzero(np.diff(test.targets.indptr))
     return describe(trained.model, test.fold_in[measured], seed=plan.seed)
 
 
-def _counts(split: StrongGeneralization) -> dict[str, int | float]:
-    """The split's own report, and the density over the items of training users, as in Mult-VAE's Table 1."""
+def _counts(split: Split) -> dict[str, int | float]:
+    """The split's own report; with held-out users also the density over training users' items (Mult-VAE, Table 1)."""
+    if split.kind != "strong-generalization":
+        return split.report
     events, cells = split.report["events"], split.report["users"] * split.n_items
     return split.report | {"percent_of_interactions": 100 * events / cells}
 
 
 def _store_counts(job: _Job, seconds: float) -> None:
+    split = job.splits(job.table.seeds[0], "users")
     counts = Attributes(
         table=job.table.name,
         row="data attributes",
         dataset=job.dataset,
-        counts=_counts(job.split),
+        counts=_counts(split),
         environment=environment(),
         seconds=round(seconds, 1),
         commit=commit(),
-        data_digest=job.split.digest,
+        data_digest=split.digest,
     )
     store_attributes(counts, job.results)

@@ -18,9 +18,9 @@ import tensorflow as tf
 
 from tfvae.callbacks import Board, HoldBeta, Keeper, Progress, Validation, best_of
 from tfvae.data.rows import check_batch_size, steps_per_epoch, user_numbers
-from tfvae.data.splits import StrongGeneralization
+from tfvae.data.splits import Split
 from tfvae.errors import DivergedError, InputError
-from tfvae.evaluation import DEFAULT_METRICS, Evaluator
+from tfvae.evaluation import HeldOut, default_metrics, evaluator
 from tfvae.files import replacing, write_json
 from tfvae.memory import keep_freed_buffers
 from tfvae.models import model_class
@@ -28,7 +28,9 @@ from tfvae.models.base import GradientRecommender, Recommender
 from tfvae.optimizers import OPTIMIZERS
 from tfvae.settings import Settings, settings_of
 
-__all__ = ["TrainedRun", "load_run", "prepare_to_fit", "train"]
+__all__ = ["WATCHED", "TrainedRun", "load_run", "prepare_to_fit", "train"]
+
+WATCHED = "test_"  # before a metric of what is only watched
 
 SETTINGS_FILE = "settings.json"
 PARTS = "parts"
@@ -64,18 +66,22 @@ class TrainedRun:
 
 def train(
     settings: Settings,
-    split: StrongGeneralization,
+    split: Split,
     folder: Path | str,
     *,
+    watched: HeldOut | None = None,
     progress: bool = True,
     report: Callable[[str], None] = print,
 ) -> TrainedRun:
-    """Trains a model on the training users, selecting its epoch on the validation users; test users are not read.
+    """Trains a model on a split's training part, selecting its epoch on the validation part; the test part is not read.
+
+    A split without a validation part trains all epochs, and keeps the last one's weights.
 
     Args:
         settings: What to train and how.
         split: The data.
         folder: The run folder; made when missing.
+        watched: What is measured after each epoch beside the validation part, as `test_…`; nothing is chosen by it.
         progress: Whether to show a bar.
         report: Takes lines of plain text, such as the memory a fit will need.
 
@@ -107,7 +113,7 @@ def train(
     write_json(folder / SETTINGS_FILE, _claim(settings, split.digest))
     begun = time.perf_counter()
     if isinstance(model, GradientRecommender):
-        history = _fit(model, effective, split, folder, progress)
+        history = _fit(model, effective, split, folder, watched, progress)
         seconds = sum(entry["seconds"] for entry in history)
         model.detach()
     else:
@@ -142,9 +148,7 @@ def load_run(folder: Path | str) -> TrainedRun:
     return TrainedRun(keras.models.load_model(folder / "model.keras"), settings, resumed=True, **outcome)
 
 
-def prepare_to_fit(
-    model: GradientRecommender, split: StrongGeneralization, learning_rate: float, optimizer: str = "adam"
-) -> None:
+def prepare_to_fit(model: GradientRecommender, split: Split, learning_rate: float, optimizer: str = "adam") -> None:
     """Attaches the training rows and compiles, after which Keras `fit` on `user_numbers` trains the model.
 
     Args:
@@ -158,16 +162,28 @@ def prepare_to_fit(
     model.compile(optimizer=OPTIMIZERS[optimizer](learning_rate), jit_compile=False)
 
 
-def _fit(model: GradientRecommender, settings: Settings, split: StrongGeneralization, folder: Path, progress: bool):
+def _fit(
+    model: GradientRecommender,
+    settings: Settings,
+    split: Split,
+    folder: Path,
+    watched: HeldOut | None,
+    progress: bool,
+) -> list[dict[str, float]]:
     training = settings.training
     prepare_to_fit(model, split, training.learning_rate, training.optimizer)
     monitor = f"val_{training.monitor}"
-    metrics = dict.fromkeys([training.monitor, *DEFAULT_METRICS])
     keeper = Keeper(folder, monitor, training.patience, patient_from=model.patient_from)
     keeper.set_model(model)
     keeper.resume()
     done = len(keeper.history)
-    callbacks = [Validation(Evaluator(model, split.validation, list(metrics))), keeper]
+    callbacks = []
+    if split.validation is not None:
+        metrics = dict.fromkeys([training.monitor, *default_metrics(split.validation)])
+        callbacks.append(Validation(evaluator(model, split.validation, list(metrics))))
+    if watched is not None:
+        callbacks.append(Validation(evaluator(model, watched), WATCHED))
+    callbacks.append(keeper)
     if training.beta_selection == "stop-at-drop":
         callbacks.append(HoldBeta(keeper, training.drop_patience))
     callbacks.append(Board(folder / "tensorboard", settings.flat()))

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 
-from tfvae.data.splits.one_out import LeaveOneOut, LeaveOneOutSettings, leave_one_out
-from tfvae.data.splits.ratings import RatingHoldout, RatingHoldoutSettings, rating_holdout
+from tfvae.data.splits.one_out import HeldOutItems, LeaveOneOut, LeaveOneOutSettings, leave_one_out
+from tfvae.data.splits.ratings import HeldOutRatings, RatingHoldout, RatingHoldoutSettings, rating_holdout
 from tfvae.data.splits.saved import SavedSplit, read_split
 from tfvae.data.splits.strong import (
     HeldOutUsers,
@@ -21,11 +21,14 @@ from tfvae.data.splits.strong import (
 from tfvae.errors import unknown_name
 
 __all__ = [
+    "HeldOutItems",
+    "HeldOutRatings",
     "HeldOutUsers",
     "LeaveOneOut",
     "LeaveOneOutSettings",
     "RatingHoldout",
     "RatingHoldoutSettings",
+    "Split",
     "StrongGeneralization",
     "StrongGeneralizationSettings",
     "leave_one_out",
@@ -34,10 +37,12 @@ __all__ = [
     "strong_generalization",
 ]
 
+Split = StrongGeneralization | RatingHoldout | LeaveOneOut
+
 KINDS: dict[str, type[SavedSplit]] = {split.kind: split for split in (StrongGeneralization, RatingHoldout, LeaveOneOut)}
 
 
-def load_split(path: str | os.PathLike) -> StrongGeneralization | RatingHoldout | LeaveOneOut:
+def load_split(path: str | os.PathLike) -> Split:
     """Loads a saved split of whichever kind the file names.
 
     Args:

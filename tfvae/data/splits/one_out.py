@@ -7,7 +7,7 @@ which come in as given test items and negatives.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,7 +20,7 @@ from tfvae.errors import InputError
 from tfvae.files import digest
 from tfvae.strict import Strict
 
-__all__ = ["LeaveOneOut", "LeaveOneOutSettings", "leave_one_out"]
+__all__ = ["HeldOutItems", "LeaveOneOut", "LeaveOneOutSettings", "leave_one_out"]
 
 
 class LeaveOneOutSettings(Strict):
@@ -39,6 +39,23 @@ class LeaveOneOutSettings(Strict):
 
 
 @dataclass(frozen=True, eq=False)
+class HeldOutItems:
+    """One item of each user, to be found among negatives.
+
+    Attributes:
+        histories: `[n_users, n_items]` ones: the items told to the model.
+        items: `[n_users]` int32 column of the item to be found.
+        negatives: `[n_users, n_negatives]` int32 columns to rank it among.
+        user_ids: `[n_users]` ids of the rows.
+    """
+
+    histories: csr_array
+    items: np.ndarray
+    negatives: np.ndarray
+    user_ids: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class LeaveOneOut(SavedSplit):
     """All users train on all but one item each, which is ranked among negatives.
 
@@ -53,6 +70,8 @@ class LeaveOneOut(SavedSplit):
         settings: How it was cut.
         report: Counts of users, items and events, of users dropped, and of oddities among given negatives.
         digest: SHA-256 over the interactions, the settings and whatever was given.
+        validation: Another item of each user to choose settings and the number of epochs by; only in a split that a
+            search is given.
     """
 
     kind: ClassVar[str] = "leave-one-out"
@@ -66,11 +85,50 @@ class LeaveOneOut(SavedSplit):
     settings: LeaveOneOutSettings
     report: dict[str, int | float]
     digest: str
+    validation: HeldOutItems | None = None
 
     @property
     def n_items(self) -> int:
         """Number of columns."""
         return len(self.item_ids)
+
+    @property
+    def test(self) -> HeldOutItems | None:
+        """The items to report; None in a split that a search is given."""
+        if not len(self.test_items):
+            return None
+        return HeldOutItems(self.train, self.test_items, self.negatives, self.user_ids)
+
+    def for_tuning(self) -> LeaveOneOut:
+        """What a search is given: another item of each user is held out, drawn by the seed.
+
+        The test items are not in it, so that one may be drawn as a negative, like any item the user did not train on.
+
+        Raises:
+            InputError: If a user has fewer than two training items.
+        """
+        sizes = np.diff(self.train.indptr)
+        if sizes.min() < 2:
+            raise InputError(
+                f"user {self.user_ids[sizes.argmin()]} has {sizes.min()} training items; to choose settings by another "
+                "held-out item, each user needs at least 2."
+            )
+        places = self.train.indptr[:-1] + np.random.default_rng(self.settings.seed).integers(sizes)
+        kept = np.ones(self.train.nnz, dtype=bool)
+        kept[places] = False
+        rows = np.repeat(np.arange(len(sizes)), sizes)[kept]
+        train, _ = binary_rows(rows, self.train.indices[kept], self.train.shape)
+        items = self.train.indices[places].astype(np.int32)
+        settings = self.settings.model_copy(update={"n_negatives": self.negatives.shape[1]})
+        negatives = _drawn(train, items, self.user_ids, settings)
+        return replace(
+            self,
+            train=train,
+            validation=HeldOutItems(train, items, negatives, self.user_ids),
+            test_items=self.test_items[:0],
+            negatives=self.negatives[:0],
+            digest=digest(self.digest, "for tuning"),
+        )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """See :class:`SavedSplit`."""

@@ -6,7 +6,7 @@ to split, so models are to be compared on the same seeds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -19,7 +19,7 @@ from tfvae.errors import InputError
 from tfvae.files import digest
 from tfvae.strict import Strict
 
-__all__ = ["RatingHoldout", "RatingHoldoutSettings", "rating_holdout"]
+__all__ = ["HeldOutRatings", "RatingHoldout", "RatingHoldoutSettings", "rating_holdout"]
 
 
 class RatingHoldoutSettings(Strict):
@@ -35,12 +35,43 @@ class RatingHoldoutSettings(Strict):
 
 
 @dataclass(frozen=True, eq=False)
+class HeldOutRatings:
+    """Ratings to be predicted, and the ratings a model is told meanwhile.
+
+    Attributes:
+        histories: `[n_rows, n_columns]` ratings that are told.
+        targets: `[n_rows, n_columns]` ratings to be predicted, at none of the places of `histories`.
+    """
+
+    histories: csr_array
+    targets: csr_array
+
+    def __post_init__(self) -> None:
+        """Refuses matrices that do not belong together, and targets that the model has been told."""
+        if self.histories.shape != self.targets.shape:
+            raise InputError(
+                f"expected histories and targets of one shape, found {self.histories.shape} and {self.targets.shape}."
+            )
+        told, asked = (_places(matrix) for matrix in (self.histories, self.targets))
+        if shared := np.intersect1d(told, asked, assume_unique=True).size:
+            raise InputError(f"{shared} ratings are both told and to be predicted; each must be one or the other.")
+
+    def triples(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows, columns and ratings of the targets, each `[n_targets]`."""
+        triples = self.targets.tocoo()
+        return triples.row, triples.col, triples.data
+
+
+@dataclass(frozen=True, eq=False)
 class RatingHoldout(SavedSplit):
     """Ratings to learn from and ratings to predict, of the same users and items.
 
+    Rows are users and columns items, or (`by_items`) the other way round: an item-based model is a user-based one that
+    is given the transposed matrix.
+
     Attributes:
         train: `[n_users, n_items]` ratings (float32, sorted indices); a stored zero is a rating of zero.
-        test: `[n_users, n_items]` ratings, at none of the places of `train`.
+        test: Ratings to report; None in a split that a search is given.
         user_ids: `[n_users]` ids of the rows.
         item_ids: `[n_items]` ids of the columns.
         titles: `[n_items]` titles, or None.
@@ -48,41 +79,83 @@ class RatingHoldout(SavedSplit):
         report: Counts of ratings, users and items, and how many users, items and ratings of the test
             part are cold: nothing about them is in the training part.
         digest: SHA-256 over the interactions and the settings.
+        validation: Ratings to choose settings and the number of epochs by; only in a split that a search is given.
+        user_features: What is known of the rows, named arrays `[n_users]`.
+        item_features: What is known of the columns, named arrays `[n_items]`.
     """
 
     kind: ClassVar[str] = "rating-holdout"
 
     train: csr_array
-    test: csr_array
+    test: HeldOutRatings | None
     user_ids: np.ndarray
     item_ids: np.ndarray
     titles: np.ndarray | None
     settings: RatingHoldoutSettings
     report: dict[str, int | float]
     digest: str
+    validation: HeldOutRatings | None = None
+    user_features: dict[str, np.ndarray] = field(default_factory=dict)
+    item_features: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def n_items(self) -> int:
         """Number of columns."""
         return len(self.item_ids)
 
-    def test_triples(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows, columns and ratings of the test part, each `[n_test]`."""
-        triples = self.test.tocoo()
-        return triples.row, triples.col, triples.data
+    def by_items(self) -> RatingHoldout:
+        """The same split with items as rows and users as columns; the report stays."""
+        parts = {name: part and _transposed(part) for name, part in vars(self).items() if name in PARTS}
+        return replace(
+            self,
+            train=self.train.T.tocsr(),
+            **parts,
+            user_ids=self.item_ids,
+            item_ids=self.user_ids,
+            titles=None,
+            user_features=self.item_features,
+            item_features=self.user_features,
+            digest=digest(self.digest, "by items"),
+        )
+
+    def for_tuning(self) -> RatingHoldout:
+        """What a search is given: a part of the training ratings, as large as the test part is of all, to choose by.
+
+        The test ratings are not in it.
+        """
+        rows, columns, values = (getattr(self.train.tocoo(), name) for name in ("row", "col", "data"))
+        n_kept = int((1 - self.settings.test_fraction) * values.size)
+        shuffled = np.random.RandomState(self.settings.seed).permutation(values.size)
+        train, targets = (
+            csr_array((values[part], (rows[part], columns[part])), shape=self.train.shape)
+            for part in (np.sort(shuffled[:n_kept]), np.sort(shuffled[n_kept:]))
+        )
+        validation = HeldOutRatings(train, targets)
+        return replace(self, train=train, validation=validation, test=None, digest=digest(self.digest, "for tuning"))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """See :class:`SavedSplit`."""
-        arrays = {"user_ids": self.user_ids, "item_ids": self.item_ids}
-        arrays |= pack("train", self.train, binary=False) | pack("test", self.test, binary=False)
+        arrays = {"user_ids": self.user_ids, "item_ids": self.item_ids} | pack("train", self.train, binary=False)
+        for name in PARTS:
+            if part := getattr(self, name):
+                arrays |= pack(name, part.targets, binary=False)
+        for side in FEATURES:
+            arrays |= {f"{side}.{name}": array for name, array in getattr(self, side).items()}
         return arrays if self.titles is None else arrays | {"titles": self.titles}
 
     @classmethod
     def restored(cls, arrays: dict[str, np.ndarray], note: dict[str, Any]) -> Self:
         """See :class:`SavedSplit`."""
+        train = unpack("train", arrays)
+        stored = {name: f"{name}.indptr" in arrays and HeldOutRatings(train, unpack(name, arrays)) for name in PARTS}
+        features = {
+            side: {name.split(".", 1)[1]: array for name, array in arrays.items() if name.startswith(f"{side}.")}
+            for side in FEATURES
+        }
         return cls(
-            train=unpack("train", arrays),
-            test=unpack("test", arrays),
+            train=train,
+            **{name: part or None for name, part in stored.items()},
+            **features,
             user_ids=arrays["user_ids"],
             item_ids=arrays["item_ids"],
             titles=arrays.get("titles"),
@@ -90,6 +163,10 @@ class RatingHoldout(SavedSplit):
             report=note["report"],
             digest=note["digest"],
         )
+
+
+PARTS = ("validation", "test")
+FEATURES = ("user_features", "item_features")
 
 
 def rating_holdout(interactions: Interactions, settings: RatingHoldoutSettings | None = None) -> RatingHoldout:
@@ -124,14 +201,26 @@ def rating_holdout(interactions: Interactions, settings: RatingHoldoutSettings |
     )
     return RatingHoldout(
         train=train,
-        test=test,
+        test=HeldOutRatings(train, test),
         user_ids=interactions.user_ids,
         item_ids=interactions.item_ids,
         titles=interactions.titles,
         settings=settings,
         report=_report(train, test),
         digest=digest(RatingHoldout.kind, interactions.digest, settings.model_dump()),
+        user_features=dict(interactions.user_features),
+        item_features=dict(interactions.item_features),
     )
+
+
+def _places(matrix: csr_array) -> np.ndarray:
+    """Row and column of each stored entry as one number, int64."""
+    n_rows, n_columns = matrix.shape
+    return np.repeat(np.arange(n_rows, dtype=np.int64) * n_columns, np.diff(matrix.indptr)) + matrix.indices
+
+
+def _transposed(part: HeldOutRatings) -> HeldOutRatings:
+    return HeldOutRatings(part.histories.T.tocsr(), part.targets.T.tocsr())
 
 
 def _report(train: csr_array, test: csr_array) -> dict[str, int | float]:

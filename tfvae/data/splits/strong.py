@@ -8,7 +8,7 @@ authors' preprocessing; the same split serves Mult-VAE, EVCF and RecVAE. With th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -139,6 +139,11 @@ class StrongGeneralization(SavedSplit):
     def n_items(self) -> int:
         """Number of columns: items of training users."""
         return len(self.item_ids)
+
+    def for_tuning(self) -> StrongGeneralization:
+        """What a search is given: the same split with no test user in it."""
+        nobody = HeldOutUsers(self.test.fold_in[:0], self.test.targets[:0], self.test.user_ids[:0])
+        return replace(self, test=nobody)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """See :class:`SavedSplit`."""
