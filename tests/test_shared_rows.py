@@ -58,7 +58,7 @@ def place(tmp_path, tiny_split, monkeypatch):
     for name, definition in (("home", HOME), ("guest", GUEST)):
         (tmp_path / "results" / name).mkdir(parents=True)
         (tmp_path / "results" / name / "table.toml").write_text(definition)
-    monkeypatch.setattr(tables, "load_split_of", lambda table, dataset, source=None: tiny_split)
+    monkeypatch.setattr(tables, "splits_of", lambda *_: lambda seed, by: tiny_split)
     quiet = {"progress": False, "say": lambda line: None}
     return {"results": tmp_path / "results", "work": tmp_path / "work"} | quiet
 

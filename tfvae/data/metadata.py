@@ -19,10 +19,10 @@ def encode_metadata(
 ) -> tuple[np.ndarray, list[str]]:
     """One row of numbers for each of n items or users.
 
-    Text that lists values ("Comedy|Drama") has a 0 or 1 for each value, and so have other text and whole numbers, as a
-    category each; broken numbers, and the year that ends a title ("Heat (1995)"), are standardised. What is missing (an
-    empty text, NaN, no year) is 0 throughout, which is also the mean of a standardised column. Text and whole numbers of
-    more than 100 distinct values are left out.
+    Text that lists values ("Comedy|Drama") has a 0 or 1 for each of them, and other text and whole numbers have one for
+    each category; broken numbers, and the year that ends a title ("Heat (1995)"), are standardised. What is missing (an
+    empty text, NaN, no year) is 0 throughout, which is also the mean of a standardised column. Text and whole numbers
+    of more than 100 distinct values are left out.
 
     Args:
         features: Named arrays [n].
