@@ -15,7 +15,7 @@ from tfvae.data.rows import UserRows
 from tfvae.randomness import Noise, derive_seed
 from tfvae.style import PLAIN, Style
 
-__all__ = ["ItemBag", "ItemLogits", "PseudoInputs"]
+__all__ = ["ItemBag", "ItemLogits", "PseudoInputs", "RatingBag"]
 
 
 @tf.custom_gradient
@@ -36,6 +36,53 @@ def _sum_of_rows(kernel: tf.Tensor, items: tf.Tensor, row_ids: tf.Tensor, n_user
         return kernel_gradient, None, None, None
 
     return total, gradient
+
+
+def _sparse_product(
+    values: tf.Tensor, items: tf.Tensor, row_ids: tf.Tensor, shape: list[tf.Tensor], dense: tf.Tensor, transpose=False
+) -> tf.Tensor:
+    """The product of the sparse matrix X of this shape, or of X', and a dense one, float32 [rows, units].
+
+    It takes a third of the time of `tf.sparse.sparse_dense_matmul`, and less than that of a product of dense batches.
+    """
+    matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
+        indices=tf.cast(tf.stack([row_ids, items], axis=1), tf.int64),
+        values=values,
+        dense_shape=tf.cast(tf.stack(shape), tf.int64),
+    )
+    return tf.raw_ops.SparseMatrixMatMul(a=matrix, b=dense, transpose_a=transpose)
+
+
+@tf.custom_gradient
+def _weighted_sum_of_rows(
+    kernel: tf.Tensor, values: tf.Tensor, items: tf.Tensor, row_ids: tf.Tensor, n_users: tf.Tensor
+):
+    """The sparse product X·kernel, [B, units], for X of the given values, which have no gradient."""
+    # A gradient must not share the sparse matrix, since the function of one that does cannot be saved.
+    where = values, items, row_ids, [n_users, tf.shape(kernel)[0]]
+
+    def gradient(upstream):
+        return _sparse_product(*where, upstream, transpose=True), None, None, None, None
+
+    return _sparse_product(*where, kernel), gradient
+
+
+@tf.custom_gradient
+def _products_at(hidden: tf.Tensor, kernel: tf.Tensor, items: tf.Tensor, row_ids: tf.Tensor):
+    """The entries (row_ids, items) of hidden·kernel', [nnz].
+
+    At a density of some per cent one dense product is faster than as many inner products as there are entries. Its
+    gradient is two sparse products.
+    """
+    products = tf.gather_nd(tf.matmul(hidden, kernel, transpose_b=True), tf.stack([row_ids, items], axis=1))
+
+    def gradient(upstream):
+        where = tf.cast(upstream, tf.float32), items, row_ids, [tf.shape(hidden)[0], tf.shape(kernel)[0]]
+        of_hidden = _sparse_product(*where, tf.cast(kernel, tf.float32))
+        of_kernel = _sparse_product(*where, tf.cast(hidden, tf.float32), transpose=True)
+        return tf.cast(of_hidden, hidden.dtype), tf.cast(of_kernel, kernel.dtype), None, None
+
+    return products, gradient
 
 
 class ItemBag(keras.layers.Layer):
@@ -146,8 +193,54 @@ class ItemBag(keras.layers.Layer):
         return self.activation(tf.cast(output, self.compute_dtype))
 
 
+class RatingBag(keras.layers.Layer):
+    """Dropout and the first matrix product on the ratings of user rows.
+
+    For a user with ratings r_i the output is the activation of `bias + Σ_i m_i · r_i · kernel[i] / keep`, where m_i is
+    1 with probability `keep` in training and always 1 otherwise. What is missing adds nothing, and neither does a
+    rating of 0; a user without ratings gets the activation of the bias. Other values than the ratings, such as their
+    deviations from a mean, go in as `rows._replace(values=...)`. The ratings have no gradient.
+
+    Args:
+        n_items: Rows of the kernel.
+        units: Width of the output.
+        style: How the layer is made; it has no gate.
+        dropout: Share of the ratings dropped in training.
+    """
+
+    def __init__(self, n_items: int, units: int, style: Style = PLAIN, *, dropout: float = 0.0, **kwargs):
+        super().__init__(autocast=False, dtype=style.dtype, **kwargs)
+        self.activation = keras.activations.get(style.activation)
+        self.dropout = dropout
+        weights = style.weights(self.name, fan_in=n_items)
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(n_items, units),
+            initializer=weights["kernel_initializer"],
+            regularizer=weights["kernel_regularizer"],
+            autocast=False,
+        )
+        self.bias = self.add_weight(
+            name="bias", shape=(units,), initializer=weights["bias_initializer"], autocast=False
+        )
+        self.built = True
+
+    def call(self, rows: UserRows, noise: Noise | None = None) -> tf.Tensor:
+        """Maps B user rows with values to [B, units] in the layer's compute dtype; deterministic without `noise`."""
+        values = rows.values
+        if noise is not None and self.dropout:
+            keep = 1.0 - self.dropout
+            kept = noise.uniform(tf.shape(rows.items), f"{self.name}/dropout") < keep
+            values = tf.where(kept, values / keep, 0.0)
+        total = _weighted_sum_of_rows(
+            tf.convert_to_tensor(self.kernel.value), values, rows.items, rows.row_ids, tf.shape(rows.counts)[0]
+        )
+        total = tf.ensure_shape(total, (None, self.kernel.shape[1]))
+        return self.activation(tf.cast(total + self.bias, self.compute_dtype))
+
+
 class ItemLogits(keras.layers.Layer):
-    """The last layer: one float32 logit per item.
+    """The last layer: one float32 logit per item, or a predicted rating.
 
     Args:
         n_items: Width of the output.
@@ -174,6 +267,19 @@ class ItemLogits(keras.layers.Layer):
         products = tf.matmul(hidden, tf.convert_to_tensor(self.kernel), transpose_b=True)
         # The softmax over all items needs float32 also in a mixed-precision run.
         return tf.nn.bias_add(tf.cast(products, tf.float32), tf.convert_to_tensor(self.bias.value))
+
+    def at_the_items_of(self, rows: UserRows, hidden: tf.Tensor) -> tf.Tensor:
+        """The outputs of `call` at the stored items of B user rows, with a gradient that visits no others.
+
+        Args:
+            rows: The batch.
+            hidden: [B, units].
+
+        Returns:
+            float32 [nnz], in the order of `rows.items`.
+        """
+        products = _products_at(hidden, tf.convert_to_tensor(self.kernel), rows.items, rows.row_ids)
+        return tf.cast(products, tf.float32) + tf.gather(tf.convert_to_tensor(self.bias.value), rows.items)
 
 
 class PseudoInputs(keras.layers.Layer):

@@ -18,6 +18,7 @@ MODELS = {
     "h-vamp": "tfvae.models.hvamp:HVamp",
     "recvae": "tfvae.models.recvae:RecVAE",
     "ract": "tfvae.models.ract:RaCT",
+    "autorec": "tfvae.models.autorec:AutoRec",
     "popularity": "tfvae.baselines.popularity:Popularity",
     "wmf": "tfvae.baselines.wmf:WMF",
     "slim": "tfvae.baselines.slim:SLIM",

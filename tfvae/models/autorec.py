@@ -1,0 +1,119 @@
+"""AutoRec: an autoencoder of ratings.
+
+Sedhain, Menon, Sanner, Xie: AutoRec: Autoencoders Meet Collaborative Filtering, WWW 2015, section 2:
+
+    h(r; θ) = f(W · g(V r + μ) + b)                                                                    (eq. 1)
+    min_θ Σ_i ‖r_i - h(r_i; θ)‖²_O + λ/2 · (‖W‖² + ‖V‖²)                                               (eq. 2)
+
+with g the sigmoid, f the identity, zeros for missing ratings in the input, and ‖·‖²_O over the observed ones only. A
+row is a user (U-AutoRec) or, with the matrix transposed, an item (I-AutoRec); the model does not know which.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import keras
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+from pydantic import NonNegativeFloat
+
+from tfvae.data.rows import UserRows
+from tfvae.item_layers import ItemLogits, RatingBag
+from tfvae.models.base import GradientRecommender
+from tfvae.models.multvae import Activation, Share, Width
+from tfvae.randomness import Noise
+from tfvae.style import Style
+
+__all__ = ["AutoRec"]
+
+
+@keras.saving.register_keras_serializable(package="tfvae")
+class AutoRec(GradientRecommender):
+    """AutoRec with one hidden layer.
+
+    The authors train all rows at once with L-BFGS or RProp; here Adam goes through batches of rows, which is faster.
+
+    Args:
+        n_items: Width of a row: the items, or the users where rows are items.
+        units: Width of the hidden layer.
+        activation: g, of the hidden layer; the outputs are linear.
+        initializer: Of the layers; see `Style`.
+        dropout: Share of the ratings dropped from the input in training; none in the paper.
+        center: Whether the input is the deviations from the columns' means instead of the ratings; not in the paper.
+        weight_decay: Of ‖W‖² + ‖V‖², beside half the squared errors of one row: in the authors' code, whose objective
+            is half of all squared errors + λ/2 · (‖W‖² + ‖V‖²), it is λ / 2 divided by the number of rows.
+        **kwargs: `seed`, and those of `keras.Model`.
+
+    Attributes:
+        means: float32 weight [n_items], what is taken off the input; 0 without `center`.
+    """
+
+    predicts_ratings = True
+    training_defaults = {"epochs": 30, "batch_size": 100}
+    parts = ("error",)
+
+    def __init__(
+        self,
+        n_items: int,
+        *,
+        units: Width = 500,
+        activation: Activation = "sigmoid",
+        initializer: Literal["glorot", "he", "fan-in"] = "glorot",
+        dropout: Share = 0.0,
+        center: bool = False,
+        weight_decay: NonNegativeFloat = 0.0135,
+        **kwargs,
+    ):
+        super().__init__(n_items, **kwargs)
+        self.units = units
+        self.activation = activation
+        self.initializer = initializer
+        self.dropout = dropout
+        self.center = center
+        self.weight_decay = weight_decay
+        style = Style(activation, False, initializer, weight_decay, self.seed, self.dtype_policy)
+        self.encoder = RatingBag(n_items, units, style, dropout=dropout, name="encoder")
+        self.decoder = ItemLogits(n_items, units, style.of_outputs(), name="decoder")
+        self.means = self.add_state("means", shape=(n_items,))
+        self.built = True
+
+    def attach(self, train: sp.csr_array) -> None:
+        """Gives the model the ratings to learn from; an untrained one starts with the columns' means as output biases.
+
+        Adam would need thousands of updates to move them there, since each moves a weight by the learning rate at most.
+
+        Args:
+            train: CSR [n_rows, n_items] of ratings; a stored zero is a rating of zero.
+        """
+        super().attach(train)
+        if self.updates.numpy() == 0:
+            means = _column_means(train)
+            self.decoder.bias.assign(means)
+            self.means.assign(means if self.center else np.zeros_like(means))
+
+    def code(self, rows: UserRows, noise: Noise | None = None) -> tf.Tensor:
+        """g(V r + μ) of B rows, [B, units]; deterministic without `noise`."""
+        if self.center:
+            rows = rows._replace(values=rows.values - tf.gather(self.means.value, rows.items))
+        return self.encoder(rows, noise=noise)
+
+    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+        """Half the squared errors at a row's ratings, summed over these and averaged over rows."""
+        errors = self.decoder.at_the_items_of(rows, self.code(rows, noise)) - rows.values
+        error = tf.nn.l2_loss(errors) / tf.cast(tf.shape(rows.counts)[0], tf.float32)
+        return {"loss": error, "error": error}
+
+    def scores(self, rows: UserRows) -> tf.Tensor:
+        """h(r; θ): predicted ratings, float32 [B, n_items], not clipped to the scale."""
+        return self.decoder(self.code(rows))
+
+
+def _column_means(ratings: sp.csr_array) -> np.ndarray:
+    """The mean rating of each column, float32; that of all ratings for a column without any, 0 if there are none."""
+    n_items = ratings.shape[1]
+    counts = np.bincount(ratings.indices, minlength=n_items)
+    sums = np.bincount(ratings.indices, ratings.data, minlength=n_items)
+    overall = ratings.data.sum(dtype=float) / max(ratings.nnz, 1)
+    return np.where(counts, sums / np.maximum(counts, 1), overall).astype(np.float32)
