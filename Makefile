@@ -64,6 +64,7 @@ evcf-table1-ml1m:        ## the same rows on ML-1M; 1 h
 table2-gating-netflix:   ## EVCF Table 2: gates and depth; Netflix by hand; 4 months
 table2-gating-ml20m:     ## the same rows on ML-20M; 6 weeks
 table2-gating-ml1m:      ## the same rows on ML-1M; 2 h
+table1-ml1m:             ## p-VAE Table 1: ratings of ML-1M, five splits; SPLITS=1 for a quick look; 8 h, SPLITS=1 100 min
 recvae-ml20m:            ## RecVAE's table: WMF, Mult-VAE, RaCT, EASE, RecVAE; ML-20M is downloaded; 30 h
 recvae-netflix:          ## the same; Netflix by hand; 3 days
 recvae-msd:              ## the same; MSD by hand; 8 days, 16 GB
@@ -76,6 +77,7 @@ multvae-table1-msd:      ## Mult-VAE Table 1: attributes of MSD; by hand; 2 min
 multvae-table1-ml1m:     ## the same counts of ML-1M; seconds
 
 SOURCE_OPTION = $(if $(SOURCE),--source "$(SOURCE)")
+SPLITS_OPTION = $(if $(SPLITS),--splits $(SPLITS))
 PAPER_TABLES := $(shell sed -n 's/^\([a-z0-9-]*table[124]-[a-z0-9-]*\|recvae-[a-z0-9-]*\):  .*/\1/p' $(MAKEFILE_LIST))
 .PHONY: table sweep $(PAPER_TABLES)
 
@@ -83,6 +85,7 @@ table2-%:         TABLE = multvae-table2
 table4-%:         TABLE = multvae-table4
 multvae-table1-%: TABLE = multvae-table1
 table1-% evcf-table1-%: TABLE = evcf-table1
+table1-ml1m: TABLE = pvae-table1
 table2-gating-%:  TABLE = evcf-table2
 recvae-%:         TABLE = recvae-table
 recvae-ablation-%: TABLE = recvae-ablation
@@ -93,7 +96,7 @@ recvae-ablation-%: TABLE = recvae-ablation
 %-movietweetings: DATASET = movietweetings
 
 $(PAPER_TABLES) table: $(READY)
-	$(TFVAE) table $(TABLE) --dataset $(DATASET) $(SOURCE_OPTION)
+	$(TFVAE) table $(TABLE) --dataset $(DATASET) $(SOURCE_OPTION) $(SPLITS_OPTION)
 
 table:                   ## any table on any data set: make table TABLE=multvae-table2 DATASET=ml-100k
 sweep: $(READY)          ## tune a row on validation users: make sweep TABLE=multvae-table2 ROW=mult-vae DATASET=ml-1m TRIALS=20

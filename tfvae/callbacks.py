@@ -21,7 +21,7 @@ from tfvae.evaluation import Evaluation, RatingEvaluation
 from tfvae.files import write_npz
 from tfvae.metrics import lower_is_better
 
-__all__ = ["Board", "HoldBeta", "Keeper", "Progress", "Validation", "best_of"]
+__all__ = ["Board", "Cooling", "HoldBeta", "Keeper", "Progress", "Validation", "best_of"]
 
 
 def best_of(history: list[dict[str, float]], monitor: str) -> int | None:
@@ -173,6 +173,26 @@ class HoldBeta(keras.callbacks.Callback):
         beta = self._keeper.history[best]["beta"]
         if beta < float(self.model.cap.numpy()):
             self.model.cap.assign(beta)
+
+
+class Cooling(keras.callbacks.Callback):
+    """Lowers the learning rates, epoch by epoch, geometrically over the second half of the epochs.
+
+    Args:
+        learning_rate: The first one, of aims that have none of their own.
+        factor: What it has been multiplied by in the last epoch.
+    """
+
+    def __init__(self, learning_rate: float, factor: float):
+        super().__init__()
+        self._learning_rate, self._factor = learning_rate, factor
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Sets the rates of this epoch, which follow from its number alone."""
+        last = self.params["epochs"] - 1
+        done = max(0.0, 2 * epoch / last - 1) if last else 0.0
+        for name, optimizer in self.model.optimizers.items():
+            optimizer.learning_rate = (self.model.aims[name].learning_rate or self._learning_rate) * self._factor**done
 
 
 class Progress(keras.callbacks.Callback):

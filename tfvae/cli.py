@@ -293,6 +293,9 @@ def table(
     name: opt.TableName,
     dataset: opt.DatasetName,
     seeds: Annotated[str, typer.Option(metavar="N,N,…", help="The table's own if not given.")] = "",
+    splits: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many of its seeds: of ratings, splits.")
+    ] = None,
     rows: Annotated[str, typer.Option(metavar="ROW,ROW,…", help="All rows if not given.")] = "",
     epochs: opt.Epochs = None,
     set_: opt.Set = None,
@@ -308,12 +311,15 @@ def table(
             raise unknown_name("data set", dataset, DATASETS)
         typer.echo(f"Written: {render(name, dataset)}, {render_overview()}")
         return
+    from tfvae.definitions import load_table
     from tfvae.tables import run_table
 
+    if splits and seeds:
+        raise InputError("--splits takes the first of the table's seeds; give either --splits or --seeds.")
     runs = run_table(
         name,
         dataset,
-        opt.whole_numbers(seeds) or None,
+        load_table(name).seeds[:splits] if splits else opt.whole_numbers(seeds) or None,
         opt.listed(rows) or None,
         epochs=epochs,
         overrides=opt.settings_from(set_),

@@ -107,6 +107,7 @@ class Row(Strict):
         slug: As used in file names.
         model: Name in `tfvae.models.MODELS`; None for a published row whose model is not built yet.
         settings: Settings that differ from the model's defaults.
+        refined: Whether ratings are predicted from codes refined by Hamiltonian Monte Carlo instead of the encoder's.
         by: What the model takes as rows: "users", or "items" for an item-based model of ratings.
         datasets: Further settings by data set.
         published: Published cells, by data set and metric.
@@ -123,6 +124,7 @@ class Row(Strict):
     model: str | None = None
     settings: dict[str, Value] = {}
     by: Literal["users", "items"] = "users"
+    refined: bool = False
     datasets: dict[str, dict[str, Value]] = {}
     published: dict[str, dict[str, float]] = {}
     curves: dict[str, Curve] = {}
@@ -148,7 +150,7 @@ class Row(Strict):
         return tuple(self.same_as.split("/")) if self.same_as else (table, self.slug)
 
 
-SHARED = ("model", "settings", "by", "datasets", "search", "tuned_as")
+SHARED = ("model", "settings", "by", "refined", "datasets", "search", "tuned_as")
 
 
 class Ordering(Strict):

@@ -15,7 +15,7 @@ from tfvae.data.rows import UserRows
 from tfvae.randomness import Noise, derive_seed
 from tfvae.style import PLAIN, Style
 
-__all__ = ["ItemBag", "ItemLogits", "PseudoInputs", "RatingBag"]
+__all__ = ["ItemBag", "ItemLogits", "PseudoInputs", "RatingBag", "weighted_sum_of_rows"]
 
 
 @tf.custom_gradient
@@ -54,7 +54,7 @@ def _sparse_product(
 
 
 @tf.custom_gradient
-def _weighted_sum_of_rows(
+def weighted_sum_of_rows(
     kernel: tf.Tensor, values: tf.Tensor, items: tf.Tensor, row_ids: tf.Tensor, n_users: tf.Tensor
 ):
     """The sparse product X·kernel, [B, units], for X of the given values, which have no gradient."""
@@ -232,7 +232,7 @@ class RatingBag(keras.layers.Layer):
             keep = 1.0 - self.dropout
             kept = noise.uniform(tf.shape(rows.items), f"{self.name}/dropout") < keep
             values = tf.where(kept, values / keep, 0.0)
-        total = _weighted_sum_of_rows(
+        total = weighted_sum_of_rows(
             tf.convert_to_tensor(self.kernel.value), values, rows.items, rows.row_ids, tf.shape(rows.counts)[0]
         )
         total = tf.ensure_shape(total, (None, self.kernel.shape[1]))

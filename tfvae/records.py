@@ -88,6 +88,7 @@ class Run(Strict):
         selected_beta: The cap that `beta_selection="peak"` found, else None.
         parameters: Numbers that were learnt.
         latents: What `tfvae.generative` found of a model with latent codes, else None.
+        predictive: What `tfvae.predictive` found of a model of ratings with a posterior, else None.
         watched: Metrics on the test part after each epoch, by name, where the table watches it; nothing is chosen by
             them but the published way of reporting ("best epoch on test").
         history: The monitored metric on validation users after each round, which of most models is an epoch.
@@ -121,6 +122,7 @@ class Run(Strict):
     selected_beta: float | None
     parameters: int
     latents: dict[str, float] | None = None
+    predictive: dict[str, Any] | None = None
     watched: dict[str, list[float]] | None = None
     history: list[float]
     validated: list[int] | None = None

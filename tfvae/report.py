@@ -76,6 +76,7 @@ def render(name: str, dataset: str, results: Path = RESULTS) -> Path:
             picture=_picture(table, dataset, cells, folder),
             shapes=_shapes(table, dataset, cells, folder),
             over=OVER[table.protocol],
+            predictive=_predictive(cells),
             watched=[metric for metric in table.metrics if any(row.best_on_test(metric) != "–" for row in cells)],
             rounding=ROUNDING,
             significant=SIGNIFICANT,
@@ -219,6 +220,24 @@ def _described(rows: list[Cells]) -> dict[str, str] | None:
     if not counts["samples"]:
         return None
     return {name: " or ".join(f"{number:,}" for number in sorted(found)) for name, found in counts.items()}
+
+
+def _predictive(rows: list[Cells]) -> list[dict[str, Any]]:
+    """How good the predictive distributions are, by row and way of sampling codes: means over the splits."""
+    lines = []
+    for row in rows:
+        for way in ("encoder", "hmc"):
+            found = [run.predictive[way] for run in row.runs if run.predictive and way in run.predictive]
+            if not found:
+                continue
+            names = [name for name, value in found[0].items() if isinstance(value, int | float)]
+            means = {name: float(np.mean([one[name] for one in found])) for name in names}
+            groups = [
+                {name: float(np.mean([group[name] for group in same])) for name in same[0]}
+                for same in zip(*(one["groups"] for one in found), strict=False)
+            ]
+            lines.append({"name": row.row.name, "way": way, "groups": groups} | means)
+    return lines
 
 
 def _latents(table: Table, dataset: str, rows: list[Cells], folder: Path, results: Path) -> str | None:

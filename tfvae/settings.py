@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import PositiveFloat, PositiveInt
 
+from tfvae.data.splits import Split
 from tfvae.errors import InputError, unknown_name
 from tfvae.metrics import check_metric
 from tfvae.models import model_class
@@ -25,6 +26,8 @@ class TrainingSettings(pydantic.BaseModel):
         batch_size: Users per update.
         optimizer: "adam", or "normalized-adam", which divides each gradient tensor by its length first (EVCF).
         learning_rate: Of the optimiser.
+        cooling: What the learning rate has been multiplied by in the last epoch; it falls geometrically over the second
+            half of the epochs. 1 for none.
         patience: Epochs without a better validation value after which training ends; None trains to the end. Epochs
             of a warm-up (`anneal_by="epochs"`) do not count.
         monitor: The validation metric that selects the epoch.
@@ -43,6 +46,7 @@ class TrainingSettings(pydantic.BaseModel):
     batch_size: PositiveInt = 500
     optimizer: Literal["adam", "normalized-adam"] = "adam"
     learning_rate: PositiveFloat = 1e-3
+    cooling: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
     patience: PositiveInt | None = None
     monitor: str = "ndcg@100"
     beta_selection: Literal["fixed", "peak", "stop-at-drop"] = "fixed"
@@ -94,7 +98,14 @@ class Settings(pydantic.BaseModel):
         """
         kind = model_class(self.name)
         size = (n_items, n_users) if kind.knows_users else (n_items,)
-        return kind(*size, seed=self.training.seed, dtype=self.training.precision, **self.model)
+        return kind(*size, **self._of_constructor())
+
+    def build_for(self, split: Split):
+        """The untrained model for a split, with what else it needs to know of the data."""
+        return model_class(self.name).for_split(split, **self._of_constructor())
+
+    def _of_constructor(self) -> dict[str, Any]:
+        return {"seed": self.training.seed, "dtype": self.training.precision, **self.model}
 
 
 def settings_of(name: str, given: Mapping[str, Any]) -> Settings:

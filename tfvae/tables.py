@@ -28,6 +28,7 @@ from tfvae.files import digest
 from tfvae.generative import Generative, describe, has_latents
 from tfvae.memory import forget_peak, peak_gb
 from tfvae.models import model_class
+from tfvae.predictive import describe_predictions, has_rating_posterior
 from tfvae.protocols import Splits, splits_of
 from tfvae.records import (
     Attributes,
@@ -246,7 +247,9 @@ def _plans(
 def _found(sweep: Sweep, split: Split) -> dict[str, Any]:
     """What a search found: the settings, and the number of epochs where a run has nothing to choose it by."""
     best = sweep.best
-    chosen = best.best_epoch is not None and split.validation is None
+    cooled = sweep.settings | best.params
+    # The epochs of a learning rate that falls to the end are a setting like others.
+    chosen = best.best_epoch is not None and split.validation is None and cooled.get("cooling", 1.0) == 1.0
     return best.params | ({"epochs": best.best_epoch + 1} if chosen else {})
 
 
@@ -300,6 +303,10 @@ def _run(plan: _Plan) -> Run:
     watched = split.test if table.watch_test else None
     trained = train(plan.settings, split, folder, watched=watched, progress=job.progress, report=job.say)
     evaluation = evaluate(trained.model, split.test, tuple(table.metrics))
+    predictive = None
+    if has_rating_posterior(trained.model):
+        predictive, refined = describe_predictions(trained.model, split.test, plan.seed, refine=row.refined)
+        evaluation = refined if row.refined else evaluation
     peak = None if trained.resumed else peak_gb()
     latents = _described(plan, trained)
     if latents:
@@ -330,6 +337,7 @@ def _run(plan: _Plan) -> Run:
         selected_beta=trained.selected_beta,
         parameters=trained.model.n_parameters,
         latents=latents and latents.figures,
+        predictive=predictive,
         watched=_watched(trained),
         history=[round(trained.history[epoch][monitor], 6) for epoch in validated],
         validated=None if len(validated) == trained.epochs else validated,

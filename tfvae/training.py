@@ -16,7 +16,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tfvae.callbacks import Board, HoldBeta, Keeper, Progress, Validation, best_of
+from tfvae.callbacks import Board, Cooling, HoldBeta, Keeper, Progress, Validation, best_of
 from tfvae.data.rows import check_batch_size, steps_per_epoch, user_numbers
 from tfvae.data.splits import Split
 from tfvae.errors import DivergedError, InputError
@@ -109,7 +109,7 @@ def train(
         selected_beta = pilot.history[pilot.best_epoch]["beta"]
         effective = settings.with_changes(beta_selection="fixed", beta_cap=selected_beta)
 
-    model = effective.build(split.n_items, split.train.shape[0])
+    model = effective.build_for(split)
     write_json(folder / SETTINGS_FILE, _claim(settings, split.digest))
     begun = time.perf_counter()
     if isinstance(model, GradientRecommender):
@@ -184,6 +184,8 @@ def _fit(
     if watched is not None:
         callbacks.append(Validation(evaluator(model, watched), WATCHED))
     callbacks.append(keeper)
+    if training.cooling < 1:
+        callbacks.append(Cooling(training.learning_rate, training.cooling))
     if training.beta_selection == "stop-at-drop":
         callbacks.append(HoldBeta(keeper, training.drop_patience))
     callbacks.append(Board(folder / "tensorboard", settings.flat()))

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tfvae.errors import InputError
 
-__all__ = ["RowStore", "UserRows", "check_batch_size", "steps_per_epoch", "unpad", "user_numbers"]
+__all__ = ["RowStore", "UserRows", "check_batch_size", "column_means", "steps_per_epoch", "unpad", "user_numbers"]
 
 
 class UserRows(NamedTuple):
@@ -92,6 +92,15 @@ def unpad(padded: tf.Tensor, pad: int = -1) -> UserRows:
         row_ids=tf.cast(tf.where(present)[:, 0], tf.int32),
         counts=tf.reduce_sum(tf.cast(present, tf.float32), axis=1),
     )
+
+
+def column_means(ratings: sp.csr_array) -> np.ndarray:
+    """The mean rating of each column, float32 [n_items]; of one without ratings the mean of all, or 0."""
+    n_items = ratings.shape[1]
+    counts = np.bincount(ratings.indices, minlength=n_items)
+    sums = np.bincount(ratings.indices, ratings.data, minlength=n_items)
+    overall = ratings.data.sum(dtype=float) / max(ratings.nnz, 1)
+    return np.where(counts, sums / np.maximum(counts, 1), overall).astype(np.float32)
 
 
 def check_batch_size(n_users: int, batch_size: int) -> None:

@@ -19,6 +19,7 @@ MODELS = {
     "recvae": "tfvae.models.recvae:RecVAE",
     "ract": "tfvae.models.ract:RaCT",
     "autorec": "tfvae.models.autorec:AutoRec",
+    "p-vae": "tfvae.models.pvae:PVAE",
     "popularity": "tfvae.baselines.popularity:Popularity",
     "wmf": "tfvae.baselines.wmf:WMF",
     "slim": "tfvae.baselines.slim:SLIM",

@@ -19,7 +19,7 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat
 
-from tfvae.data.rows import UserRows
+from tfvae.data.rows import UserRows, column_means
 from tfvae.item_layers import ItemLogits, RatingBag
 from tfvae.models.base import GradientRecommender
 from tfvae.models.multvae import Activation, Share, Width
@@ -89,7 +89,7 @@ class AutoRec(GradientRecommender):
         """
         super().attach(train)
         if self.updates.numpy() == 0:
-            means = _column_means(train)
+            means = column_means(train)
             self.decoder.bias.assign(means)
             self.means.assign(means if self.center else np.zeros_like(means))
 
@@ -108,12 +108,3 @@ class AutoRec(GradientRecommender):
     def scores(self, rows: UserRows) -> tf.Tensor:
         """h(r; θ): predicted ratings, float32 [B, n_items], not clipped to the scale."""
         return self.decoder(self.code(rows))
-
-
-def _column_means(ratings: sp.csr_array) -> np.ndarray:
-    """The mean rating of each column, float32; that of all ratings for a column without any, 0 if there are none."""
-    n_items = ratings.shape[1]
-    counts = np.bincount(ratings.indices, minlength=n_items)
-    sums = np.bincount(ratings.indices, ratings.data, minlength=n_items)
-    overall = ratings.data.sum(dtype=float) / max(ratings.nnz, 1)
-    return np.where(counts, sums / np.maximum(counts, 1), overall).astype(np.float32)

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 import tensorflow as tf
 
 from tfvae.data.rows import RowStore, UserRows
+from tfvae.data.splits import Split
 from tfvae.errors import InputError
 from tfvae.randomness import Noise
 
@@ -51,6 +52,17 @@ class Recommender(keras.Model, abc.ABC):
         self.n_items = n_items
         self.n_users = n_users
         self.seed = seed
+
+    @classmethod
+    def for_split(cls, split: Split, **settings) -> Recommender:
+        """The untrained model for the items and users of a split.
+
+        Args:
+            split: The data.
+            **settings: Of the constructor.
+        """
+        size = (split.n_items, split.train.shape[0]) if cls.knows_users else (split.n_items,)
+        return cls(*size, **settings)
 
     @abc.abstractmethod
     def scores(self, rows: UserRows) -> tf.Tensor:

@@ -1,0 +1,203 @@
+"""p-VAE: a variational autoencoder of the ratings that are observed, and of no others.
+
+Ma, Gong, Hernández-Lobato, Koenigstein, Nowozin, Zhang: Partial VAE for Hybrid Recommender System, 2018:
+
+    z ~ N(0, I),   p(r | z) = Π_m N(r_m | f_m(z), σ²)                                                    (eq. 1)
+    L_p = E_q [log q(z | r_O) - log p(r_O | z) - log p(z)] ≥ KL(q(z | r_O) ‖ p(z | r_O))                 (eq. 2)
+    q(z | r_O) = N(μ, diag s²)(c),   c = NN_2(σ(Σ_{m ∈ O} NN_1(e_m · r_m)))                              (eq. 3, App. A)
+
+A row is a user (U-p-VAE) or, with the matrix transposed, an item (I-p-VAE); the model does not know which. Its special
+cases are rows of the paper's Table 1: without NN_1 it is a VAE of zero-imputed ratings, and with a point estimate in
+place of the posterior an autoencoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import keras
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+import tensorflow_probability as tfp
+from pydantic import NonNegativeFloat, PositiveFloat
+
+from tfvae.data.metadata import encode_metadata
+from tfvae.data.rows import UserRows, column_means
+from tfvae.data.splits import RatingHoldout
+from tfvae.item_layers import ItemLogits
+from tfvae.layers import hidden_stack
+from tfvae.models.base import GradientRecommender
+from tfvae.models.multvae import Activation, Share, Width
+from tfvae.priors import diagonal_normal, kl, sample_with, standard_normal
+from tfvae.randomness import Noise
+from tfvae.set_encoder import SetEncoder
+from tfvae.style import Style
+
+__all__ = ["PVAE"]
+
+tfd = tfp.distributions
+
+
+@keras.saving.register_keras_serializable(package="tfvae")
+class PVAE(GradientRecommender):
+    """p-VAE; what the paper leaves open (all but the hidden width, Adam, batch and epochs) is a setting.
+
+    Args:
+        n_items: Width of a row: the items, or the users where rows are items.
+        n_features: Width of what is known of a column; `for_split` finds it.
+        embedding_dim: Learned part of e_m.
+        element: Form of an element s_m: "product" e_m · r_m or "concat" [e_m, r_m].
+        element_hidden: Widths of NN_1's layers; () makes a VAE of zero-imputed ratings.
+        pooling: "sum" or "max" over the elements.
+        encoder_hidden: Widths of NN_2's hidden layers.
+        latent_dim: Length of z, H.
+        decoder_hidden: Widths of the decoder's hidden layers; the paper's has one, 100 wide for users, 500 for items.
+        activation: Of all hidden layers, and σ.
+        initializer: Of the layers; see `Style`.
+        center: What is taken off a rating before it is encoded: nothing, the mean of all, or that of its column.
+        variance: σ² of a rating, in squared units of the ratings; 0.02 on a scale from 0 to 1 is 0.32 on 1 to 5.
+        beta: Weight of the divergence; the bound has 1.
+        stochastic: Whether there is a posterior; without, z = μ and nothing diverges: the autoencoders of Table 1.
+        dropout: Share of a row's ratings that are not encoded in training; all are to be explained.
+        weight_decay: λ of λ·Σ‖W‖², beside the bound of one row.
+        metadata: Whether what is known of the columns (genres and year; gender, age and occupation) is part of e_m.
+        **kwargs: `seed`, and those of `keras.Model`.
+
+    Attributes:
+        centers: float32 weight [n_items], what is taken off.
+    """
+
+    predicts_ratings = True
+    training_defaults = {"epochs": 400, "batch_size": 100, "monitor": "rmse"}
+    parts = ("nll", "kl")
+
+    def __init__(
+        self,
+        n_items: int,
+        n_features: int = 0,
+        *,
+        embedding_dim: Width = 100,
+        element: Literal["product", "concat"] = "product",
+        element_hidden: Sequence[Width] = (),
+        pooling: Literal["sum", "max"] = "sum",
+        encoder_hidden: Sequence[Width] = (),
+        latent_dim: Width = 50,
+        decoder_hidden: Sequence[Width] = (100,),
+        activation: Activation = "sigmoid",
+        initializer: Literal["glorot", "he", "fan-in"] = "glorot",
+        center: Literal["none", "mean", "columns"] = "mean",
+        variance: PositiveFloat = 0.8,
+        beta: NonNegativeFloat = 1.0,
+        stochastic: bool = True,
+        dropout: Share = 0.0,
+        weight_decay: NonNegativeFloat = 0.0,
+        metadata: bool = False,
+        **kwargs,
+    ):
+        super().__init__(n_items, **kwargs)
+        self.n_features = n_features
+        self.embedding_dim = embedding_dim
+        self.element = element
+        self.element_hidden = tuple(element_hidden)
+        self.pooling = pooling
+        self.encoder_hidden = tuple(encoder_hidden)
+        self.latent_dim = latent_dim
+        self.decoder_hidden = tuple(decoder_hidden)
+        self.activation = activation
+        self.initializer = initializer
+        self.center = center
+        self.variance = variance
+        self.beta = beta
+        self.stochastic = stochastic
+        self.dropout = dropout
+        self.weight_decay = weight_decay
+        self.metadata = metadata
+        style = Style(activation, False, initializer, weight_decay, self.seed, self.dtype_policy)
+        self.encoder = SetEncoder(
+            n_items,
+            embedding_dim,
+            element,
+            self.element_hidden,
+            pooling,
+            self.encoder_hidden,
+            latent_dim * (1 + stochastic),
+            style,
+            n_features=n_features,
+            dropout=dropout,
+        )
+        self.hidden_layers = hidden_stack(latent_dim, self.decoder_hidden, style, "decoder")
+        self.decoder = ItemLogits(n_items, [latent_dim, *self.decoder_hidden][-1], style.of_outputs(), name="ratings")
+        self.centers = self.add_state("centers", shape=(n_items,))
+        self.built = True
+
+    @classmethod
+    def for_split(cls, split: RatingHoldout, **settings) -> PVAE:
+        """The untrained model for a split's columns, with what is known of them where `metadata` asks for it."""
+        if not settings.get("metadata"):
+            return cls(split.n_items, **settings)
+        features, _ = encode_metadata(split.item_features, split.n_items, split.titles)
+        model = cls(split.n_items, features.shape[1], **settings)
+        model.encoder.features.assign(features)
+        return model
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return super().get_config() | {"n_features": self.n_features}
+
+    def attach(self, train: sp.csr_array) -> None:
+        """Gives the model the ratings to learn from; an untrained one starts with the columns' means as output biases.
+
+        Args:
+            train: CSR [n_rows, n_items] of ratings; a stored zero is a rating of zero.
+        """
+        super().attach(train)
+        if self.updates.numpy() == 0:
+            means = column_means(train)
+            self.decoder.bias.assign(means)
+            centers = {"none": 0.0, "mean": train.data.mean(dtype=float), "columns": means}[self.center]
+            self.centers.assign(np.broadcast_to(centers, means.shape).astype(np.float32))
+
+    def code(self, rows: UserRows, noise: Noise | None = None) -> tf.Tensor:
+        """What the encoder makes of the ratings of B rows: the moments of q(z | r_O), or z itself."""
+        values = rows.values - tf.gather(tf.convert_to_tensor(self.centers.value), rows.items)
+        return tf.cast(self.encoder(rows._replace(values=values), noise=noise), tf.float32)
+
+    def posterior(self, rows: UserRows, noise: Noise | None = None) -> tfd.Distribution:
+        """q(z | r_O) of B rows."""
+        return diagonal_normal(*tf.split(self.code(rows, noise), 2, axis=1))
+
+    def prior(self) -> tfd.Distribution:
+        """p(z)."""
+        return standard_normal(self.latent_dim)
+
+    def hidden(self, z: tf.Tensor) -> tf.Tensor:
+        """The decoder's last hidden layer, of which the predicted ratings are a linear function; z if it has none."""
+        for layer in self.hidden_layers:
+            z = layer(z)
+        return z
+
+    def log_likelihood(self, z: tf.Tensor, rows: UserRows) -> tf.Tensor:
+        """Log p(r_O | z) of B rows: the sum over a row's ratings, float32 [B]."""
+        of_ratings = tfd.Normal(self.decoder.at_the_items_of(rows, self.hidden(z)), self.variance**0.5)
+        return tf.math.unsorted_segment_sum(of_ratings.log_prob(rows.values), rows.row_ids, tf.shape(rows.counts)[0])
+
+    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+        """L_p averaged over rows, up to log p(r_O), with one reparameterised sample of z."""
+        if not self.stochastic:
+            nll = -tf.reduce_mean(self.log_likelihood(self.code(rows, noise), rows))
+            return {"loss": nll, "nll": nll}
+        posterior = self.posterior(rows, noise)
+        z = sample_with(noise, "z", posterior)
+        nll = -tf.reduce_mean(self.log_likelihood(z, rows))
+        divergence = tf.reduce_mean(kl(posterior, self.prior(), z))
+        return {"loss": nll + self.beta * divergence, "nll": nll, "kl": divergence}
+
+    def mean_code(self, rows: UserRows) -> tf.Tensor:
+        """μ of B rows, float32 [B, latent_dim]."""
+        return self.code(rows)[:, : self.latent_dim]
+
+    def scores(self, rows: UserRows) -> tf.Tensor:
+        """f(μ): predicted ratings, float32 [B, n_items], not clipped to the scale."""
+        return self.decoder(self.hidden(self.mean_code(rows)))
