@@ -68,7 +68,9 @@ SETTINGS = {
     "slim": {"l1": 0.2, "l2": 3.0, "tolerance": 1e-5, "max_iterations": 500, "gram_precision": "float64"},
     "ease": {"regularization": 5.0, "gram_precision": "float64"},
     "edlae": {"regularization": 5.0, "dropout": 0.25, "gram_precision": "float64"},
+    "pmf": {"factors": 3, "regularization": 0.5, "weighted_regularization": False, "iterations": 10},
 }
+SETTINGS["bias-mf"] = SETTINGS["pmf"] | {"bias_regularization": 0.2}
 SETTINGS["vamp"] = SETTINGS["mult-vae"] | {
     "hidden": [12, 10],
     "n_pseudo_inputs": 7,

@@ -235,8 +235,9 @@ class ObservedGaussian(NamedTuple):
         """
         vectors = tf.gather(item_vectors, rows.items)
         residuals = rows.values - tf.gather(biases, rows.items)
-        ends = tf.cumsum(tf.cast(rows.counts, tf.int64))
-        starts = tf.concat([tf.zeros([1], tf.int64), ends[:-1]], axis=0)
+        counts = tf.cast(rows.counts, tf.int64)
+        ends = tf.cumsum(counts)
+        starts = ends - counts
 
         def gram(span: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             own = vectors[span[0] : span[1]]

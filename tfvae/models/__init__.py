@@ -25,6 +25,8 @@ MODELS = {
     "slim": "tfvae.baselines.slim:SLIM",
     "ease": "tfvae.baselines.ease:EASE",
     "edlae": "tfvae.baselines.edlae:EDLAE",
+    "pmf": "tfvae.baselines.rating_factors:PMF",
+    "bias-mf": "tfvae.baselines.rating_factors:BiasMF",
 }
 
 
