@@ -44,7 +44,7 @@ def fitted(tiny_split):
 
     def model(name):
         if name not in made:
-            made[name] = settings(name).build(tiny_split.n_items)
+            made[name] = settings(name).build(tiny_split.n_items, 90)
             if name in BY_GRADIENT:
                 prepare(made[name], name, tiny_split, 0.02)
                 fit(made[name], 90, 40, epochs=2)
@@ -97,7 +97,7 @@ def test_scores_have_no_noise(name, fitted, rows):
 @every_model
 def test_every_setting_is_an_attribute_and_in_the_config(name, tiny_split):
     given = settings(name, seed=3)
-    model = given.build(tiny_split.n_items)
+    model = given.build(tiny_split.n_items, 90)
     config = model.get_config()
     assert {"n_items", "seed", "dtype", *given.model} <= config.keys()
     for key, value in {**given.model, "seed": 3, "n_items": tiny_split.n_items}.items():
@@ -117,7 +117,7 @@ def test_config_round_trip(name, fitted):
 
 @every_model
 def test_the_same_seed_builds_the_same_model(name, tiny_split):
-    one, same, other = (settings(name, seed=seed).build(tiny_split.n_items) for seed in (1, 1, 2))
+    one, same, other = (settings(name, seed=seed).build(tiny_split.n_items, 90) for seed in (1, 1, 2))
     assert_equal_weights(one, same)
     if name in BY_GRADIENT:
         for first, second in zip(one.trainable_variables, other.trainable_variables, strict=True):
@@ -215,7 +215,7 @@ def test_the_checkerboard_is_recovered(name, checkerboard, tiny_split, tmp_path)
         pytest.skip(f"{name} ranks alike for all users")
     n_users, n_items = checkerboard.shape
     given = settings_of(name, {"batch_size": 8, **CHECKERBOARD[name]})
-    model = given.build(n_items)
+    model = given.build(n_items, n_users)
     if name in BY_GRADIENT:
         split = type("Rows", (), {"train": checkerboard})
         prepare_to_fit(model, split, given.training.learning_rate, given.training.optimizer)
@@ -254,10 +254,10 @@ def test_two_epochs_and_two_more_are_four(name, tiny_split, tmp_path):
 @every_gradient_model
 def test_one_step_on_two_replicas_equals_one_on_one(name, tiny_split, silent_noise, two_replicas):
     # β is not 0 in the first step, so that what only the divergence trains moves too.
-    at_once = {"anneal_updates": 0} if "anneal_updates" in SETTINGS[name] else {}
+    at_once = {key: 0 for key in ("anneal_updates", "dropout") if key in SETTINGS[name]}
 
     def build():
-        model = settings(name, dropout=0.0, **at_once).build(tiny_split.n_items)
+        model = settings(name, **at_once).build(tiny_split.n_items, 90)
         prepare(model, name, tiny_split, 0.02)
         return model
 
@@ -278,7 +278,7 @@ def test_one_step_on_two_replicas_equals_one_on_one(name, tiny_split, silent_noi
 
 @every_gradient_model
 def test_a_user_without_items_can_be_trained_on(name):
-    model = settings(name).build(40)
+    model = settings(name).build(40, 6)
     prepare_to_fit(model, type("Rows", (), {"train": csr_array((6, 40), dtype=np.float32)}), 0.02)
     fit(model, 6, 3, epochs=1)
     assert all(np.isfinite(v.numpy()).all() for v in model.variables)

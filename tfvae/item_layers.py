@@ -98,6 +98,7 @@ class ItemBag(keras.layers.Layer):
         units: Width of the output.
         style: How the layer is made.
         dropout: Share of the non-zeros dropped in training.
+        normalize: Whether to divide by √n.
         beside: Width of a dense input laid beside the user row, neither normalised nor dropped; its rows of the
             kernel follow those of the items.
     """
@@ -109,6 +110,7 @@ class ItemBag(keras.layers.Layer):
         style: Style = PLAIN,
         *,
         dropout: float = 0.0,
+        normalize: bool = True,
         beside: int = 0,
         **kwargs,
     ):
@@ -117,6 +119,7 @@ class ItemBag(keras.layers.Layer):
         self.n_items = n_items
         self.activation = keras.activations.get("linear" if style.gated else style.activation)
         self.dropout = dropout
+        self.normalize = normalize
         self.kernel, self.bias = self._affine(style, "", n_items + beside, units)
         if style.gated:
             self.gate_kernel, self.gate_bias = self._affine(style, "gate_", n_items + beside, units)
@@ -155,7 +158,7 @@ class ItemBag(keras.layers.Layer):
             keep = 1.0 - self.dropout
             kept = tf.where(self.kept(rows, noise))[:, 0]
             items, row_ids = tf.gather(items, kept), tf.gather(row_ids, kept)
-        length = tf.sqrt(tf.maximum(rows.counts, 1.0)) * keep
+        length = (tf.sqrt(tf.maximum(rows.counts, 1.0)) if self.normalize else tf.ones_like(rows.counts)) * keep
 
         def product(kernel):
             total = _sum_of_rows(kernel, items, row_ids, tf.shape(rows.counts)[0])

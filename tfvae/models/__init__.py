@@ -20,6 +20,7 @@ MODELS = {
     "ract": "tfvae.models.ract:RaCT",
     "autorec": "tfvae.models.autorec:AutoRec",
     "p-vae": "tfvae.models.pvae:PVAE",
+    "cdae": "tfvae.models.cdae:CDAE",
     "popularity": "tfvae.baselines.popularity:Popularity",
     "wmf": "tfvae.baselines.wmf:WMF",
     "slim": "tfvae.baselines.slim:SLIM",

@@ -1,0 +1,167 @@
+"""CDAE: a denoising autoencoder of user rows with a weight vector for each training user, its node.
+
+Wu, DuBois, Zheng, Ester: Collaborative Denoising Auto-Encoders for Top-N Recommender Systems, WSDM 2016, section 3.2,
+as Mult-VAE (Liang et al., WWW 2018, section 4.3) has it in its tables: tanh at the bottleneck and at the output, a
+weighted square loss in place of one with sampled zeros, batches of users, Adam, weight decay:
+
+    z_u = tanh(W'x̃_u + V_u + b),   x̂_u = tanh(W''z_u + b'')                                    (eqs. 9 and 10)
+    L = mean_u ½ Σ_i c_ui (x_ui − x̂_ui)² + λ(‖W‖² + ‖V‖² + ‖W''‖²),   c_ui = c1 where x_ui = 1, else c0
+
+A user never trained on has no node. Mult-VAE does not say how it scored such users; see `user_node`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import keras
+import tensorflow as tf
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from tfvae.data.rows import UserRows
+from tfvae.item_layers import ItemBag, ItemLogits
+from tfvae.likelihoods import likelihood
+from tfvae.models.base import GradientRecommender
+from tfvae.models.multvae import Share, Width
+from tfvae.randomness import Noise
+from tfvae.style import Style
+
+__all__ = ["CDAE"]
+
+FIRST_STEP = 0.01  # in the fit of a node; it is doubled where it helps and quartered where it does not
+
+
+@keras.saving.register_keras_serializable(package="tfvae")
+class CDAE(GradientRecommender):
+    """CDAE: Mult-DAE with a node for each training user, and the square loss.
+
+    The nodes of training users are for training only: a history is scored alike whoever it is of.
+
+    Args:
+        n_items: Width of the catalogue, I.
+        n_users: Number of training users.
+        latent_dim: Width of the bottleneck, K.
+        dropout: Share of a history's items dropped in training.
+        normalize: Whether a row has length one before the dropout, as in Mult-VAE, or is of zeros and ones.
+        c1: Confidence of the ones.
+        c0: Confidence of the zeros.
+        weight_decay: λ of λ·Σ‖·‖² over the kernels and the nodes, biases excluded.
+        user_node: What stands for V_u in scoring: "none", which is zero; "mean", that of the training users' nodes; or
+            "fitted", the node that lowers the history's own part of L, found by gradient descent from zero.
+        node_steps: Steps of that descent; each costs as much as a step of training.
+        **kwargs: `seed` and those of `keras.Model`.
+
+    Attributes:
+        nodes: V, float32 weight [n_users, latent_dim].
+
+    Raises:
+        InputError: Without `n_users`.
+    """
+
+    parts = ("nll",)
+    knows_users = True
+
+    def __init__(
+        self,
+        n_items: int,
+        n_users: int | None = None,
+        *,
+        latent_dim: Width = 200,
+        dropout: Share = 0.5,
+        normalize: bool = False,
+        c1: PositiveFloat = 5.0,
+        c0: PositiveFloat = 1.0,
+        weight_decay: NonNegativeFloat = 1e-4,
+        user_node: Literal["none", "mean", "fitted"] = "none",
+        node_steps: PositiveInt = 10,
+        **kwargs,
+    ):
+        super().__init__(n_items, n_users, **kwargs)
+        self.latent_dim = latent_dim
+        self.dropout = dropout
+        self.normalize = normalize
+        self.c1 = c1
+        self.c0 = c0
+        self.weight_decay = weight_decay
+        self.user_node = user_node
+        self.node_steps = node_steps
+
+        # Linear, since the node comes in before the tanh.
+        style = Style("linear", weight_decay=weight_decay, seed=self.seed, dtype=self.dtype_policy)
+        self.encoder = ItemBag(n_items, latent_dim, style, dropout=dropout, normalize=normalize, name="encoder")
+        node = style.weights("nodes", fan_in=n_users)
+        self.nodes = self.add_weight(
+            name="nodes",
+            shape=(n_users, latent_dim),
+            initializer=node["kernel_initializer"],
+            regularizer=node["kernel_regularizer"],
+            autocast=False,
+        )
+        self.decoder = ItemLogits(n_items, latent_dim, style, name="decoder")
+        self.built = True
+
+    def logits(self, hidden: tf.Tensor, nodes: tf.Tensor | float) -> tf.Tensor:
+        """The output before its tanh, float32 [B, n_items].
+
+        Args:
+            hidden: W'x + b of B rows, float [B, latent_dim].
+            nodes: V_u, float [B, latent_dim], or of all users, [latent_dim] or a number.
+        """
+        return self.decoder(tf.tanh(hidden + tf.cast(nodes, hidden.dtype)))
+
+    def log_likelihood(self, logits: tf.Tensor, rows: UserRows) -> tf.Tensor:
+        """The negative of the weighted square loss of each user, float32 [B]."""
+        return likelihood("gaussian", tf.tanh(logits), c1=self.c1, c0=self.c0).log_prob_rows(rows)
+
+    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+        """The square loss of the clean row given the dropped one and the user's node, averaged over users."""
+        nodes = tf.gather(tf.convert_to_tensor(self.nodes.value), rows.users)
+        nll = -tf.reduce_mean(self.log_likelihood(self.logits(self.encoder(rows, noise=noise), nodes), rows))
+        return {"loss": nll, "nll": nll}
+
+    def scores(self, rows: UserRows) -> tf.Tensor:
+        """The output before its tanh, which would make ties of the largest, [B, n_items], with the node of strangers.
+
+        `rows.users` is not looked at: of held-out users it has row numbers of their own matrix.
+        """
+        hidden = self.encoder(rows)
+        if self.user_node == "fitted":
+            return self.logits(hidden, self.fitted_nodes(rows)[0])
+        nodes = tf.convert_to_tensor(self.nodes.value)
+        return self.logits(hidden, tf.reduce_mean(nodes, axis=0) if self.user_node == "mean" else 0.0)
+
+    def fitted_nodes(self, rows: UserRows) -> tuple[tf.Tensor, tf.Tensor]:
+        """Nodes that B histories themselves ask for, all other weights being fixed; no user's loss ever rises.
+
+        An epoch decays all nodes in each of its updates, but meets a user once: λ counts once for each training user.
+
+        Args:
+            rows: The histories.
+
+        Returns:
+            Nodes, float32 [B, latent_dim], and ½ Σ_i c_ui (x_ui − x̂_ui)² + n_users·λ‖V_u‖² of each user before
+            the first step and after each, float32 [node_steps + 1, B].
+        """
+        hidden = self.encoder(rows)
+
+        def slope(nodes):
+            with tf.GradientTape() as tape:
+                tape.watch(nodes)
+                decay = self.n_users * self.weight_decay * tf.reduce_sum(nodes**2, axis=1)
+                loss = decay - self.log_likelihood(self.logits(hidden, nodes), rows)
+            return loss, tape.gradient(loss, nodes)
+
+        nodes = tf.zeros([tf.shape(rows.counts)[0], self.latent_dim])
+        step = tf.fill([tf.shape(rows.counts)[0], 1], FIRST_STEP)
+        loss, gradient = slope(nodes)
+        losses = [loss]
+        for _ in range(self.node_steps):
+            tried = nodes - step * gradient
+            tried_loss, tried_gradient = slope(tried)
+            better = tried_loss < loss
+            loss = tf.where(better, tried_loss, loss)
+            better = better[:, None]
+            nodes, gradient = tf.where(better, tried, nodes), tf.where(better, tried_gradient, gradient)
+            step *= tf.where(better, 2.0, 0.25)
+            losses.append(loss)
+        return nodes, tf.stack(losses)
