@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -104,6 +105,29 @@ def test_one_hidden_layer_has_nothing_to_add_up():
     expected = affine(encoder.heads, normed_swish(encoder.norms[0], affine(encoder.first, inputs), 0.1))
     assert encoder.rest == []
     np.testing.assert_allclose(encoder(rows_of(x)), expected, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 1e-5])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("mixed_bfloat16", 2e-2)])
+def test_the_layer_normalisation_and_its_gradient_are_those_of_keras(dtype, tolerance, epsilon):
+    ours = unsettled(model(layer_norm_epsilon=epsilon, dtype=dtype).encoder).norms[1]
+    theirs = keras.layers.LayerNormalization(epsilon=epsilon)
+    theirs.build((None, 6))
+    theirs.set_weights(ours.get_weights())
+    rng = np.random.default_rng(4)
+    inputs, upstream = (tf.constant(rng.normal(2, 1, (5, 6)), ours.compute_dtype) for _ in range(2))
+    found = []
+    for norm in (ours, theirs):
+        of = tf.cast(inputs, norm.compute_dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(of)
+            output = norm(of)
+        assert output.dtype == norm.compute_dtype
+        sources = [of, norm.gamma.value, norm.beta.value]
+        found.append([output, *tape.gradient(output, sources, tf.cast(upstream, output.dtype))])
+    for one, other in zip(*found, strict=True):
+        assert np.abs(other).max() > 0.5
+        np.testing.assert_allclose(tf.cast(one, tf.float32), other, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("hidden", [(), (6, 7), (6, 6, 5)], ids=str)

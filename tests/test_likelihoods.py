@@ -128,6 +128,42 @@ def test_the_gradient_of_the_sparse_door_by_finite_differences(name):
         assert gradient[user, item] == pytest.approx((up - down) / (2 * step), abs=2e-3)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_the_gradient_is_the_same_on_a_graphics_card(name, monkeypatch):
+    x, f = random_rows(empty=(2, 5)), logits()
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            tape.watch(f)
+            total = tf.reduce_sum(ALL[name](f).log_prob_rows(rows_of(x)))
+        return tape.gradient(total, f).numpy()
+
+    here = gradient()
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda *_: ["a card"])
+    np.testing.assert_array_equal(gradient(), here)
+
+
+@pytest.mark.parametrize("empty", [(2, 5), range(7)], ids=["some empty", "all empty"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2)])
+def test_a_fixed_last_layer_has_the_same_density_and_passes_the_same_gradient_on(dtype, tolerance, empty):
+    x, rng = random_rows(empty=empty), np.random.default_rng(2)
+    exact, kernel, bias = (tf.constant(rng.normal(size=shape), tf.float32) for shape in ((7, 4), (13, 4), (13,)))
+    upstream = tf.constant(rng.normal(size=7), tf.float32)
+    hidden = tf.cast(exact, dtype)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([exact, hidden, kernel, bias])
+        plain = Multinomial(exact @ tf.transpose(kernel) + bias).log_prob_rows(rows_of(x))
+        products = tf.cast(hidden @ tf.cast(tf.transpose(kernel), dtype), tf.float32)
+        found = Multinomial(products + bias).log_prob_rows_of(hidden, kernel, rows_of(x))
+        totals = [tf.reduce_sum(values * upstream) for values in (plain, found)]
+    scale = 1 + x.sum()
+    np.testing.assert_allclose(found, plain, rtol=tolerance, atol=tolerance * scale)
+    expected, of_hidden = tape.gradient(totals[0], exact), tape.gradient(totals[1], hidden)
+    assert of_hidden.dtype == dtype and (np.abs(expected).max() > 1) == x.any()
+    np.testing.assert_allclose(tf.cast(of_hidden, tf.float32), expected, rtol=tolerance, atol=tolerance * scale / 10)
+    assert tape.gradient(totals[1], [kernel, bias]) == [None, None]
+
+
 @pytest.mark.parametrize("scale", [100.0, 10_000.0])
 def test_large_logits_stay_finite_and_right(scale):
     x, f = random_rows(), logits(scale=scale)

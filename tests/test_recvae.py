@@ -230,7 +230,7 @@ def test_a_phases_step_takes_no_gradient_of_the_other_part():
         model = ready(random_rows(), EPOCHS[phase], **PHASES[phase] | settings)
         shapes = dense_shapes(lambda: model.train_step(ALL))
         of_items = ("MatMul", (13, 3)) in shapes  # the gradient of the decoder's kernel, by its shape
-        bags = [shape for kind, shape in shapes if kind == "SparseSegmentSumWithNumSegments"]
+        bags = [shape for kind, shape in shapes if kind == "SparseSegmentSumWithNumSegments" and shape[1] == 6]
         hidden = sum(kind == "MatMul" and shape == (6, 6) for kind, shape in shapes)  # of kernels of the encoder
         return of_items, len(bags), hidden
 
@@ -238,6 +238,16 @@ def test_a_phases_step_takes_no_gradient_of_the_other_part():
     assert kinds_and_shapes("encoder") == (False, 2, 3)
     assert kinds_and_shapes("decoder") == (True, 0, 0)
     assert kinds_and_shapes("decoder", denoise_decoder=True) == (True, 1, 0)
+
+
+def test_an_encoders_step_makes_no_gradient_as_wide_as_the_catalogue():
+    def kinds_on_logits(phase):
+        model = ready(random_rows(), EPOCHS[phase])
+        return {kind for kind, shape in dense_shapes(lambda: model.train_step(ALL)) if shape == (7, 13)}
+
+    backward = {"Mul", "SparseTensorDenseAdd"}
+    assert backward <= kinds_on_logits("decoder")
+    assert not backward & kinds_on_logits("encoder")
 
 
 @pytest.mark.parametrize("phase", ["encoder", "decoder"])

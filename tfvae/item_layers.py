@@ -15,11 +15,11 @@ from tfvae.data.rows import UserRows
 from tfvae.randomness import Noise, derive_seed
 from tfvae.style import PLAIN, Style
 
-__all__ = ["ItemBag", "ItemLogits", "PseudoInputs", "RatingBag", "weighted_sum_of_rows"]
+__all__ = ["ItemBag", "ItemLogits", "PseudoInputs", "RatingBag", "sum_of_rows", "weighted_sum_of_rows"]
 
 
 @tf.custom_gradient
-def _sum_of_rows(kernel: tf.Tensor, items: tf.Tensor, row_ids: tf.Tensor, n_users: tf.Tensor):
+def sum_of_rows(kernel: tf.Tensor, items: tf.Tensor, row_ids: tf.Tensor, n_users: tf.Tensor):
     """The sparse product X·kernel for binary X, [B, units], whose gradient is the same kind of product with X'."""
     total = tf.raw_ops.SparseSegmentSumWithNumSegments(
         data=kernel, indices=items, segment_ids=row_ids, num_segments=n_users
@@ -161,7 +161,7 @@ class ItemBag(keras.layers.Layer):
         length = (tf.sqrt(tf.maximum(rows.counts, 1.0)) if self.normalize else tf.ones_like(rows.counts)) * keep
 
         def product(kernel):
-            total = _sum_of_rows(kernel, items, row_ids, tf.shape(rows.counts)[0])
+            total = sum_of_rows(kernel, items, row_ids, tf.shape(rows.counts)[0])
             total = tf.ensure_shape(total, (None, kernel.shape[1])) / length[:, None]
             if beside is not None:
                 total += tf.matmul(tf.cast(beside, tf.float32), kernel[self.n_items :])

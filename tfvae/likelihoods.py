@@ -18,6 +18,7 @@ import tensorflow_probability as tfp
 
 from tfvae.data.rows import UserRows
 from tfvae.errors import unknown_name
+from tfvae.item_layers import sum_of_rows
 
 __all__ = ["LIKELIHOODS", "Bernoulli", "Gaussian", "Logistic", "Multinomial", "likelihood"]
 
@@ -63,7 +64,7 @@ class ItemLikelihood(tfp.distributions.Distribution):
 
             def gradient(upstream):
                 at_items = sparse_slope * tf.gather(upstream, rows.row_ids)
-                return tf.tensor_scatter_nd_add(dense_pullback(upstream[:, None]), at, at_items)
+                return _add_at(dense_pullback(upstream[:, None]), at, at_items)
 
             return total, gradient
 
@@ -78,6 +79,15 @@ class ItemLikelihood(tfp.distributions.Distribution):
         """What each item of the user adds, [nnz], and its derivative [nnz]."""
 
 
+def _add_at(dense: tf.Tensor, at: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """The matrix `dense` with `values` [nnz] added at the places `at` [nnz, 2]."""
+    if tf.config.list_logical_devices("GPU"):  # which have no kernel for the other
+        return tf.tensor_scatter_nd_add(dense, at, values)
+    # On a processor a third of the scatter's time, copy included.
+    shape = tf.shape(dense, tf.int64)
+    return tf.raw_ops.SparseTensorDenseAdd(a_indices=tf.cast(at, tf.int64), a_values=values, a_shape=shape, b=dense)
+
+
 class Multinomial(ItemLikelihood):
     """Σ_i x_i · log softmax(f)_i: `tfd.Multinomial` less the log multinomial coefficient."""
 
@@ -89,6 +99,30 @@ class Multinomial(ItemLikelihood):
 
     def _mean(self):
         return tf.nn.softmax(self.logits)
+
+    def log_prob_rows_of(self, hidden: tf.Tensor, kernel: tf.Tensor, rows: UserRows) -> tf.Tensor:
+        """As `log_prob_rows` where the logits are hidden · kernel' + bias and the layer that makes them is not trained.
+
+        Then the gradient is (x - n·π) · kernel, the user's items less the expected ones, and passes over [B, n_items]
+        only in the product with the shares π.
+
+        Args:
+            hidden: [B, units]; only it has a gradient.
+            kernel: float32 [n_items, units].
+            rows: B binary rows.
+        """
+
+        @tf.custom_gradient
+        def log_prob(hidden):
+            def gradient(upstream):
+                share = tf.cast(self.mean(), hidden.dtype)
+                expected = tf.cast(tf.matmul(share, tf.cast(kernel, hidden.dtype)), tf.float32)
+                found = sum_of_rows(kernel, rows.items, rows.row_ids, tf.shape(rows.counts)[0])
+                return tf.cast(upstream[:, None] * (found - rows.counts[:, None] * expected), hidden.dtype)
+
+            return tf.stop_gradient(self.log_prob_rows(rows)), gradient
+
+        return log_prob(hidden)
 
     def _over_all_items(self, logits, counts):
         share = tf.nn.softmax(logits)

@@ -26,6 +26,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from tfvae.data.rows import RowStore, UserRows
 from tfvae.errors import InputError
 from tfvae.layers import Decoder, DenseSumEncoder
+from tfvae.likelihoods import Multinomial
 from tfvae.models.base import Aim
 from tfvae.models.multvae import Activation, MultVAE, Width
 from tfvae.priors import CompositePrior, diagonal_normal, kl, sample_with
@@ -211,6 +212,13 @@ class RecVAE(MultVAE):
             self.beta.assign(self.cap.value)
 
     # ---- the objective ------------------------------------------------------------------------------
+
+    def log_likelihood(self, code: tf.Tensor, rows: UserRows) -> tf.Tensor:
+        """As `MultVAE.log_likelihood`; while only the encoder is trained, the decoder's weights have no gradient."""
+        if self.phase != (ENCODER,) or self.likelihood != "multinomial":
+            return super().log_likelihood(code, rows)
+        last, hidden = self.decoder.last, tf.cast(self.decoder.of_hidden(code), self.compute_dtype)
+        return Multinomial(last(hidden)).log_prob_rows_of(hidden, last.kernel.value, rows)
 
     def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
         """The negative of L, averaged over users, with one reparameterised sample of z."""
