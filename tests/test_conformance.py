@@ -14,7 +14,9 @@ from plain_fit import fit
 from scipy.sparse import csr_array
 
 from tfvae.data.rows import RowStore, unpad
+from tfvae.errors import InputError
 from tfvae.evaluation import top_k
+from tfvae.export import export
 from tfvae.models import MODELS, model_class
 from tfvae.models.base import GradientRecommender
 from tfvae.settings import settings_of
@@ -24,7 +26,9 @@ README = Path(__file__).parents[1] / "README.md"
 
 RANKERS = [name for name in MODELS if not model_class(name).predicts_ratings]
 BY_GRADIENT = [name for name in RANKERS if issubclass(model_class(name), GradientRecommender)]
+OF_STRANGERS = [name for name in RANKERS if model_class(name).serves_strangers]
 every_model = pytest.mark.parametrize("name", RANKERS)
+every_model_of_strangers = pytest.mark.parametrize("name", OF_STRANGERS)
 every_gradient_model = pytest.mark.parametrize("name", BY_GRADIENT)
 
 
@@ -158,16 +162,26 @@ def test_one_trace_serves_batches_of_any_size(name, fitted, tiny_split):
         np.testing.assert_allclose(scores(tf.range(size, dtype=tf.int64)), whole[:size], rtol=1e-5, atol=1e-6)
 
 
-@every_model
+@every_model_of_strangers
 def test_an_empty_history_has_finite_scores(name, fitted):
     scores = fitted(name).scores(unpad(tf.constant([[-1, -1], [0, 1], [-1, -1]])))
     assert np.isfinite(scores).all()
     np.testing.assert_allclose(scores[0], scores[2], rtol=1e-5, atol=1e-6)
 
 
-@every_model
+@every_model_of_strangers
 def test_no_histories_have_no_scores(name, fitted):
     assert fitted(name).scores(unpad(tf.zeros([0, 3], tf.int32))).shape == (0, 40)
+
+
+@pytest.mark.parametrize("name", sorted(set(RANKERS) - set(OF_STRANGERS)))
+def test_histories_of_nobody_in_training_are_refused(name, fitted, tiny_split, tmp_path):
+    knows = f"{model_class(name).__name__} knows only the .*users it was trained on.* such as mult-dae"
+    with pytest.raises(InputError, match=knows):
+        fitted(name).scores(unpad(tf.constant([[3, 17]])))
+    with pytest.raises(InputError, match=knows):
+        export(fitted(name), tiny_split.item_ids, tmp_path / "exported")
+    assert not list(tmp_path.iterdir())
 
 
 @every_model
@@ -178,7 +192,7 @@ def test_permuting_users_permutes_outputs(name, fitted, tiny_split, rows):
     np.testing.assert_allclose(fitted(name).scores(permuted), expected, rtol=1e-5, atol=1e-6)
 
 
-@every_model
+@every_model_of_strangers
 def test_order_and_padding_of_a_history_do_not_matter(name, fitted):
     histories = [[3, 17, 8, -1, -1], [-1, 8, -1, 3, 17], [17, 3, 8, -1, -1]]
     scores = fitted(name).scores(unpad(tf.constant(histories))).numpy()
@@ -291,9 +305,8 @@ def test_the_readme_lists_it(name):
     assert f"`{name}`" in README.read_text(encoding="utf-8")
 
 
-@every_model
+@every_model_of_strangers
 def test_export_equals_in_process(name, fitted, tiny_split, tmp_path):
-    export = pytest.importorskip("tfvae.export").export
     export(fitted(name), tiny_split.item_ids, tmp_path / "exported")
     recommend = tf.saved_model.load(tmp_path / "exported").signatures["recommend"]
     histories = tiny_split.validation.fold_in[:6]

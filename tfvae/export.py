@@ -66,11 +66,17 @@ class Recommendations(tf.Module):
         titles: Their titles, [n_items], to be returned as well.
 
     Raises:
-        InputError: If the ids or titles are not `n_items` many, or the ids are not what they should be.
+        InputError: If the ids or titles are not `n_items` many, the ids are not what they should be, or the model
+            knows only the users it was trained on.
     """
 
     def __init__(self, model: Recommender, item_ids: Sequence, titles: Sequence[str] | None = None):
         super().__init__(name="recommendations")
+        if not model.serves_strangers:
+            raise InputError(
+                f"{type(model).__name__} knows only the users it was trained on, not their histories, so that it has "
+                "nothing to recommend for one; take a model that encodes histories, such as mult-dae."
+            )
         dtype, ids = _ids(item_ids, "item ids")
         for given, what in ((ids, "item ids"), (titles, "titles")):
             if given is not None and len(given) != model.n_items:

@@ -1,0 +1,277 @@
+"""NCF: networks that score a pair of a user and an item, each known by a vector: GMF, MLP and NeuMF.
+
+He, Liao, Zhang, Nie, Hu, Chua: Neural Collaborative Filtering, WWW 2017, section 3:
+
+    GMF:    φ = p_u ⊙ q_i                                                                        (eqs. 8 and 9)
+    MLP:    φ = relu(W_L' … relu(W_1' [p_u; q_i] + b_1) … + b_L)                                        (eq. 10)
+    NeuMF:  φ = [φ_GMF; φ_MLP], of vectors of their own                                                 (eq. 12)
+    ŷ_ui = σ(h'φ + b),    L = −Σ_{(u,i) seen} log ŷ_ui − Σ_{(u,j) drawn} log(1 − ŷ_uj)                   (eq. 7)
+
+For each item of a user some are drawn that the user has not, anew in every epoch. The authors' code shuffles all
+these pairs and takes 256 at a time; here, as everywhere in tfvae, a batch is of users, with all their pairs.
+"""
+
+from __future__ import annotations
+
+import keras
+import scipy.sparse as sp
+import tensorflow as tf
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from tfvae.data.rows import UserRows
+from tfvae.errors import InputError
+from tfvae.models.base import Aim, GradientRecommender
+from tfvae.models.multvae import Share, Width
+from tfvae.pair_layers import PairLogit, PairNetwork, Product, Tower, draw_unseen
+from tfvae.randomness import Noise
+from tfvae.style import Style
+
+__all__ = ["GMF", "MLP", "NeuMF"]
+
+GMF_PART, MLP_PART, NEUMF = "gmf", "mlp", "neumf"
+
+
+class _NCF(GradientRecommender):
+    """What the three have in common.
+
+    A user is a row of the training matrix and nothing else: there are no scores for those it was not trained on.
+
+    Args:
+        n_items: Width of the catalogue, I.
+        n_users: Number of training users.
+        factors: f, the width of φ (of each part's, in NeuMF). MLP's vectors are of 4f, its layers of 4f, 2f and f.
+        negatives: Items drawn for each one of a user.
+        **kwargs: `seed` and those of `keras.Model`.
+
+    Attributes:
+        networks: From a pair to φ, one or two.
+        head: From all φ to the logit of ŷ.
+
+    Raises:
+        InputError: Without `n_users`.
+    """
+
+    training_defaults = {"batch_size": 8, "epochs": 20}
+    parts = ("bce",)
+    knows_users = True
+    serves_strangers = False
+
+    def __init__(
+        self,
+        n_items: int,
+        n_users: int | None = None,
+        *,
+        factors: Width = 64,
+        negatives: PositiveInt = 4,
+        **kwargs,
+    ):
+        super().__init__(n_items, n_users, **kwargs)
+        self.factors = factors
+        self.negatives = negatives
+
+    def make_part(self, kind: type[PairNetwork], name: str) -> PairNetwork:
+        """A network from pairs to φ."""
+        style = Style("relu", seed=self.seed, dtype=self.dtype_policy)
+        return kind(self.n_users, self.n_items, self.factors, style, name)
+
+    def make_head(self, name: str) -> PairLogit:
+        """An output layer, for the φ of all `networks` of NeuMF and for one of them else."""
+        return PairLogit(self.factors * (2 if name == NEUMF else 1), self.seed, f"{name}_output")
+
+    def attach(self, train: sp.csr_array) -> None:
+        """As `GradientRecommender.attach`; the items of a row are sorted."""
+        super().attach(train.sorted_indices())
+        self._mean_count = max(train.nnz, 1) / max(train.shape[0], 1)
+
+    def join(self, part: PairNetwork, users: tf.Tensor, row_ids: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+        """φ of N pairs, float32 [N, factors].
+
+        Args:
+            part: One of the networks.
+            users: Row numbers, int [B].
+            row_ids: For each pair the place of its user in `users`, int32 [N].
+            items: For each pair its item, int32 [N].
+        """
+        items, at = tf.unique(items)
+        return part.join(tf.gather(part.of_users(users), row_ids), tf.gather(part.of_items(items), at))
+
+    def pair_logits(self, users: tf.Tensor, row_ids: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+        """The logit of ŷ of N pairs, float32 [N]; see `join`."""
+        return self.head([self.join(part, users, row_ids, items) for part in self.networks])
+
+    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+        """The cross-entropy of all pairs of these users, seen and drawn."""
+        pairs = self.pairs(rows, noise)
+        bce = self.cross_entropy(self.pair_logits(rows.users, *pairs), rows)
+        return {"loss": bce, "bce": bce}
+
+    def pairs(self, rows: UserRows, noise: Noise) -> tuple[tf.Tensor, tf.Tensor]:
+        """Places in the batch and items, int32 [nnz · (1 + negatives)]: those seen, then those drawn."""
+        drawn, of_drawn = draw_unseen(rows, self.n_items, self.negatives, noise)
+        return tf.concat([rows.row_ids, of_drawn], 0), tf.concat([rows.items, drawn], 0)
+
+    def cross_entropy(self, logits: tf.Tensor, rows: UserRows) -> tf.Tensor:
+        """That of the pairs of `pairs`, per pair of an average user, and averaged over users.
+
+        Its mean over an epoch is the mean over all pairs. A mean over the pairs of a batch would be another with each
+        division into batches.
+        """
+        n_seen = tf.size(rows.items)
+        # A user who has all items has no negatives; what was drawn for him counts for nothing.
+        some_unseen = tf.gather(rows.counts < self.n_items, tf.repeat(rows.row_ids, self.negatives))
+        of_seen = tf.reduce_sum(tf.math.softplus(-logits[:n_seen]))
+        of_drawn = tf.reduce_sum(tf.where(some_unseen, tf.math.softplus(logits[n_seen:]), 0.0))
+        n_users = tf.cast(tf.size(rows.counts), tf.float32)
+        return (of_seen + of_drawn) / ((1 + self.negatives) * self._mean_count * n_users)
+
+    def scores(self, rows: UserRows) -> tf.Tensor:
+        """The logits of ŷ for all items, float32 [B, n_items], user by user: at once they would need [B, n_items, 4f].
+
+        Raises:
+            InputError: When the rows do not say whose they are.
+        """
+        if rows.users is None:
+            raise InputError(
+                f"{type(self).__name__} knows only the {self.n_users} users it was trained on, by their rows in the "
+                "training matrix, and nobody's history; take a model that encodes histories, such as mult-dae."
+            )
+        of_items = [part.of_items(tf.range(self.n_items)) for part in self.networks]
+        of_users = [part.of_users(rows.users) for part in self.networks]
+
+        def of_one(sides: list[tf.Tensor]) -> tf.Tensor:
+            joined = zip(self.networks, sides, of_items, strict=True)
+            return self.head([part.join(side[None], items) for part, side, items in joined])
+
+        return tf.map_fn(of_one, of_users, fn_output_signature=tf.TensorSpec([self.n_items], tf.float32))
+
+
+@keras.saving.register_keras_serializable(package="tfvae")
+class GMF(_NCF):
+    """Generalised matrix factorisation: the product of a user's and an item's vector, each entry weighted.
+
+    Args:
+        n_items: Width of the catalogue, I.
+        n_users: Number of training users.
+        **kwargs: `factors`, `negatives`, `seed` and those of `keras.Model`.
+    """
+
+    def __init__(self, n_items: int, n_users: int | None = None, **kwargs):
+        super().__init__(n_items, n_users, **kwargs)
+        self.networks = [self.make_part(Product, GMF_PART)]
+        self.head = self.make_head(GMF_PART)
+        self.built = True
+
+
+@keras.saving.register_keras_serializable(package="tfvae")
+class MLP(_NCF):
+    """A multilayer perceptron on a user's and an item's vector, laid side by side.
+
+    Args:
+        n_items: Width of the catalogue, I.
+        n_users: Number of training users.
+        **kwargs: `factors`, `negatives`, `seed` and those of `keras.Model`.
+    """
+
+    def __init__(self, n_items: int, n_users: int | None = None, **kwargs):
+        super().__init__(n_items, n_users, **kwargs)
+        self.networks = [self.make_part(Tower, MLP_PART)]
+        self.head = self.make_head(MLP_PART)
+        self.built = True
+
+
+@keras.saving.register_keras_serializable(package="tfvae")
+class NeuMF(_NCF):
+    """GMF and MLP side by side, under one output layer.
+
+    With pre-training (section 3.4.1) both are trained alone first, each with an output layer of its own. Then the
+    output layers are mixed, α times GMF's beside 1 − α times MLP's, biases too, and all is trained together. The two
+    share nothing, so that they are pre-trained in the same epochs; before the mix there is nothing to be validated.
+
+    Args:
+        n_items: Width of the catalogue, I.
+        n_users: Number of training users.
+        gmf_epochs: Epochs in which GMF is trained alone; 0 for no pre-training.
+        mlp_epochs: Epochs in which MLP is trained alone, counted from the first as well; 0 for no pre-training.
+        mix: α.
+        fine_tuning_rate: The learning rate after pre-training; that of the run where there is none.
+        **kwargs: `factors`, `negatives`, `seed` and those of `keras.Model`.
+
+    Raises:
+        InputError: When only one part is to be pre-trained.
+    """
+
+    parts = ("bce", "gmf_bce", "mlp_bce")
+
+    def __init__(
+        self,
+        n_items: int,
+        n_users: int | None = None,
+        *,
+        gmf_epochs: NonNegativeInt = 0,
+        mlp_epochs: NonNegativeInt = 0,
+        mix: Share = 0.5,
+        fine_tuning_rate: PositiveFloat = 1e-3,
+        **kwargs,
+    ):
+        super().__init__(n_items, n_users, **kwargs)
+        if (gmf_epochs > 0) != (mlp_epochs > 0):
+            raise InputError(
+                f"gmf_epochs is {gmf_epochs} and mlp_epochs {mlp_epochs}; pre-train both parts, or neither."
+            )
+        self.gmf_epochs = gmf_epochs
+        self.mlp_epochs = mlp_epochs
+        self.mix = mix
+        self.fine_tuning_rate = fine_tuning_rate
+        self.networks = [self.make_part(Product, GMF_PART), self.make_part(Tower, MLP_PART)]
+        self.head = self.make_head(NEUMF)
+        self.heads_alone = [self.make_head(name) for name in (GMF_PART, MLP_PART)] if gmf_epochs else []
+        self.built = True
+
+    @property
+    def pretraining_epochs(self) -> int:
+        """Epochs before the two parts become one model."""
+        return max(self.gmf_epochs, self.mlp_epochs)
+
+    @property
+    def aims(self) -> dict[str, Aim]:
+        """Those of the two parts alone, which have optimisers of their own, and that of the whole."""
+        alone = {
+            name: Aim([*part.trainable_variables, *head.trainable_variables], f"{name}_bce")
+            for name, part, head in zip((GMF_PART, MLP_PART), self.networks, self.heads_alone, strict=False)
+        }
+        whole = [variable for layer in [*self.networks, self.head] for variable in layer.trainable_variables]
+        return alone | {NEUMF: Aim(whole, learning_rate=self.fine_tuning_rate if alone else None)}
+
+    def phase_of(self, epoch: int) -> tuple[str, ...]:
+        """The parts that are pre-trained; then the whole."""
+        alone = {GMF_PART: self.gmf_epochs, MLP_PART: self.mlp_epochs}
+        return tuple(name for name, epochs in alone.items() if epoch < epochs) or (NEUMF,)
+
+    def round_ends(self, epoch: int) -> bool:
+        """After each epoch that trains the whole."""
+        return epoch >= self.pretraining_epochs
+
+    @property
+    def patient_from(self) -> int:
+        """The end of pre-training."""
+        return self.pretraining_epochs
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Mixes the output layers when pre-training is over; it does so again in a run resumed from there."""
+        if epoch == self.pretraining_epochs and self.heads_alone:
+            gmf, mlp = self.heads_alone
+            kernels = [self.mix * gmf.kernel.value, (1 - self.mix) * mlp.kernel.value]
+            self.head.kernel.assign(tf.concat(kernels, axis=0))
+            self.head.bias.assign(self.mix * gmf.bias.value + (1 - self.mix) * mlp.bias.value)
+        super().begin_epoch(epoch)
+
+    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+        """The cross-entropies of what the phase trains, all of the same pairs."""
+        if self.phase == (NEUMF,):
+            return super().objective(rows, noise)
+        pairs = self.pairs(rows, noise)
+        return {
+            f"{name}_bce": self.cross_entropy(head([self.join(part, rows.users, *pairs)]), rows)
+            for name, part, head in zip((GMF_PART, MLP_PART), self.networks, self.heads_alone, strict=True)
+            if name in self.phase
+        }
