@@ -87,7 +87,7 @@ def ranker(model: Recommender, histories: csr_array, k: int, batch_size: int) ->
         scores = np.empty((n_users, k), dtype=np.float32)
         for batch in _batches(n_users, batch_size):
             items[batch], scores[batch], finite = rank(tf.constant(batch))
-            _refuse_diverged(model, batch, finite)
+            _refuse_diverged(model, batch, finite.numpy())
         return items, scores
 
     return all_users
@@ -102,11 +102,10 @@ def pair_scorer(
     for numbers, limit, kind in ((users, histories.shape[0], "user"), (items, histories.shape[1], "item")):
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < limit:
             raise InputError(f"expected {kind} numbers from 0 to {limit - 1} in the pairs to be scored.")
-    score = _finite_scores(model, histories)
+    store = _store(model, histories)
 
-    def pick(batch: tf.Tensor, pairs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        _, scores, finite = score(batch)
-        return tf.gather_nd(scores, pairs), finite
+    def pick(batch: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
+        return model.scores_at(store.gather(batch), pairs)
 
     pick = _traced(pick, tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64))
     order = np.argsort(users, kind="stable")
@@ -117,9 +116,9 @@ def pair_scorer(
             first, last = np.searchsorted(users, [batch[0], batch[-1] + 1], sorter=order)
             chosen = order[first:last]
             pairs = np.column_stack([users[chosen] - batch[0], items[chosen]])
-            picked, finite = pick(tf.constant(batch), tf.constant(pairs))
-            _refuse_diverged(model, batch, finite)
-            result[chosen] = picked
+            result[chosen] = pick(tf.constant(batch), tf.constant(pairs))
+            diverged = np.unique(pairs[~np.isfinite(result[chosen]), 0])
+            _refuse_diverged(model, batch, ~np.isin(np.arange(len(batch)), diverged))
         return result
 
     return all_pairs
@@ -132,12 +131,7 @@ def _traced(function: Callable, *signature: tf.TensorSpec) -> Callable:
 
 def _finite_scores(model: Recommender, histories: csr_array) -> Callable:
     """In the graph: row numbers [B] to rows, scores [B, n_items], and whether each user's are finite."""
-    store = RowStore(histories, with_values=model.predicts_ratings)
-    if store.n_items != model.n_items:
-        raise InputError(
-            f"{model.name} scores {model.n_items} items, but the histories have {store.n_items} columns; "
-            "use the split that the model was trained on."
-        )
+    store = _store(model, histories)
 
     def score(batch: tf.Tensor) -> tuple[UserRows, tf.Tensor, tf.Tensor]:
         rows = store.gather(batch)
@@ -147,6 +141,15 @@ def _finite_scores(model: Recommender, histories: csr_array) -> Callable:
     return score
 
 
+def _store(model: Recommender, histories: csr_array) -> RowStore:
+    if histories.shape[1] != model.n_items:
+        raise InputError(
+            f"{model.name} scores {model.n_items} items, but the histories have {histories.shape[1]} columns; "
+            "use the split that the model was trained on."
+        )
+    return RowStore(histories, with_values=model.predicts_ratings)
+
+
 def _batches(n_users: int, batch_size: int) -> Iterator[np.ndarray]:
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; expected at least 1.")
@@ -154,9 +157,9 @@ def _batches(n_users: int, batch_size: int) -> Iterator[np.ndarray]:
     return (users[start : start + batch_size] for start in range(0, n_users, batch_size))
 
 
-def _refuse_diverged(model: Recommender, batch: np.ndarray, finite: tf.Tensor) -> None:
+def _refuse_diverged(model: Recommender, batch: np.ndarray, finite: np.ndarray) -> None:
     # top_k ranks NaN first, so that a diverged model could look perfect.
-    diverged = batch[~finite.numpy()]
+    diverged = batch[~finite]
     if len(diverged):
         raise DivergedError(
             f"{model.name} gave NaN or infinite scores for {len(diverged)} of {len(batch)} users (first: row "

@@ -71,6 +71,18 @@ class Recommender(keras.Model, abc.ABC):
     def scores(self, rows: UserRows) -> tf.Tensor:
         """Scores of all items for B histories, float32 [B, n_items]; deterministic, traceable by tf.function."""
 
+    def scores_at(self, rows: UserRows, places: tf.Tensor) -> tf.Tensor:
+        """The scores of chosen pairs, which a model may have at less than the cost of all scores.
+
+        Args:
+            rows: B users.
+            places: int64 [n, 2], for each pair the user's place in the batch, and the item.
+
+        Returns:
+            float32 [n].
+        """
+        return tf.gather_nd(self.scores(rows), places)
+
     def call(self, rows: UserRows) -> tf.Tensor:
         """The Keras door: the same as `scores`."""
         return self.scores(rows)

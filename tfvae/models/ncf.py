@@ -130,11 +130,7 @@ class _NCF(GradientRecommender):
         Raises:
             InputError: When the rows do not say whose they are.
         """
-        if rows.users is None:
-            raise InputError(
-                f"{type(self).__name__} knows only the {self.n_users} users it was trained on, by their rows in the "
-                "training matrix, and nobody's history; take a model that encodes histories, such as mult-dae."
-            )
+        self._refuse_strangers(rows)
         of_items = [part.of_items(tf.range(self.n_items)) for part in self.networks]
         of_users = [part.of_users(rows.users) for part in self.networks]
 
@@ -143,6 +139,18 @@ class _NCF(GradientRecommender):
             return self.head([part.join(side[None], items) for part, side, items in joined])
 
         return tf.map_fn(of_one, of_users, fn_output_signature=tf.TensorSpec([self.n_items], tf.float32))
+
+    def scores_at(self, rows: UserRows, places: tf.Tensor) -> tf.Tensor:
+        """The logits of ŷ of these pairs alone, float32 [n]; errors as of `scores`."""
+        self._refuse_strangers(rows)
+        return self.pair_logits(rows.users, places[:, 0], places[:, 1])
+
+    def _refuse_strangers(self, rows: UserRows) -> None:
+        if rows.users is None:
+            raise InputError(
+                f"{type(self).__name__} knows only the {self.n_users} users it was trained on, by their rows in the "
+                "training matrix, and nobody's history; take a model that encodes histories, such as mult-dae."
+            )
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
