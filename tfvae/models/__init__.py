@@ -24,6 +24,7 @@ MODELS = {
     "gmf": "tfvae.models.ncf:GMF",
     "mlp": "tfvae.models.ncf:MLP",
     "neumf": "tfvae.models.ncf:NeuMF",
+    "rbm": "tfvae.models.rbm:RBM",
     "popularity": "tfvae.baselines.popularity:Popularity",
     "wmf": "tfvae.baselines.wmf:WMF",
     "slim": "tfvae.baselines.slim:SLIM",

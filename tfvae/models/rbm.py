@@ -1,0 +1,217 @@
+"""The restricted Boltzmann machine for ratings.
+
+Salakhutdinov, Mnih, Hinton: Restricted Boltzmann Machines for Collaborative Filtering, ICML 2007, section 2. Each row
+has a machine of its own, whose visible units are its observed ratings only: softmax units over the K levels of the
+scale. All machines share weights, and with p(v, h) ∝ exp(-E(v, h)) of each:
+
+    E(v, h) = - Σ_i b_i(v_i) - Σ_j c_j h_j - Σ_ij W_ij(v_i) (h_j - ½)
+    p(v_i = k | h) = softmax_k(b_i(k) + Σ_j W_ij(k) (h_j - ½))                                         (eq. 1)
+    p(h_j = 1 | v) = σ(a_j),   a_j = c_j + Σ_i W_ij(v_i)                                               (eq. 2)
+    F(v) = -log Σ_h exp(-E(v, h)) = - Σ_i b_i(v_i) - Σ_j (softplus(a_j) - ½ (a_j - c_j))
+
+The ½ is not in the paper. It only renames biases, b_i(k) being the paper's plus ½ Σ_j W_ij(k), but the gradients of
+the weights are then of the hidden units' deviations (Montavon and Müller, Deep Boltzmann Machines and the Centering
+Trick, 2012). Without it all units of an untrained machine learn the same.
+
+Contrastive divergence (section 2.2) lowers F at the data and raises it where a short Gibbs chain from them ends.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from tfvae.data.rows import UserRows
+from tfvae.errors import InputError
+from tfvae.item_layers import RatingBag
+from tfvae.models.base import GradientRecommender
+from tfvae.models.multvae import Width
+from tfvae.randomness import Noise
+from tfvae.style import Style
+
+__all__ = ["RBM"]
+
+CENTER = 0.5  # of the hidden units
+
+
+@keras.saving.register_keras_serializable(package="tfvae")
+class RBM(GradientRecommender):
+    """A machine of binary hidden units and softmax ratings, trained by contrastive divergence.
+
+    A rating is predicted by its expectation given the hidden units' probabilities, as the paper's section 2.3 does
+    for many ratings at once. A rating between two levels counts as the nearer one.
+
+    Args:
+        n_items: Width of a row, I: the items, or the users where rows are items.
+        units: Number of hidden units.
+        n_levels: K, at least the number of different ratings in the training rows; 10 for half stars.
+        steps: Steps of the Gibbs chain at first.
+        later_steps: Steps of the chain from epoch `later_from` on.
+        later_from: An epoch, counted from 0.
+        weight_decay: Of Σ W², beside the divergence of one row; biases are free.
+        **kwargs: `seed`, and those of `keras.Model`.
+
+    Attributes:
+        levels: float32 weight [n_levels], the ratings there are, ascending; where there are fewer, the highest is
+            repeated.
+        hidden_field: The layer of a_j; its kernel has the row i·K + k for W_i(k).
+        visible_bias: float32 weight [I·K], b_i(k) at i·K + k.
+    """
+
+    predicts_ratings = True
+    training_defaults = {"epochs": 60, "batch_size": 100}
+    parts = ("error",)
+
+    def __init__(
+        self,
+        n_items: int,
+        *,
+        units: Width = 500,
+        n_levels: PositiveInt = 5,
+        steps: PositiveInt = 1,
+        later_steps: PositiveInt = 3,
+        later_from: NonNegativeInt = 50,
+        weight_decay: NonNegativeFloat = 1e-3,
+        **kwargs,
+    ):
+        super().__init__(n_items, **kwargs)
+        self.units = units
+        self.n_levels = n_levels
+        self.steps = steps
+        self.later_steps = later_steps
+        self.later_from = later_from
+        self.weight_decay = weight_decay
+        self.levels = self.add_state("levels", shape=(n_levels,))
+        # A chain of binary states needs no half precision, and free energies of many ratings do not bear it.
+        style = Style("linear", weight_decay=weight_decay, seed=self.seed, dtype="float32")
+        self.hidden_field = RatingBag(n_items * n_levels, units, style, name="hidden_field")
+        self.visible_bias = self.add_weight(
+            name="visible_bias", shape=(n_items * n_levels,), initializer="zeros", dtype="float32", autocast=False
+        )
+        self.built = True
+
+    def attach(self, train: sp.csr_array) -> None:
+        """Gives the model the ratings to learn from; an untrained one takes their levels and frequencies from them.
+
+        Its visible biases start as the logarithms of the columns' frequencies of the levels, to which one rating of
+        the overall frequencies is added, so that a column without ratings has these.
+
+        Args:
+            train: CSR [n_rows, n_items] of ratings.
+
+        Raises:
+            InputError: When there are no ratings, some that are no numbers, more than `n_levels` different ones, or,
+                for a model that has been trained, some it has not met.
+        """
+        levels = np.unique(train.data)
+        if not levels.size or not np.isfinite(levels).all():
+            raise InputError("the training rows of an RBM need ratings, all of them finite numbers.")
+        if self.updates.numpy() > 0:
+            unknown = np.setdiff1d(levels, self.levels.numpy())
+            if unknown.size:
+                raise InputError(f"this RBM was trained on the ratings {self.levels.numpy()}, not {unknown}.")
+        elif levels.size > self.n_levels:
+            raise InputError(
+                f"there are {levels.size} different ratings, from {levels[0]:g} to {levels[-1]:g}, but the RBM has "
+                f"{self.n_levels} levels; give n_levels={levels.size}, or round the ratings."
+            )
+        else:
+            self.levels.assign(np.pad(levels, (0, self.n_levels - levels.size), mode="edge"))
+            self.visible_bias.assign(self._log_frequencies(train, np.searchsorted(levels, train.data)))
+        super().attach(train)
+
+    def _log_frequencies(self, train: sp.csr_array, levels: np.ndarray) -> np.ndarray:
+        overall = np.bincount(levels, minlength=self.n_levels) + 1.0
+        cells = train.indices.astype(np.int64) * self.n_levels + levels
+        counts = np.bincount(cells, minlength=self.n_items * self.n_levels).reshape(self.n_items, self.n_levels)
+        counts = counts + overall / overall.sum()
+        return np.log(counts / counts.sum(axis=1, keepdims=True)).ravel()
+
+    def visibles(self, rows: UserRows) -> UserRows:
+        """The units that are on: `items` are i·K + k in the place of item i and its rating, `values` are 1."""
+        distances = tf.abs(rows.values[:, None] - tf.convert_to_tensor(self.levels.value))
+        return self._switched_on(rows, tf.argmin(distances, axis=1))
+
+    def _switched_on(self, rows: UserRows, levels: tf.Tensor) -> UserRows:
+        units = rows.items * self.n_levels + tf.cast(levels, tf.int32)
+        return rows._replace(items=units, values=tf.ones_like(units, tf.float32))
+
+    def free_energy(self, visibles: UserRows) -> tf.Tensor:
+        """F(v) of B rows of visible units that are on, float32 [B]."""
+        biases = tf.gather(tf.convert_to_tensor(self.visible_bias.value), visibles.items)
+        of_visibles = tf.math.unsorted_segment_sum(biases, visibles.row_ids, tf.shape(visibles.counts)[0])
+        field = self.hidden_field(visibles)
+        of_weights = CENTER * (field - tf.convert_to_tensor(self.hidden_field.bias.value))
+        return -of_visibles - tf.reduce_sum(tf.nn.softplus(field) - of_weights, axis=1)
+
+    def logits(self, hidden: tf.Tensor, rows: UserRows | None = None) -> tf.Tensor:
+        """b_i(k) + Σ_j W_ij(k) (h_j - ½), of which p(v | h) is the softmax over the last axis.
+
+        Args:
+            hidden: float32 [B, units], states or probabilities of the hidden units.
+            rows: B rows, for the logits at their items only.
+
+        Returns:
+            float32 [B, n_items, n_levels], or [nnz, n_levels] in the order of `rows.items`.
+        """
+        products = tf.matmul(hidden - CENTER, tf.convert_to_tensor(self.hidden_field.kernel.value), transpose_b=True)
+        products = tf.reshape(products, [-1, self.n_items, self.n_levels])
+        biases = tf.reshape(self.visible_bias.value, [self.n_items, self.n_levels])
+        if rows is None:
+            return products + biases
+        return tf.gather_nd(products, tf.stack([rows.row_ids, rows.items], axis=1)) + tf.gather(biases, rows.items)
+
+    def expectation(self, logits: tf.Tensor) -> tf.Tensor:
+        """The mean rating under logits [..., n_levels]."""
+        return tf.linalg.matvec(tf.nn.softmax(logits), self.levels.value)
+
+    def chain(self, rows: UserRows, steps: int, noise: Noise) -> tuple[UserRows, tf.Tensor]:
+        """Block Gibbs sampling from the observed ratings: hidden units, then ratings at the same places, by turns.
+
+        Args:
+            rows: B rows of ratings.
+            steps: Times that the ratings are drawn anew.
+            noise: The random numbers.
+
+        Returns:
+            The visible units that are on in the end, and the logits [nnz, n_levels] they were drawn by.
+        """
+        visibles, logits = self.visibles(rows), None
+        for step in range(steps):
+            field = self.hidden_field(visibles)
+            hidden = tf.cast(noise.uniform(tf.shape(field), f"hidden/{step}") < tf.sigmoid(field), tf.float32)
+            logits = self.logits(hidden, rows)
+            below = tf.cumsum(tf.nn.softmax(logits), axis=1)[:, :-1]
+            passed = noise.uniform(tf.shape(below)[:1], f"visible/{step}")[:, None] > below
+            visibles = self._switched_on(rows, tf.math.count_nonzero(passed, axis=1, dtype=tf.int32))
+        return visibles, logits
+
+    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+        """F(data) - F(end of the chain), averaged over rows.
+
+        The end is a constant, so that the gradient is that of contrastive divergence: the difference of ∂F at the data
+        and at the end.
+        """
+        early = self.visits.value // self.histories.n_rows < self.later_from
+        end, logits = tf.cond(
+            early, lambda: self.chain(rows, self.steps, noise), lambda: self.chain(rows, self.later_steps, noise)
+        )
+        # One product for both, since its gradient is as large as the kernel.
+        start, (n_rows,) = self.visibles(rows), tf.unstack(tf.shape(rows.counts))
+        both = UserRows(
+            items=tf.concat([start.items, tf.stop_gradient(end.items)], axis=0),
+            row_ids=tf.concat([start.row_ids, end.row_ids + n_rows], axis=0),
+            counts=tf.tile(rows.counts, [2]),
+            values=tf.tile(start.values, [2]),
+        )
+        at_start, at_end = tf.split(self.free_energy(both), 2)
+        divergence = tf.reduce_mean(at_start - at_end)
+        errors = tf.stop_gradient(self.expectation(logits)) - rows.values
+        return {"loss": divergence, "error": tf.nn.l2_loss(errors) / tf.cast(n_rows, tf.float32)}
+
+    def scores(self, rows: UserRows) -> tf.Tensor:
+        """Expected ratings given the probabilities of the hidden units, float32 [B, n_items]."""
+        return self.expectation(self.logits(tf.sigmoid(self.hidden_field(self.visibles(rows)))))
