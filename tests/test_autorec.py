@@ -12,7 +12,7 @@ from rating_rows import dense, random_ratings, ratings_at, ready
 from tfvae.data.interactions import Interactions
 from tfvae.data.rows import RowStore
 from tfvae.data.splits import rating_holdout
-from tfvae.item_layers import ItemLogits
+from tfvae.item_layers import ItemLogits, RatingBag
 from tfvae.models.autorec import AutoRec
 from tfvae.randomness import Noise
 from tfvae.style import Style
@@ -168,3 +168,20 @@ def test_the_outputs_at_stored_items_are_those_of_all():
     hidden = tf.random.stateless_normal([7, 6], [1, 2])
     found = layer.at_the_items_of(rows, hidden)
     np.testing.assert_allclose(found, layer(hidden).numpy()[dense(ratings)[1]], rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_have_the_same_bits_each_time():
+    # Large enough that TensorFlow divides the products among threads.
+    ratings = random_ratings(400, 1500, density=0.1)
+    rows, layer = RowStore(ratings, with_values=True).gather(tf.range(400)), RatingBag(1500, 100, Style(seed=1))
+    upstream = tf.random.stateless_normal([400, 100], [1, 2])
+
+    @tf.function
+    def gradient():
+        with tf.GradientTape() as tape:
+            output = layer(rows)
+        return tape.gradient(output, layer.kernel.value, output_gradients=upstream)
+
+    first = gradient()
+    for _ in range(10):
+        np.testing.assert_array_equal(gradient(), first)

@@ -51,7 +51,7 @@ class AutoRec(GradientRecommender):
     """
 
     predicts_ratings = True
-    training_defaults = {"epochs": 30, "batch_size": 100}
+    training_defaults = {"epochs": 22}
     parts = ("error",)
 
     def __init__(

@@ -62,7 +62,7 @@ class RBM(GradientRecommender):
     """
 
     predicts_ratings = True
-    training_defaults = {"epochs": 60, "batch_size": 100}
+    training_defaults = {"epochs": 28}
     parts = ("error",)
 
     def __init__(
@@ -74,7 +74,7 @@ class RBM(GradientRecommender):
         steps: PositiveInt = 1,
         later_steps: PositiveInt = 3,
         later_from: NonNegativeInt = 50,
-        weight_decay: NonNegativeFloat = 1e-3,
+        weight_decay: NonNegativeFloat = 3e-3,
         **kwargs,
     ):
         super().__init__(n_items, **kwargs)
