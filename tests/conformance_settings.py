@@ -99,7 +99,25 @@ SETTINGS = {
     "slim": {"l1": 0.2, "l2": 3.0, "tolerance": 1e-5, "max_iterations": 500, "gram_precision": "float64"},
     "ease": {"regularization": 5.0, "gram_precision": "float64"},
     "edlae": {"regularization": 5.0, "dropout": 0.25, "gram_precision": "float64"},
-    "pmf": {"factors": 3, "regularization": 0.5, "weighted_regularization": False, "iterations": 10},
+    "pmf": {"factors": 3, "regularization": 0.5, "weighted_regularization": True, "iterations": 10},
+}
+SETTINGS["nnmf"] = {
+    "features": 3,
+    "products": 5,
+    "product_rank": 2,
+    "hidden": [6],
+    "regularization": 0.5,
+    "network_learning_rate": 0.01,
+    "learning_rate": 0.02,
+}
+SETTINGS["llorma"] = {
+    "local_models": 4,
+    "rank": 2,
+    "pre_rank": 3,
+    "pre_regularization": 2.0,
+    "bandwidth": 1.2,
+    "regularization": 0.5,
+    "learning_rate": 0.02,
 }
 SETTINGS["bias-mf"] = SETTINGS["pmf"] | {"bias_regularization": 0.2}
 SETTINGS["vamp"] = SETTINGS["mult-vae"] | {

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from rating_examples import low_rank, predicted
 from scipy.sparse import csr_array
 
 from tfvae.baselines import rating_factors
@@ -15,30 +16,17 @@ from tfvae.errors import InputError
 from tfvae.randomness import derive_seed
 
 N_USERS, N_ITEMS = 40, 25
-BIASES = [None, 0.3]
 both = pytest.mark.parametrize("kind", [PMF, BiasMF])
 
 
-def some_ratings(n_users=N_USERS, n_items=N_ITEMS, seed=0, share=0.5, noise=0.1):
-    """Ratings of rank two about biases, of which a share is there; user 3 and item 7 have none."""
-    rng = np.random.default_rng(seed)
-    full = 3 + rng.normal(size=(n_users, 1)) * 0.5 + rng.normal(size=n_items) * 0.5
-    full += rng.normal(size=(n_users, 2)) @ rng.normal(size=(2, n_items)) * 0.7
-    there = rng.random(full.shape) < share
-    there[3], there[:, 7] = False, False
-    users, items = np.nonzero(there)
-    values = full[users, items] + noise * rng.normal(size=users.size)
-    return csr_array((values.astype(np.float32), (users, items)), shape=full.shape), full
+def some_ratings():
+    return low_rank(N_USERS, N_ITEMS, noise=0.1)[0]
 
 
 def fitted(kind, train, lines=None, **settings):
-    model = kind(train.shape[1], **{"factors": 3, "regularization": 0.1, "iterations": 8} | settings)
+    model = kind(train.shape[1], **{"factors": 3, "regularization": 1.0, "iterations": 8} | settings)
     model.fit_matrix(train, report=[].append if lines is None else lines.append)
     return model
-
-
-def predicted(model, ratings):
-    return model.scores(RowStore(ratings, with_values=True).gather(tf.range(ratings.shape[0]))).numpy()
 
 
 def lambdas(weighted, biased):
@@ -66,7 +54,7 @@ def objective(ratings, users, items, weighted, biased):
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_half_step_is_each_row_s_dense_ridge_regression(weighted, monkeypatch):
     monkeypatch.setattr(rating_factors, "ROWS_AT_ONCE", 7)  # of which 40 is no multiple
-    ratings, _ = some_ratings()
+    ratings = some_ratings()
     rng = np.random.default_rng(1)
     vectors, offsets, penalties = rng.normal(size=(N_ITEMS, 3)), rng.normal(size=N_ITEMS), np.array([0.5, 2.0, 7.0])
     found = ridge_rows(ratings.astype(float), vectors, offsets, penalties, weighted)
@@ -84,7 +72,7 @@ def test_a_half_step_is_each_row_s_dense_ridge_regression(weighted, monkeypatch)
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_every_half_step_lowers_the_objective(biased, weighted, monkeypatch):
-    ratings, _ = some_ratings()
+    ratings = some_ratings()
     state = {N_USERS: None, N_ITEMS: None}
     values = []
 
@@ -104,7 +92,7 @@ def test_every_half_step_lowers_the_objective(biased, weighted, monkeypatch):
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_where_it_stops_the_stated_objective_has_no_gradient(biased, weighted):
-    ratings, _ = some_ratings()
+    ratings = some_ratings()
     regularization, bias_regularization = lambdas(weighted, biased)
     given = {"weighted": weighted, "bias_regularization": bias_regularization}
     users, items = alternate(ratings, 3, regularization, 400, 0, **given)
@@ -132,7 +120,7 @@ def test_one_factor_by_hand():
 
 def test_a_bias_by_hand():
     # Mean 3, b_i = ½, q = 0, λ_b = 3, constant: b_u = (5 − 3 − ½) / (1 + 3) = 3/8.
-    model = BiasMF(2, factors=1, bias_regularization=3.0, weighted_regularization=False)
+    model = BiasMF(2, factors=1, bias_regularization=3.0)
     model.item_vectors.assign([[0.5, 0.0], [-1.0, 0.0]])
     model.rating_mean.assign(3.0)
     found = predicted(model, csr_array(np.array([[5, 0], [0, 0]], np.float32)))
@@ -142,7 +130,7 @@ def test_a_bias_by_hand():
 @both
 @pytest.mark.parametrize("weighted", [False, True])
 def test_folded_in_training_users_are_those_that_were_trained(kind, weighted):
-    train, _ = some_ratings()
+    train = some_ratings()
     biased = kind is BiasMF
     regularization, bias_regularization = lambdas(weighted, biased)
     own = {"bias_regularization": bias_regularization} if biased else {}
@@ -159,9 +147,7 @@ def test_folded_in_training_users_are_those_that_were_trained(kind, weighted):
 
 @both
 def test_it_learns_ratings_of_low_rank_that_it_has_not_seen(kind):
-    train, full = some_ratings(200, 60, noise=0.0)
-    hidden = train.toarray() == 0
-    hidden[3], hidden[:, 7] = False, False
+    train, full, hidden = low_rank(200, 60)
     found = predicted(fitted(kind, train, factors=4, regularization=1e-3, iterations=60), train)
     error = np.sqrt(np.mean((found - full)[hidden] ** 2))
     assert error < 0.1 < 0.9 < full.std()
@@ -169,7 +155,7 @@ def test_it_learns_ratings_of_low_rank_that_it_has_not_seen(kind):
 
 @both
 def test_a_rating_that_was_not_given_changes_nothing_and_one_that_was_does(kind):
-    train, _ = some_ratings()
+    train = some_ratings()
     with_zero = train.copy()
     with_zero.data[0] = 0  # a rating of zero
     without = csr_array((train.data[1:], train.indices[1:], np.maximum(train.indptr - 1, 0)), shape=train.shape)
@@ -179,7 +165,7 @@ def test_a_rating_that_was_not_given_changes_nothing_and_one_that_was_does(kind)
 
 @both
 def test_permuted_users_give_the_same_items(kind):
-    train, _ = some_ratings()
+    train = some_ratings()
     order = np.random.default_rng(2).permutation(N_USERS)
     expected = predicted(fitted(kind, train), train)[order]
     np.testing.assert_allclose(predicted(fitted(kind, train[order]), train[order]), expected, atol=1e-5)
@@ -187,7 +173,7 @@ def test_permuted_users_give_the_same_items(kind):
 
 @both
 def test_a_stranger_without_ratings_gets_the_mean_and_the_items_biases(kind):
-    train, _ = some_ratings()
+    train = some_ratings()
     model = fitted(kind, train)
     stranger = predicted(model, csr_array((1, N_ITEMS), dtype=np.float32))[0]
     biases = model.item_vectors.numpy()[:, 0] if kind is BiasMF else 0
@@ -199,7 +185,7 @@ def test_a_stranger_without_ratings_gets_the_mean_and_the_items_biases(kind):
 
 @both
 def test_compiled_it_scores_the_same(kind):
-    train, _ = some_ratings()
+    train = some_ratings()
     model = fitted(kind, train)
     store = RowStore(train, with_values=True)
     whole = model.scores(store.gather(tf.range(N_USERS))).numpy()
@@ -211,15 +197,15 @@ def test_compiled_it_scores_the_same(kind):
 
 @both
 def test_mixed_precision_changes_nothing(kind):
-    train, _ = some_ratings()
+    train = some_ratings()
     expected = predicted(fitted(kind, train), train)
     np.testing.assert_array_equal(predicted(fitted(kind, train, dtype="mixed_bfloat16"), train), expected)
 
 
 @both
 def test_saved_and_loaded_it_predicts_the_same(kind, tmp_path):
-    train, _ = some_ratings()
-    model = fitted(kind, train, weighted_regularization=False)
+    train = some_ratings()
+    model = fitted(kind, train, weighted_regularization=True, regularization=0.1)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.get_config() == model.get_config()
@@ -228,7 +214,7 @@ def test_saved_and_loaded_it_predicts_the_same(kind, tmp_path):
 
 @both
 def test_the_seed_decides_the_vectors(kind):
-    train, _ = some_ratings()
+    train = some_ratings()
     one, same, other = (fitted(kind, train, seed=seed, iterations=2).item_vectors.numpy() for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert np.abs(one - other).max() > 1e-3
@@ -237,7 +223,7 @@ def test_the_seed_decides_the_vectors(kind):
 def test_it_reports(monkeypatch):
     monkeypatch.setattr(rating_factors, "SECONDS_BETWEEN_REPORTS", 0)
     lines = []
-    fitted(BiasMF, some_ratings()[0], lines, iterations=2)
+    fitted(BiasMF, some_ratings(), lines, iterations=2)
     assert lines[0].startswith("BiasMF: 2 iterations on") and "40 users, 3 factors" in lines[0]
     assert [line.split(",")[0] for line in lines[1:]] == [f"BiasMF: {n} of 2 iterations" for n in (1, 2)]
 
@@ -254,7 +240,7 @@ def test_settings_that_are_not_positive_are_refused(kind, name, value):
 
 @both
 def test_what_is_no_matrix_of_ratings_is_refused(kind):
-    train, _ = some_ratings()
+    train = some_ratings()
     with pytest.raises(InputError, match="24 items, the training matrix has 25"):
         kind(24).fit_matrix(train)
     with pytest.raises(InputError, match="no ratings"):

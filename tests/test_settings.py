@@ -27,7 +27,7 @@ def test_no_model_setting_hides_a_training_setting(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_the_built_model_has_the_settings_the_seed_and_the_precision(name):
     settings = settings_of(name, {"seed": 7, "precision": "mixed_bfloat16"})
-    model = settings.build(11)
+    model = settings.build(11, 30)
     assert (model.n_items, model.seed, model.dtype_policy.name) == (11, 7, "mixed_bfloat16")
     for key, value in settings.model.items():
         assert getattr(model, key) == (tuple(value) if isinstance(value, list) else value)

@@ -132,7 +132,7 @@ class PMF(Recommender):
     Args:
         n_items: Width of the catalogue, I.
         factors: Length of a user's and an item's vector, K.
-        regularization: λ, in squared units of the ratings; for each rating with `weighted_regularization`.
+        regularization: λ, in squared units of the ratings. The best on ML-1M is some 11, or 0.06 when it is weighted.
         weighted_regularization: Whether a user's and an item's λ is multiplied by the number of its ratings.
         iterations: Rounds of all users, then all items.
         seed: Of the initial factors.
@@ -152,9 +152,9 @@ class PMF(Recommender):
         self,
         n_items: int,
         *,
-        factors: PositiveInt = 20,
-        regularization: PositiveFloat = 0.05,
-        weighted_regularization: bool = True,
+        factors: PositiveInt = 12,
+        regularization: PositiveFloat = 11.0,
+        weighted_regularization: bool = False,
         iterations: PositiveInt = 30,
         seed: int = 98765,
         **kwargs,
@@ -283,9 +283,9 @@ class BiasMF(PMF):
         self,
         n_items: int,
         *,
-        factors: PositiveInt = 20,
-        regularization: PositiveFloat = 0.05,
-        bias_regularization: PositiveFloat = 0.05,
+        factors: PositiveInt = 12,
+        regularization: PositiveFloat = 13.0,
+        bias_regularization: PositiveFloat = 3.0,
         **kwargs,
     ):
         self._lambda_b = bias_regularization

@@ -30,6 +30,8 @@ MODELS = {
     "slim": "tfvae.baselines.slim:SLIM",
     "ease": "tfvae.baselines.ease:EASE",
     "edlae": "tfvae.baselines.edlae:EDLAE",
+    "nnmf": "tfvae.models.nnmf:NNMF",
+    "llorma": "tfvae.models.llorma:LLORMA",
     "pmf": "tfvae.baselines.rating_factors:PMF",
     "bias-mf": "tfvae.baselines.rating_factors:BiasMF",
 }

@@ -1,0 +1,185 @@
+"""LLORMA-Global: a matrix of ratings as many matrices of low rank, each near a point of its own, trained together.
+
+Lee, Kim, Lebanon, Singer: Local Low-Rank Matrix Approximation, ICML 2013; the joint training is that of Lee, Kim,
+Lebanon, Singer, Bengio: LLORMA, JMLR 17, 2016. A factorisation of low rank, made first, gives vectors of users and
+items, and the angle between two of them a distance, d(s, t) = arccos(s·t / ‖s‖‖t‖). T training ratings (a_t, b_t),
+drawn at random, are the anchors, around which the Epanechnikov kernel gives weight to user u and item i:
+
+    K_t(u, i) = k(d(u, a_t))·k(d(i, b_t)),     k(d) = (1 − d²)·1[d < h]
+
+Each anchor has a model P_t Q_t' of its own. The prediction is their mean by these weights (Nadaraya, Watson), and that
+is what is fitted to the ratings Ω that are there:
+
+    r̂_ui = μ + Σ_t K_t(u, i) p_tu·q_ti / Σ_t K_t(u, i),     min Σ_{(u,i) ∈ Ω} (r_ui − r̂_ui)² + λ Σ_t (‖P_t‖² + ‖Q_t‖²)
+
+Since the weight is a product, the sum over t is one inner product of vectors of length T·R.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from tfvae.baselines.rating_factors import alternate
+from tfvae.data.rows import UserRows
+from tfvae.errors import InputError
+from tfvae.models.base import GradientRecommender
+from tfvae.models.ratings import require_ratings, require_users, user_means
+from tfvae.randomness import Noise, derive_seed
+
+__all__ = ["LLORMA", "epanechnikov"]
+
+PRE_ITERATIONS = 15
+
+
+def epanechnikov(vectors: np.ndarray, anchors: np.ndarray, bandwidth: float) -> np.ndarray:
+    """The kernel between vectors and anchors, by the angle between them.
+
+    Args:
+        vectors: [N, D].
+        anchors: int [T], which of the vectors are anchors.
+        bandwidth: h, in radians; above 1, weights of less than zero are left out too.
+
+    Returns:
+        (1 − d²)·1[d < h], float64 [N, T]; a vector of zeros has no angle, and is near to nothing.
+    """
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    distances = np.arccos(np.clip(directions @ directions[anchors].T, -1, 1))
+    return np.where(distances < bandwidth, np.maximum(1 - distances**2, 0), 0)
+
+
+@keras.saving.register_keras_serializable(package="tfvae")
+class LLORMA(GradientRecommender):
+    """LLORMA-Global: the weighted mean of local factorisations, trained together by gradient.
+
+    A pair that no anchor is near to is given the mean rating. A user has factors of his own, which are trained; one who
+    was not in the training matrix cannot be answered.
+
+    Args:
+        n_items: Width of the catalogue.
+        n_users: Number of training users.
+        local_models: T, the number of anchors.
+        rank: R, of each local model.
+        pre_rank: Rank of the factorisation that distances are taken from.
+        pre_regularization: Its λ, the same for each user and item.
+        bandwidth: h of the kernel, an angle in radians.
+        regularization: λ of the local models, in squared units of the ratings.
+        **kwargs: `seed`, also of the anchors, and those of `keras.Model`.
+
+    Attributes:
+        user_factors: float32 weight [n_users, T·R], P, anchor by anchor.
+        item_factors: float32 weight [n_items, T·R], Q.
+        user_weights: float32 weight [n_users, T], k of users; set by `attach`.
+        item_weights: float32 weight [n_items, T], k of items; set by `attach`.
+        rating_mean: float32 weight, μ; set by `attach`.
+
+    Raises:
+        InputError: Without `n_users`.
+    """
+
+    predicts_ratings = True
+    knows_users = True
+    parts = ("squared_error",)
+
+    def __init__(
+        self,
+        n_items: int,
+        n_users: int | None = None,
+        *,
+        local_models: PositiveInt = 50,
+        rank: PositiveInt = 20,
+        pre_rank: PositiveInt = 5,
+        pre_regularization: PositiveFloat = 10.0,
+        bandwidth: PositiveFloat = 0.8,
+        regularization: NonNegativeFloat = 1e-3,
+        **kwargs,
+    ):
+        super().__init__(n_items, n_users, **kwargs)
+        self.local_models = local_models
+        self.rank = rank
+        self.pre_rank = pre_rank
+        self.pre_regularization = pre_regularization
+        self.bandwidth = bandwidth
+        self.regularization = regularization
+        self.rating_mean = self.add_state("rating_mean")
+        self.user_weights = self.add_state("user_weights", shape=(n_users, local_models))
+        self.item_weights = self.add_state("item_weights", shape=(n_items, local_models))
+        self.user_factors = self._table("user_factors", n_users)
+        self.item_factors = self._table("item_factors", n_items)
+        self.built = True
+
+    def _table(self, name: str, rows: int) -> keras.Variable:
+        return self.add_weight(
+            name=name,
+            shape=(rows, self.local_models * self.rank),
+            dtype="float32",
+            initializer=keras.initializers.RandomNormal(stddev=0.1, seed=derive_seed(self.seed, name)),
+            autocast=False,
+        )
+
+    def attach(self, train: sp.csr_array) -> None:
+        """Takes the training ratings: their mean, the factorisation that distances are taken from, the anchors.
+
+        All of it follows from the matrix and the seed, so that a resumed run has the same.
+
+        Args:
+            train: Ratings, CSR [n_users, n_items].
+
+        Raises:
+            InputError: If it is of other users or items, or has fewer ratings than there are local models.
+        """
+        require_ratings(self, train)
+        if train.nnz < self.local_models:
+            raise InputError(
+                f"{self.local_models} local models need as many ratings to be their anchors, found {train.nnz}; "
+                "lower local_models."
+            )
+        self.rating_mean.assign(np.mean(train.data, dtype=np.float64))
+        # The ratings as they are, not centred: vectors then lie in one half of their space, and angles are small.
+        seed = derive_seed(self.seed, "pre-training")
+        users, items = alternate(train, self.pre_rank, self.pre_regularization, PRE_ITERATIONS, seed)
+        rng = np.random.default_rng(derive_seed(self.seed, "anchors"))
+        anchors = rng.choice(train.nnz, size=self.local_models, replace=False)
+        rows = np.searchsorted(train.indptr, anchors, side="right") - 1
+        self.user_weights.assign(epanechnikov(users, rows, self.bandwidth))
+        self.item_weights.assign(epanechnikov(items, train.indices[anchors], self.bandwidth))
+        super().attach(train)
+
+    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+        """The squared errors of the batch's ratings with their share of the penalty, a mean over users."""
+        user_factors = tf.gather(self.user_factors.value, rows.users)
+        found = self._predictions(rows.users, user_factors)
+        places = tf.stack([rows.row_ids, rows.items], axis=1)
+        error = user_means(rows, tf.square(rows.values - tf.gather_nd(found, places)))
+        penalty = tf.reduce_mean(tf.reduce_sum(tf.square(user_factors), axis=1)) + (
+            tf.reduce_sum(tf.square(self.item_factors.value)) / self.n_users
+        )
+        return {"loss": error + self.regularization * penalty, "squared_error": error}
+
+    def scores(self, rows: UserRows) -> tf.Tensor:
+        """r̂ of all items, float32 [B, n_items].
+
+        Raises:
+            InputError: For users that have no row number.
+        """
+        users = require_users(self, rows)
+        return self._predictions(users, tf.gather(self.user_factors.value, users))
+
+    def _predictions(self, users: tf.Tensor, user_factors: tf.Tensor) -> tf.Tensor:
+        """r̂, [B, n_items], of the users of these row numbers, whose factors [B, T·R] are gathered already."""
+        user_weights = tf.gather(self.user_weights.value, users)
+        item_weights = tf.convert_to_tensor(self.item_weights.value)
+        weighted_users = self._weighted(user_factors, user_weights)
+        weighted_items = self._weighted(self.item_factors.value, item_weights)
+        sums = tf.matmul(weighted_users, weighted_items, transpose_b=True)
+        totals = tf.matmul(user_weights, item_weights, transpose_b=True)
+        return self.rating_mean.value + tf.math.divide_no_nan(sums, totals)
+
+    def _weighted(self, factors: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """Factors [N, T·R], each local model's multiplied by its weight of [N, T]."""
+        by_anchor = tf.reshape(factors, [-1, self.local_models, self.rank]) * weights[:, :, None]
+        return tf.reshape(by_anchor, [-1, self.local_models * self.rank])

@@ -1,0 +1,170 @@
+"""NNMF: matrix factorisation whose inner product is a neural network.
+
+Dziugaite, Roy: Neural Network Matrix Factorization, arXiv:1511.06443, section 2, equations 2 to 4:
+
+    r̂_nm = f_θ(U_n, V_m, U'_n ∘ V'_m),
+    min_{θ,U,V,U',V'} Σ_{(n,m) ∈ O} (r_nm − r̂_nm)² + λ(‖U‖² + ‖V‖² + ‖U'‖² + ‖V'‖²)
+
+f_θ is a multilayer perceptron, U_n and V_m are features of length D that go into it as they are, U'_n and V'_m matrices
+D' × K, of which D' inner products of length K go in. O are the ratings that are there: all others are left out of the
+sum, and so have no gradient. The mean rating is added to what the network gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from tfvae.data.rows import UserRows
+from tfvae.models.base import Aim, GradientRecommender
+from tfvae.models.ratings import require_ratings, require_users, user_means
+from tfvae.randomness import Noise, derive_seed
+
+__all__ = ["NNMF"]
+
+
+@keras.saving.register_keras_serializable(package="tfvae")
+class NNMF(GradientRecommender):
+    """NNMF: a perceptron on features of users and items, and on the products of others.
+
+    A user has features of his own, which are trained; one who was not in the training matrix cannot be answered.
+
+    Args:
+        n_items: Width of the catalogue, M.
+        n_users: Number of training users, N.
+        features: D, the length of what goes into the network as it is.
+        products: D', the number of inner products that go in.
+        product_rank: K, their length.
+        hidden: Widths of the sigmoid layers of f.
+        regularization: λ, in squared units of the ratings; the network's own weights are free.
+        network_learning_rate: Of the network's weights. A user's features move once an epoch, the network with every
+            batch; at the features' rate it would grow so fast that they need no length, and λ would keep nothing.
+        **kwargs: `seed`, and those of `keras.Model`.
+
+    Attributes:
+        user_features: float32 weight [n_users, D + D'·K], U beside U'.
+        item_features: float32 weight [n_items, D + D'·K], V beside V'.
+        rating_mean: float32 weight, the mean training rating; set by `attach`.
+
+    Raises:
+        InputError: Without `n_users`.
+    """
+
+    predicts_ratings = True
+    knows_users = True
+    parts = ("squared_error",)
+
+    def __init__(
+        self,
+        n_items: int,
+        n_users: int | None = None,
+        *,
+        features: PositiveInt = 10,
+        products: PositiveInt = 60,
+        product_rank: PositiveInt = 1,
+        hidden: Sequence[PositiveInt] = (50, 50),
+        regularization: NonNegativeFloat = 50.0,
+        network_learning_rate: PositiveFloat = 5e-4,
+        **kwargs,
+    ):
+        super().__init__(n_items, n_users, **kwargs)
+        self.features = features
+        self.products = products
+        self.product_rank = product_rank
+        self.hidden = tuple(hidden)
+        self.regularization = regularization
+        self.network_learning_rate = network_learning_rate
+        self.rating_mean = self.add_state("rating_mean")
+        width = features + products * product_rank
+        self.user_features = self._table("user_features", n_users, width)
+        self.item_features = self._table("item_features", n_items, width)
+        self.network = []
+        inputs = 2 * features + products
+        for depth, units in enumerate((*self.hidden, 1)):
+            limit = 4 * np.sqrt(6 / (inputs + units))
+            seed = derive_seed(self.seed, f"network_{depth}")
+            layer = keras.layers.Dense(
+                units,
+                activation="sigmoid" if depth < len(self.hidden) else None,
+                kernel_initializer=keras.initializers.RandomUniform(-limit, limit, seed=seed),
+                dtype=self.dtype_policy,
+                name=f"network_{depth}",
+            )
+            layer.build((None, inputs))
+            self.network.append(layer)
+            inputs = units
+        # A random network says something of everyone, some 3 stars; it starts at the mean rating instead.
+        nobody = tf.zeros([1, width])
+        self.network[-1].bias.assign(-self.predict_pairs(nobody, nobody))
+        self.built = True
+
+    def _table(self, name: str, rows: int, width: int) -> keras.Variable:
+        return self.add_weight(
+            name=name,
+            shape=(rows, width),
+            dtype="float32",
+            initializer=keras.initializers.TruncatedNormal(stddev=0.1, seed=derive_seed(self.seed, name)),
+            autocast=False,
+        )
+
+    @property
+    def aims(self) -> dict[str, Aim]:
+        """Features and network, which lower the same loss at rates of their own."""
+        network = [variable for layer in self.network for variable in layer.trainable_variables]
+        return {
+            "features": Aim([self.user_features, self.item_features]),
+            "network": Aim(network, learning_rate=self.network_learning_rate),
+        }
+
+    def attach(self, train: sp.csr_array) -> None:
+        """Takes the training ratings, and their mean.
+
+        Args:
+            train: Ratings, CSR [n_users, n_items].
+
+        Raises:
+            InputError: If it is of other users or items, or has no ratings.
+        """
+        require_ratings(self, train)
+        self.rating_mean.assign(np.mean(train.data, dtype=np.float64))
+        super().attach(train)
+
+    def predict_pairs(self, users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+        """r̂, float32 [P], of P pairs, from the features [P, D + D'·K] of their users and of their items."""
+        products = users[:, self.features :] * items[:, self.features :]
+        if self.product_rank > 1:
+            products = tf.reduce_sum(tf.reshape(products, [-1, self.products, self.product_rank]), axis=2)
+        code = tf.concat([users[:, : self.features], items[:, : self.features], products], axis=1)
+        for layer in self.network:
+            code = layer(code)
+        return self.rating_mean.value + tf.cast(code[:, 0], tf.float32)
+
+    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+        """The squared errors of the batch's ratings with their share of the penalty, a mean over users."""
+        item_features = tf.convert_to_tensor(self.item_features.value)
+        users = tf.gather(self.user_features.value, rows.users)
+        found = self.predict_pairs(tf.gather(users, rows.row_ids), tf.gather(item_features, rows.items))
+        error = user_means(rows, tf.square(rows.values - found))
+        penalty = tf.reduce_mean(tf.reduce_sum(tf.square(users), axis=1)) + (
+            tf.reduce_sum(tf.square(item_features)) / self.n_users
+        )
+        return {"loss": error + self.regularization * penalty, "squared_error": error}
+
+    def scores(self, rows: UserRows) -> tf.Tensor:
+        """r̂ of all items, float32 [B, n_items], user by user, since all pairs at once would be B·n_items features.
+
+        Raises:
+            InputError: For users that have no row number.
+        """
+        users = tf.gather(self.user_features.value, require_users(self, rows))
+        item_features = tf.convert_to_tensor(self.item_features.value)
+
+        def of_user(user: tf.Tensor) -> tf.Tensor:
+            return self.predict_pairs(tf.tile(user[None, :], [self.n_items, 1]), item_features)
+
+        return tf.map_fn(of_user, users, fn_output_signature=tf.TensorSpec([self.n_items], tf.float32))
