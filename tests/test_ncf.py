@@ -19,12 +19,12 @@ from tfvae.randomness import Noise
 
 N_USERS, N_ITEMS = 7, 13
 MODELS = {"gmf": GMF, "mlp": MLP, "neumf": NeuMF}
-PRETRAINED = {"gmf_epochs": 1, "mlp_epochs": 2, "mix": 0.4}
+PRETRAINED = {"gmf_rounds": 1, "mlp_rounds": 2, "mix": 0.4}
 
 
 def build(kind=NeuMF, x=None, **settings):
     """A small model with weights large enough to see; compiled where it gets rows."""
-    model = kind(N_ITEMS, N_USERS, factors=3, **settings)
+    model = kind(N_ITEMS, N_USERS, factors=3, **{"epochs_per_round": 1} | settings)
     rng = np.random.default_rng(1)
     for variable in model.trainable_variables:
         variable.assign(rng.normal(scale=0.5, size=variable.shape))
@@ -91,14 +91,14 @@ def test_negatives_are_never_the_users_items_and_equally_often_all_others():
     x[1], x[3], x[4] = 0, 1, 0
     x[1, [0, 1, 12]] = x[4, 6] = 1
     x[3, 7] = 0  # all but one
-    drawn, row_ids = (t.numpy() for t in draw_unseen(rows_of(x), N_ITEMS, 2000, Noise(1, tf.constant(0))))
-    np.testing.assert_array_equal(np.bincount(row_ids, minlength=N_USERS), 2000 * x.sum(axis=1))
+    row_ids = np.random.default_rng(0).permutation(np.repeat(np.arange(N_USERS), 5000)).astype(np.int32)
+    drawn = draw_unseen(rows_of(x), tf.constant(row_ids), N_ITEMS, Noise(1, tf.constant(0))).numpy()
     for user in range(N_USERS):
         counts = np.bincount(drawn[row_ids == user], minlength=N_ITEMS)
-        unseen = (x[user] == 0) & bool(x[user].any())
+        unseen = x[user] == 0
         np.testing.assert_array_equal(counts > 0, unseen)
-        mean = counts.sum() / max(unseen.sum(), 1)
-        assert np.all(np.abs(counts[unseen] - mean) < 5 * np.sqrt(mean) + 1)
+        mean = 5000 / unseen.sum()
+        assert np.all(np.abs(counts[unseen] - mean) < 5 * np.sqrt(mean))
 
 
 def test_the_draw_at_both_ends_of_the_uniform(monkeypatch):
@@ -106,7 +106,8 @@ def test_the_draw_at_both_ends_of_the_uniform(monkeypatch):
     ends = {0.0: [2, 2, 2, 0, 0, 0], np.float32(1 - 2**-24): [3, 3, 3, 1, 1, 1]}
     for value, expected in ends.items():
         monkeypatch.setattr(Noise, "uniform", lambda self, shape, name, v=value: tf.fill(shape, v))
-        drawn, _ = draw_unseen(rows_of(x), 5, 1, Noise(1, tf.constant(0)))
+        rows = rows_of(x)
+        drawn = draw_unseen(rows, rows.row_ids, 5, Noise(1, tf.constant(0)))
         assert drawn.numpy()[:6].tolist() == expected
         assert np.all((drawn >= 0) & (drawn < 5))  # the last user has everything; a lookup must not fail
 
@@ -118,21 +119,20 @@ def test_loss_and_gradients_are_those_of_the_drawn_pairs(name, monkeypatch):
     x[4] = 1  # of whom no pair without x = 1 exists
     model, users = build(MODELS[name], x, negatives=2), np.array([6, 2, 4, 0])
     before = [variable.numpy() for variable in model.trainable_variables]
-    negatives = []
-    monkeypatch.setattr(
-        "tfvae.models.ncf.draw_unseen", lambda *given: negatives.append(draw_unseen(*given)) or negatives[0]
-    )
+    trained, pairs = [], model.pairs
+    monkeypatch.setattr(model, "pairs", lambda *given: trained.append(pairs(*given)) or trained[0])
     loss = float(model.train_step(tf.constant(users))["loss"])
     moved = [not np.array_equal(v.numpy(), old) for v, old in zip(model.trainable_variables, before, strict=True)]
     assert all(moved)
-    items, rows = (t.numpy() for t in negatives[0])
-    drawn = [(users[row], item) for row, item in zip(rows, items, strict=True) if users[row] != 4]
-    seen = [(u, i) for u in users for i in np.flatnonzero(x[u])]
-    assert len(drawn) == 2 * x[users[users != 4]].sum() and len(set(drawn)) > 3
+    n_seen = int(x[users].sum())
+    everything = [(users[row], int(item)) for row, item in zip(*trained[0][:2], strict=True)]
+    assert everything[:n_seen] == [(u, i) for u in users for i in np.flatnonzero(x[u])]
+    assert len(everything) == 3 * n_seen and len({*everything[n_seen:]}) > 3
+    counted = [(*pair, n < n_seen) for n, pair in enumerate(everything) if n < n_seen or pair[0] != 4]
     for variable, old in zip(model.trainable_variables, before, strict=True):
         variable.assign(old)
-    logits = [logit(model.head, *(phi(part, *pair) for part in model.networks)) for pair in [*seen, *drawn]]
-    total = cross_entropy(logits, np.arange(len(logits)) < len(seen)).sum()
+    logits = [logit(model.head, *(phi(part, u, i) for part in model.networks)) for u, i, _ in counted]
+    total = cross_entropy(logits, [label for *_, label in counted]).sum()
     assert loss == pytest.approx(total / (3 * x.sum() / N_USERS) / len(users), rel=1e-5)
 
 
@@ -156,6 +156,26 @@ def test_negatives_are_redrawn_in_every_epoch():
     assert again[0] == losses[0]
 
 
+def test_a_visit_takes_its_share_of_the_items_and_excludes_all():
+    x = random_rows(300, N_ITEMS, density=0.5)
+    model = GMF(N_ITEMS, 300, factors=3, negatives=2, epochs_per_round=4)
+    model.attach(csr_array(x))
+    rows = model.histories.gather(tf.range(300))
+    visits = [model.pairs(rows, Noise(1, tf.constant(update))) for update in range(8)]
+    times = np.zeros_like(x)
+    for pairs in visits:
+        seen = pairs.labels.numpy() == 1
+        assert 2 * seen.sum() == (~seen).sum() and np.all(pairs.labels.numpy()[: seen.sum()] == 1)
+        assert np.all(x[pairs.row_ids[seen], pairs.items[seen]] == 1)
+        assert not np.any(x[pairs.row_ids[~seen], pairs.items[~seen]])
+        np.add.at(times, (pairs.row_ids[seen], pairs.items[seen]), 1)
+    share = times[x == 1].mean() / 8
+    assert share == pytest.approx(1 / 4, abs=5 * float(np.sqrt(3 / 16 / (8 * x.sum()))))
+    total = np.mean([float(tf.reduce_sum(pairs.weights)) for pairs in visits])
+    assert total == pytest.approx(1, abs=0.1)
+    assert [model.round_ends(epoch) for epoch in range(8)] == [False, False, False, True] * 2
+
+
 def test_unsorted_rows_are_sorted_first():
     x = random_rows(N_USERS, N_ITEMS, density=0.6)
     rows = csr_array(x)
@@ -164,7 +184,7 @@ def test_unsorted_rows_are_sorted_first():
     rows.has_sorted_indices = False
     model = build(GMF)
     model.attach(rows)
-    pair_rows, items = model.pairs(model.histories.gather(tf.range(N_USERS)), Noise(1, tf.constant(0)))
+    pair_rows, items, *_ = model.pairs(model.histories.gather(tf.range(N_USERS)), Noise(1, tf.constant(0)))
     n_seen = int(x.sum())
     assert np.all(x[pair_rows[:n_seen], items[:n_seen]] == 1) and not np.any(x[pair_rows[n_seen:], items[n_seen:]])
 
@@ -173,7 +193,7 @@ def test_unsorted_rows_are_sorted_first():
 
 
 def test_mixing_gives_the_mean_of_the_parts_logits():
-    model = build(x=random_rows(), gmf_epochs=2, mlp_epochs=2)
+    model = build(x=random_rows(), gmf_rounds=2, mlp_rounds=2)
     users = tf.range(N_USERS)
     pairs = tf.repeat(tf.range(N_USERS), N_ITEMS), tf.tile(tf.range(N_ITEMS), [N_USERS])
     alone = [
@@ -192,6 +212,9 @@ def test_each_phase_changes_its_part_only():
     model = build(x=x, **PRETRAINED)
     assert [model.phase_of(epoch) for epoch in range(4)] == [("gmf", "mlp"), ("mlp",), ("neumf",), ("neumf",)]
     assert [model.round_ends(epoch) for epoch in range(4)] == [False, False, True, True] and model.patient_from == 2
+    longer = build(**PRETRAINED, epochs_per_round=2)
+    assert [len(longer.phase_of(epoch)) for epoch in range(6)] == [2, 2, 1, 1, 1, 1] and longer.patient_from == 4
+    assert [epoch for epoch in range(8) if longer.round_ends(epoch)] == [5, 7]
     gmf, mlp = model.networks
     layers = {"gmf": gmf, "mlp": mlp, "gmf head": model.heads_alone[0], "mlp head": model.heads_alone[1]}
     layers["head"] = model.head
@@ -217,8 +240,9 @@ def test_each_phase_changes_its_part_only():
 
 def test_the_parts_are_pretrained_as_they_are_alone():
     x = random_rows()
-    whole = NeuMF(N_ITEMS, N_USERS, factors=3, gmf_epochs=2, mlp_epochs=2)
-    alone = [GMF(N_ITEMS, N_USERS, factors=3), MLP(N_ITEMS, N_USERS, factors=3)]
+    settings = {"factors": 3, "epochs_per_round": 2}
+    whole = NeuMF(N_ITEMS, N_USERS, gmf_rounds=1, mlp_rounds=1, **settings)
+    alone = [GMF(N_ITEMS, N_USERS, **settings), MLP(N_ITEMS, N_USERS, **settings)]
     for model in (whole, *alone):
         model.attach(csr_array(x))
         model.compile(FusedAdam(0.02), jit_compile=False)
@@ -247,12 +271,12 @@ def test_saved_after_pretraining_it_scores_the_same_and_is_not_mixed_again(tmp_p
     loaded = keras.models.load_model(tmp_path / "model.keras")
     rows = RowStore(csr_array(x)).gather(tf.range(N_USERS))
     np.testing.assert_array_equal(loaded.scores(rows), model.scores(rows))
-    assert (loaded.gmf_epochs, loaded.mlp_epochs, loaded.mix, loaded.n_users) == (1, 2, 0.4, N_USERS)
+    assert (loaded.gmf_rounds, loaded.mlp_rounds, loaded.mix, loaded.n_users) == (1, 2, 0.4, N_USERS)
 
 
 def test_what_makes_no_sense_is_refused():
-    with pytest.raises(InputError, match="gmf_epochs is 3 and mlp_epochs 0; pre-train both parts, or neither"):
-        NeuMF(N_ITEMS, N_USERS, gmf_epochs=3)
+    with pytest.raises(InputError, match="gmf_rounds is 3 and mlp_rounds 0; pre-train both parts, or neither"):
+        NeuMF(N_ITEMS, N_USERS, gmf_rounds=3)
     with pytest.raises(InputError, match="MLP has weights for each training user; give it n_users"):
         MLP(N_ITEMS)
     rows = rows_of(random_rows())._replace(users=None)

@@ -19,22 +19,19 @@ from tfvae.style import Style
 __all__ = ["PairLogit", "PairNetwork", "Product", "Tower", "draw_unseen"]
 
 
-def draw_unseen(rows: UserRows, n_items: int, n: int, noise: Noise) -> tuple[tf.Tensor, tf.Tensor]:
-    """Draws items that the users do not have, uniformly and with replacement, n for each item that they have.
+def draw_unseen(rows: UserRows, row_ids: tf.Tensor, n_items: int, noise: Noise) -> tf.Tensor:
+    """Draws items that the users do not have, uniformly and with replacement.
 
     Args:
         rows: B histories, each user's items ascending.
+        row_ids: For whom to draw an item each, int32 [N], places in the batch in any order.
         n_items: Width of the catalogue, I.
-        n: Draws for each item.
         noise: Of this step.
 
     Returns:
-        Items, int32 [nnz · n], where those for an item follow each other; and their batch rows, int32 [nnz · n]. For a
-        user who has all items there is nothing to draw; he gets items that he has.
+        Items, int32 [N]. For a user who has all items there is nothing to draw; he gets one that he has.
     """
-    unseen = n_items - tf.cast(rows.counts, tf.int32)
-    row_ids = tf.repeat(rows.row_ids, n)
-    choices = tf.gather(unseen, row_ids)
+    choices = tf.gather(n_items - tf.cast(rows.counts, tf.int32), row_ids)
     uniform = noise.uniform(tf.shape(row_ids), "negatives")
     rank = tf.minimum(tf.cast(uniform * tf.cast(choices, tf.float32), tf.int32), choices - 1)
     # The r-th unseen item is r plus the seen ones before it. Of those, the j-th (from 0) has item − j unseen ones
@@ -46,7 +43,7 @@ def draw_unseen(rows: UserRows, n_items: int, n: int, noise: Noise) -> tuple[tf.
         return tf.cast(of_rows, tf.int64) * (n_items + 1) + tf.cast(numbers, tf.int64)
 
     found = tf.searchsorted(keys(rows.row_ids, unseen_before), keys(row_ids, rank), side="right")
-    return tf.clip_by_value(rank + found - tf.gather(first, row_ids), 0, n_items - 1), row_ids
+    return tf.clip_by_value(rank + found - tf.gather(first, row_ids), 0, n_items - 1)
 
 
 class PairNetwork(keras.layers.Layer, abc.ABC):

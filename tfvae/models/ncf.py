@@ -7,11 +7,14 @@ He, Liao, Zhang, Nie, Hu, Chua: Neural Collaborative Filtering, WWW 2017, sectio
     NeuMF:  φ = [φ_GMF; φ_MLP], of vectors of their own                                                 (eq. 12)
     ŷ_ui = σ(h'φ + b),    L = −Σ_{(u,i) seen} log ŷ_ui − Σ_{(u,j) drawn} log(1 − ŷ_uj)                   (eq. 7)
 
-For each item of a user some are drawn that the user has not, anew in every epoch. The authors' code shuffles all
-these pairs and takes 256 at a time; here, as everywhere in tfvae, a batch is of users, with all their pairs.
+For each item of a user some are drawn that the user has not, anew each time. The authors' code shuffles all these
+pairs and takes 256 at a time. Here, as everywhere in tfvae, a batch is of users. With all pairs of a few users at a
+time the models are worse by much, so that a visit to a user takes some of the pairs, and a batch has many users.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import keras
 import scipy.sparse as sp
@@ -31,6 +34,26 @@ __all__ = ["GMF", "MLP", "NeuMF"]
 GMF_PART, MLP_PART, NEUMF = "gmf", "mlp", "neumf"
 
 
+class Pairs(NamedTuple):
+    """N pairs to be trained on.
+
+    Attributes:
+        row_ids: int32 [N], the place of each one's user in the batch.
+        items: int32 [N].
+        labels: float32 [N], 1 for items seen, 0 for those drawn.
+        weights: float32 [N]; they add up to 1 for users with as many items as the average.
+    """
+
+    row_ids: tf.Tensor
+    items: tf.Tensor
+    labels: tf.Tensor
+    weights: tf.Tensor
+
+    def cross_entropy(self, logits: tf.Tensor) -> tf.Tensor:
+        """Equation 7, weighted: a scalar of logits [N]."""
+        return tf.reduce_sum(self.weights * tf.nn.sigmoid_cross_entropy_with_logits(self.labels, logits))
+
+
 class _NCF(GradientRecommender):
     """What the three have in common.
 
@@ -41,6 +64,8 @@ class _NCF(GradientRecommender):
         n_users: Number of training users.
         factors: f, the width of φ (of each part's, in NeuMF). MLP's vectors are of 4f, its layers of 4f, 2f and f.
         negatives: Items drawn for each one of a user.
+        epochs_per_round: Epochs in which all pairs are met once, on average: a visit to a user takes each of his items
+            with a probability of one in so many. The model is validated after each round.
         **kwargs: `seed` and those of `keras.Model`.
 
     Attributes:
@@ -63,11 +88,13 @@ class _NCF(GradientRecommender):
         *,
         factors: Width = 64,
         negatives: PositiveInt = 4,
+        epochs_per_round: PositiveInt = 16,
         **kwargs,
     ):
         super().__init__(n_items, n_users, **kwargs)
         self.factors = factors
         self.negatives = negatives
+        self.epochs_per_round = epochs_per_round
 
     def make_part(self, kind: type[PairNetwork], name: str) -> PairNetwork:
         """A network from pairs to φ."""
@@ -81,7 +108,11 @@ class _NCF(GradientRecommender):
     def attach(self, train: sp.csr_array) -> None:
         """As `GradientRecommender.attach`; the items of a row are sorted."""
         super().attach(train.sorted_indices())
-        self._mean_count = max(train.nnz, 1) / max(train.shape[0], 1)
+        self._mean_pairs = (1 + self.negatives) * max(train.nnz, 1) / max(train.shape[0], 1) / self.epochs_per_round
+
+    def round_ends(self, epoch: int) -> bool:
+        """After `epochs_per_round`."""
+        return (epoch + 1) % self.epochs_per_round == 0
 
     def join(self, part: PairNetwork, users: tf.Tensor, row_ids: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
         """φ of N pairs, float32 [N, factors].
@@ -100,29 +131,26 @@ class _NCF(GradientRecommender):
         return self.head([self.join(part, users, row_ids, items) for part in self.networks])
 
     def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
-        """The cross-entropy of all pairs of these users, seen and drawn."""
+        """The cross-entropy of the pairs of this visit, seen and drawn."""
         pairs = self.pairs(rows, noise)
-        bce = self.cross_entropy(self.pair_logits(rows.users, *pairs), rows)
+        bce = pairs.cross_entropy(self.pair_logits(rows.users, pairs.row_ids, pairs.items))
         return {"loss": bce, "bce": bce}
 
-    def pairs(self, rows: UserRows, noise: Noise) -> tuple[tf.Tensor, tf.Tensor]:
-        """Places in the batch and items, int32 [nnz · (1 + negatives)]: those seen, then those drawn."""
-        drawn, of_drawn = draw_unseen(rows, self.n_items, self.negatives, noise)
-        return tf.concat([rows.row_ids, of_drawn], 0), tf.concat([rows.items, drawn], 0)
-
-    def cross_entropy(self, logits: tf.Tensor, rows: UserRows) -> tf.Tensor:
-        """That of the pairs of `pairs`, per pair of an average user, and averaged over users.
-
-        Its mean over an epoch is the mean over all pairs. A mean over the pairs of a batch would be another with each
-        division into batches.
-        """
-        n_seen = tf.size(rows.items)
+    def pairs(self, rows: UserRows, noise: Noise) -> Pairs:
+        """What this visit to B users trains on: some of their items, and those drawn for each."""
+        seen, row_ids = rows.items, rows.row_ids
+        if self.epochs_per_round > 1:
+            visited = tf.where(noise.uniform(tf.shape(seen), "visited") < 1 / self.epochs_per_round)[:, 0]
+            seen, row_ids = tf.gather(seen, visited), tf.gather(row_ids, visited)
+        for_whom = tf.repeat(row_ids, self.negatives)
+        drawn = draw_unseen(rows, for_whom, self.n_items, noise)
         # A user who has all items has no negatives; what was drawn for him counts for nothing.
-        some_unseen = tf.gather(rows.counts < self.n_items, tf.repeat(rows.row_ids, self.negatives))
-        of_seen = tf.reduce_sum(tf.math.softplus(-logits[:n_seen]))
-        of_drawn = tf.reduce_sum(tf.where(some_unseen, tf.math.softplus(logits[n_seen:]), 0.0))
-        n_users = tf.cast(tf.size(rows.counts), tf.float32)
-        return (of_seen + of_drawn) / ((1 + self.negatives) * self._mean_count * n_users)
+        some_unseen = tf.cast(tf.gather(rows.counts < self.n_items, for_whom), tf.float32)
+        weights = tf.concat([tf.ones_like(row_ids, tf.float32), some_unseen], axis=0)
+        # By the pairs of an average visit. By those of this batch they would weigh more in a batch that has few.
+        weights /= self._mean_pairs * tf.cast(tf.size(rows.counts), tf.float32)
+        labels = tf.concat([tf.ones_like(row_ids, tf.float32), tf.zeros_like(some_unseen)], axis=0)
+        return Pairs(tf.concat([row_ids, for_whom], axis=0), tf.concat([seen, drawn], axis=0), labels, weights)
 
     def scores(self, rows: UserRows) -> tf.Tensor:
         """The logits of ŷ for all items, float32 [B, n_items], user by user: at once they would need [B, n_items, 4f].
@@ -160,7 +188,7 @@ class GMF(_NCF):
     Args:
         n_items: Width of the catalogue, I.
         n_users: Number of training users.
-        **kwargs: `factors`, `negatives`, `seed` and those of `keras.Model`.
+        **kwargs: `factors`, `negatives`, `epochs_per_round`, `seed` and those of `keras.Model`.
     """
 
     def __init__(self, n_items: int, n_users: int | None = None, **kwargs):
@@ -177,7 +205,7 @@ class MLP(_NCF):
     Args:
         n_items: Width of the catalogue, I.
         n_users: Number of training users.
-        **kwargs: `factors`, `negatives`, `seed` and those of `keras.Model`.
+        **kwargs: `factors`, `negatives`, `epochs_per_round`, `seed` and those of `keras.Model`.
     """
 
     def __init__(self, n_items: int, n_users: int | None = None, **kwargs):
@@ -198,11 +226,11 @@ class NeuMF(_NCF):
     Args:
         n_items: Width of the catalogue, I.
         n_users: Number of training users.
-        gmf_epochs: Epochs in which GMF is trained alone; 0 for no pre-training.
-        mlp_epochs: Epochs in which MLP is trained alone, counted from the first as well; 0 for no pre-training.
+        gmf_rounds: Rounds in which GMF is trained alone; 0 for no pre-training.
+        mlp_rounds: Rounds in which MLP is trained alone, counted from the first as well; 0 for no pre-training.
         mix: α.
         fine_tuning_rate: The learning rate after pre-training; that of the run where there is none.
-        **kwargs: `factors`, `negatives`, `seed` and those of `keras.Model`.
+        **kwargs: `factors`, `negatives`, `epochs_per_round`, `seed` and those of `keras.Model`.
 
     Raises:
         InputError: When only one part is to be pre-trained.
@@ -215,30 +243,30 @@ class NeuMF(_NCF):
         n_items: int,
         n_users: int | None = None,
         *,
-        gmf_epochs: NonNegativeInt = 0,
-        mlp_epochs: NonNegativeInt = 0,
+        gmf_rounds: NonNegativeInt = 0,
+        mlp_rounds: NonNegativeInt = 0,
         mix: Share = 0.5,
         fine_tuning_rate: PositiveFloat = 1e-3,
         **kwargs,
     ):
         super().__init__(n_items, n_users, **kwargs)
-        if (gmf_epochs > 0) != (mlp_epochs > 0):
+        if (gmf_rounds > 0) != (mlp_rounds > 0):
             raise InputError(
-                f"gmf_epochs is {gmf_epochs} and mlp_epochs {mlp_epochs}; pre-train both parts, or neither."
+                f"gmf_rounds is {gmf_rounds} and mlp_rounds {mlp_rounds}; pre-train both parts, or neither."
             )
-        self.gmf_epochs = gmf_epochs
-        self.mlp_epochs = mlp_epochs
+        self.gmf_rounds = gmf_rounds
+        self.mlp_rounds = mlp_rounds
         self.mix = mix
         self.fine_tuning_rate = fine_tuning_rate
         self.networks = [self.make_part(Product, GMF_PART), self.make_part(Tower, MLP_PART)]
         self.head = self.make_head(NEUMF)
-        self.heads_alone = [self.make_head(name) for name in (GMF_PART, MLP_PART)] if gmf_epochs else []
+        self.heads_alone = [self.make_head(name) for name in (GMF_PART, MLP_PART)] if gmf_rounds else []
         self.built = True
 
     @property
     def pretraining_epochs(self) -> int:
         """Epochs before the two parts become one model."""
-        return max(self.gmf_epochs, self.mlp_epochs)
+        return max(self.gmf_rounds, self.mlp_rounds) * self.epochs_per_round
 
     @property
     def aims(self) -> dict[str, Aim]:
@@ -252,12 +280,12 @@ class NeuMF(_NCF):
 
     def phase_of(self, epoch: int) -> tuple[str, ...]:
         """The parts that are pre-trained; then the whole."""
-        alone = {GMF_PART: self.gmf_epochs, MLP_PART: self.mlp_epochs}
-        return tuple(name for name, epochs in alone.items() if epoch < epochs) or (NEUMF,)
+        alone, done = {GMF_PART: self.gmf_rounds, MLP_PART: self.mlp_rounds}, epoch // self.epochs_per_round
+        return tuple(name for name, rounds in alone.items() if done < rounds) or (NEUMF,)
 
     def round_ends(self, epoch: int) -> bool:
-        """After each epoch that trains the whole."""
-        return epoch >= self.pretraining_epochs
+        """As in `GMF`, once pre-training is over."""
+        return epoch >= self.pretraining_epochs and super().round_ends(epoch)
 
     @property
     def patient_from(self) -> int:
@@ -279,7 +307,7 @@ class NeuMF(_NCF):
             return super().objective(rows, noise)
         pairs = self.pairs(rows, noise)
         return {
-            f"{name}_bce": self.cross_entropy(head([self.join(part, rows.users, *pairs)]), rows)
+            f"{name}_bce": pairs.cross_entropy(head([self.join(part, rows.users, pairs.row_ids, pairs.items)]))
             for name, part, head in zip((GMF_PART, MLP_PART), self.networks, self.heads_alone, strict=True)
             if name in self.phase
         }
