@@ -26,6 +26,7 @@ MODELS = {
     "neumf": "tfvae.models.ncf:NeuMF",
     "rbm": "tfvae.models.rbm:RBM",
     "popularity": "tfvae.baselines.popularity:Popularity",
+    "bpr": "tfvae.baselines.bpr:BPR",
     "wmf": "tfvae.baselines.wmf:WMF",
     "slim": "tfvae.baselines.slim:SLIM",
     "ease": "tfvae.baselines.ease:EASE",

@@ -1,0 +1,108 @@
+"""BPR: what it ranks first, what it regularises, how a user is folded in."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from dense_reference import rows_of
+from scipy.sparse import csr_array
+
+from tfvae.baselines.bpr import BPR
+from tfvae.data.rows import unpad
+from tfvae.errors import DivergedError, InputError
+
+
+def random_rows(n_users=80, n_items=20, seed=0):
+    """Users of two tastes, of whom one item in two is theirs; item 0 is everybody's."""
+    rng = np.random.default_rng(seed)
+    same = np.arange(n_users)[:, None] % 2 == np.arange(n_items) % 2
+    x = (rng.random((n_users, n_items)) < np.where(same, 0.6, 0.05)).astype(np.float32)
+    x[:, 0] = 1
+    return x
+
+
+def fitted(x, **settings):
+    model = BPR(x.shape[1], **{"factors": 4, "iterations": 60} | settings)
+    model.fit_matrix(csr_array(x), report=[].append)
+    return model
+
+
+def test_a_user_is_the_mean_of_his_items():
+    model = BPR(3, factors=2, scale=2.0)
+    model.item_factors.assign([[1.0, 0.0], [3.0, 1.0], [0.0, -1.0]])
+    model.item_biases.assign([0.0, 0.5, -0.25])
+    # Items 0 and 1: u = 2 · (2, ½) = (4, 1); nothing: u = 0.
+    scores = model.scores(rows_of(np.array([[1, 1, 0], [0, 0, 0]], np.float32)))
+    np.testing.assert_allclose(scores, [[4, 13.5, -1.25], [0, 0.5, -0.25]], rtol=1e-6)
+
+
+def test_what_users_have_is_ranked_above_what_they_have_not():
+    x = random_rows()
+    scores = fitted(x, scale=2.0).scores(rows_of(x)).numpy()
+    above = [np.mean(s[row == 1][:, None] > s[row == 0]) for s, row in zip(scores, x, strict=True)]
+    assert np.mean(above) > 0.85  # the area under the curve, which BPR raises
+    strangers = np.zeros((2, 20), np.float32)
+    strangers[0, [2, 4]] = strangers[1, [1, 3]] = 1
+    even, odd = fitted(x, scale=2.0).scores(rows_of(strangers)).numpy()
+    assert even[6::2].min() > even[5::2].max() and odd[5::2].min() > odd[6::2].max()
+
+
+def test_the_bias_is_of_what_everybody_has():
+    biases = fitted(random_rows(), regularization=0.05).item_biases.numpy()
+    assert biases[0] > 2 * np.abs(biases[1:]).max()
+
+
+def test_more_regularization_makes_shorter_factors():
+    lengths = [np.linalg.norm(fitted(random_rows(), regularization=r).item_factors) for r in (0.0, 0.05, 0.5)]
+    assert lengths[0] > 1.2 * lengths[1] > 1.4 * lengths[2]
+
+
+def test_the_seed_decides_the_factors_on_one_thread():
+    one, same, other = (fitted(random_rows(), seed=seed, iterations=5).item_factors.numpy() for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).max() > 1e-3
+
+
+def test_the_order_of_a_rows_items_does_not_matter():
+    x = random_rows()
+    shuffled = csr_array(x)
+    for start, stop in zip(shuffled.indptr[:-1], shuffled.indptr[1:], strict=True):
+        shuffled.indices[start:stop] = shuffled.indices[start:stop][::-1]
+    shuffled.has_sorted_indices = False
+    model = BPR(20, factors=4, iterations=60)
+    model.fit_matrix(shuffled, report=[].append)
+    np.testing.assert_array_equal(model.item_factors, fitted(x).item_factors)
+
+
+def test_saved_and_loaded_it_scores_the_same(tmp_path):
+    x = random_rows()
+    model = fitted(x, scale=1.5)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.scores(rows_of(x)), model.scores(rows_of(x)))
+    assert loaded.scale == 1.5
+
+
+def test_an_item_without_users_has_no_factors_and_no_bias():
+    x = random_rows()
+    x[:, 7] = 0
+    model = fitted(x)
+    assert not np.any(model.item_factors.numpy()[7]) and model.item_biases.numpy()[7] == 0
+    assert np.isfinite(model.scores(unpad(tf.constant([[7, -1], [-1, -1]])))).all()
+
+
+def test_what_makes_no_sense_is_refused():
+    for name in ("factors", "learning_rate", "iterations", "scale", "threads"):
+        with pytest.raises(InputError, match=f"{name} is 0; expected a positive number"):
+            BPR(3, **{name: 0})
+    with pytest.raises(InputError, match="regularization is -1; expected 0 or a positive number"):
+        BPR(3, regularization=-1)
+    with pytest.raises(InputError, match="expects a binary training matrix"):
+        fitted(2 * random_rows())
+
+
+def test_factors_that_are_no_numbers_are_an_error():
+    with pytest.raises(DivergedError, match=r"lower learning_rate \(now 1e\+20\)"):
+        fitted(random_rows(), learning_rate=1e20)
