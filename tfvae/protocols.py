@@ -37,11 +37,11 @@ def splits_of(table: Table, dataset: str, source: str | Path | None = None) -> S
         raise InputError(f"{dataset} has no split of the kind {table.protocol!r}, which {table.name} needs.")
     match table.protocol:
         case "rating-holdout":
-            interactions = load_dataset(dataset, source=source)
+            interactions, scale = load_dataset(dataset, source=source), DATASETS[dataset].scale
 
             @lru_cache(maxsize=2)
             def cut(seed: int, by: str) -> Split:
-                split = rating_holdout(interactions, RatingHoldoutSettings(seed=seed))
+                split = rating_holdout(interactions, RatingHoldoutSettings(seed=seed, scale=scale))
                 return split.by_items() if by == "items" else split
 
             return cut

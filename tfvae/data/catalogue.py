@@ -38,6 +38,7 @@ class Dataset:
             set that is drawn, or comes already split.
         n_events: Number of interactions it is known to have; None where there is no fixed number.
         strong: The papers' settings of strong generalisation.
+        scale: Its lowest and highest rating; None where there are none, or there is no rating hold-out of them.
         urls: Addresses of the zip, the official one first; empty if it cannot lawfully be downloaded.
         checksum: Of the zip, ``"md5:…"``.
     """
@@ -53,6 +54,7 @@ class Dataset:
     read: Callable[[Place], dict[str, Any]] | None = None
     n_events: int | None = None
     strong: StrongGeneralizationSettings | None = None
+    scale: tuple[float, float] | None = None
     urls: tuple[str, ...] = ()
     checksum: str = ""
 
@@ -139,6 +141,7 @@ _ENTRIES = (
         read=_double_colon,
         n_events=141_695,
         strong=_strong(500, 7, min_users_per_item=5),
+        scale=(0, 10),
     ),
     _movielens(
         "ml-100k",
@@ -149,6 +152,7 @@ _ENTRIES = (
         read=_movielens_100k,
         n_events=100_000,
         strong=_strong(100),
+        scale=(1, 5),
     ),
     _movielens(
         "ml-1m",
@@ -159,6 +163,7 @@ _ENTRIES = (
         read=_movielens_1m,
         n_events=1_000_209,
         strong=_strong(1_000),
+        scale=(1, 5),
     ),
     _movielens(
         "ml-10m",
@@ -169,6 +174,7 @@ _ENTRIES = (
         read=_double_colon,
         n_events=10_000_054,
         strong=_strong(5_000),
+        scale=(0.5, 5),
     ),
     _movielens(
         "ml-20m",
@@ -179,6 +185,7 @@ _ENTRIES = (
         read=_movielens_20m,
         n_events=20_000_263,
         strong=_strong(10_000),
+        scale=(0.5, 5),
     ),
     Dataset(
         "netflix",
@@ -193,6 +200,7 @@ _ENTRIES = (
         read=_netflix,
         n_events=100_480_507,
         strong=_strong(40_000),
+        scale=(1, 5),
     ),
     Dataset(
         "msd",
@@ -239,6 +247,7 @@ _ENTRIES = (
         "tfvae.data.synthetic",
         how_to_get="it is drawn, not read; see tfvae.data.synthetic",
         strong=_strong(200, None),
+        scale=(1, 5),
     ),
 )
 

@@ -14,7 +14,16 @@ import tfvae.data
 from tfvae.data.datasets import DATASETS, default_split, load_dataset, load_ncf
 from tfvae.data.interactions import Interactions
 from tfvae.data.sources import cache_folder, data_folder, look_in
-from tfvae.data.splits import SavedSplit, StrongGeneralizationSettings, load_split, strong_generalization
+from tfvae.data.splits import (
+    RatingHoldout,
+    RatingHoldoutSettings,
+    SavedSplit,
+    StrongGeneralization,
+    StrongGeneralizationSettings,
+    load_split,
+    rating_holdout,
+    strong_generalization,
+)
 from tfvae.data.vae_cf import read_vae_cf
 from tfvae.errors import InputError, unknown_name
 from tfvae.strict import checked
@@ -23,6 +32,7 @@ __all__ = ["open_split", "whereabouts"]
 
 _FILES = ".csv, .tsv or .parquet (events), .npz (a saved split), or a folder in the vae_cf layout"
 _MOST_HELD_OUT = 10_000
+_CUT = (StrongGeneralization.kind, RatingHoldout.kind)
 
 
 def open_split(
@@ -31,46 +41,55 @@ def open_split(
     source: str | os.PathLike | None = None,
     columns: Mapping[str, str] | None = None,
     changes: Mapping[str, Any] | None = None,
+    protocol: str | None = None,
 ) -> SavedSplit:
     """Opens whatever holds data, and splits it unless it comes split.
 
-    A named data set is cut by its papers' protocol. Of a file of events, a tenth of the users with enough
-    items, at most 10,000, are held out for validation and as many for test.
+    By strong generalisation a named data set is cut as in its papers; of a file of events, a tenth of the users with
+    enough items, at most 10,000, are held out for validation and as many for test. By the rating hold-out a tenth of
+    the ratings is held out for test.
 
     Args:
         given: A name of `DATASETS`, a file of events, a saved split (`.npz`) or a vae_cf folder.
         source: Where a named data set's files lie; by default they are looked for, then downloaded.
         columns: Of a file of events, the names of the columns "user", "item" and "rating"; the first two are
             called so by default, and without the third no ratings are read.
-        changes: Settings of `StrongGeneralizationSettings` that go before the protocol's.
+        changes: Settings of the protocol that go before its own.
+        protocol: "strong-generalization" or "rating-holdout". None is the first, but for what comes already split, of
+            which any kind will do.
 
     Returns:
-        The split; strong generalisation but for saved ones of another kind and NCF's data sets.
+        The split, of the protocol's kind.
 
     Raises:
-        InputError: If there is nothing of that name, the data are malformed, or an argument has no use.
+        InputError: If there is nothing of that name, the data are malformed or of another kind, or an argument has
+            no use.
     """
     columns, changes = dict(columns or {}), dict(changes or {})
     name, path = os.fspath(given), Path(given)
+    if protocol not in (None, *_CUT):
+        raise unknown_name("protocol", protocol, _CUT)
+    if protocol == RatingHoldout.kind:
+        unused = {key: value for key, value in changes.items() if key not in RatingHoldoutSettings.model_fields}
+        _refuse(unused, "a rating hold-out keeps all users, items and ratings")
     if name in DATASETS:
         _refuse(columns, f"{name} is a named data set with columns of its own")
-        if DATASETS[name].strong is None:
-            _refuse(changes, f"{name} comes already split")
-            return load_ncf(name, source)
-        interactions = load_dataset(name, source)
-        standard = default_split(name, interactions.n_users).model_dump()
-        return strong_generalization(
-            interactions, checked(StrongGeneralizationSettings, standard | changes, f"the split of {name}")
-        )
+        return _open_named(name, source, changes, protocol)
     _refuse({"source": source} if source else {}, f"{name} is no named data set")
     if path.is_dir() or path.suffix == ".npz":
         _refuse(columns | changes, f"{name} is already split")
-        return read_vae_cf(path) if path.is_dir() and not (path / "split.npz").is_file() else load_split(path)
+        ready = read_vae_cf(path) if path.is_dir() and not (path / "split.npz").is_file() else load_split(path)
+        return _of_kind(ready, protocol, name)
     if not path.is_file():
         raise unknown_name("file or data set", name, DATASETS)
-    if "min_rating" in changes and "rating" not in columns:
-        raise InputError(f"min_rating={changes['min_rating']:g} needs ratings; name their column (--rating-col).")
+    if "rating" not in columns:
+        if "min_rating" in changes:
+            raise InputError(f"min_rating={changes['min_rating']:g} needs ratings; name their column (--rating-col).")
+        if protocol == RatingHoldout.kind:
+            raise InputError(f"{name}: holding out ratings needs ratings; name their column (--rating-col).")
     interactions = _read_events(path, columns)
+    if protocol == RatingHoldout.kind:
+        return _rating_holdout(interactions, changes, name)
     return strong_generalization(interactions, _own_settings(interactions, changes))
 
 
@@ -89,6 +108,38 @@ def whereabouts(name: str) -> str | None:
         if folder is not None and look_in(folder, dataset.folders, dataset.files):
             return f"in {folder} ({label})"
     return None
+
+
+def _open_named(
+    name: str, source: str | os.PathLike | None, changes: dict[str, Any], protocol: str | None
+) -> SavedSplit:
+    dataset = DATASETS[name]
+    if protocol is not None and protocol not in dataset.protocols:
+        raise InputError(f"{name} has no split of the kind {protocol!r}, only {', '.join(dataset.protocols)}.")
+    if protocol == RatingHoldout.kind:
+        return _rating_holdout(load_dataset(name, source), {"scale": dataset.scale} | changes, name)
+    if dataset.strong is None:
+        _refuse(changes, f"{name} comes already split")
+        return load_ncf(name, source)
+    interactions = load_dataset(name, source)
+    standard = default_split(name, interactions.n_users).model_dump()
+    settings = checked(StrongGeneralizationSettings, standard | changes, f"the split of {name}")
+    return strong_generalization(interactions, settings)
+
+
+def _rating_holdout(interactions: Interactions, changes: dict[str, Any], name: str) -> RatingHoldout:
+    if np.ptp(interactions.values) == 0:
+        raise InputError(f"{name}: expected ratings that differ, found {interactions.values[0]:g} throughout.")
+    return rating_holdout(interactions, checked(RatingHoldoutSettings, changes, f"the split of {name}"))
+
+
+def _of_kind(split: SavedSplit, protocol: str | None, name: str) -> SavedSplit:
+    if protocol not in (None, split.kind):
+        raise InputError(
+            f"expected a split of kind {protocol!r}, found {split.kind!r} in {name}; models that rank learn from "
+            f"{StrongGeneralization.kind!r}, models of ratings from {RatingHoldout.kind!r}."
+        )
+    return split
 
 
 def _refuse(options: Mapping[str, Any], why: str) -> None:

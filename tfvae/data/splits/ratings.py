@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 from scipy.sparse import csr_array
 
 from tfvae.data.interactions import Interactions
@@ -28,10 +28,20 @@ class RatingHoldoutSettings(Strict):
     Attributes:
         test_fraction: Part of the ratings that is for test.
         seed: Seed of NumPy's legacy generator; other seeds give the other splits of a study.
+        scale: The lowest and the highest rating there can be; any other is refused. None takes them as they come. It is
+            a check and changes no split, so it is not part of a split's digest.
     """
 
     test_fraction: float = Field(0.1, gt=0, lt=1)
     seed: int = Field(0, ge=0, lt=2**32)
+    scale: tuple[float, float] | None = None
+
+    @field_validator("scale")
+    @classmethod
+    def _ascending(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:
+        if scale is not None and not scale[0] < scale[1]:
+            raise ValueError(f"expected the lowest rating and a higher one, found {scale}")
+        return scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +112,11 @@ class RatingHoldout(SavedSplit):
     def n_items(self) -> int:
         """Number of columns."""
         return len(self.item_ids)
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The lowest and the highest rating: as the settings have them, else of the training ratings."""
+        return self.settings.scale or (float(self.train.data.min()), float(self.train.data.max()))
 
     def by_items(self) -> RatingHoldout:
         """The same split with items as rows and users as columns; the report stays."""
@@ -183,9 +198,11 @@ def rating_holdout(interactions: Interactions, settings: RatingHoldoutSettings |
         The split.
 
     Raises:
-        InputError: If there are too few ratings to have some on both sides.
+        InputError: If there are too few ratings to have some on both sides, or one is off the settings' scale.
     """
     settings = settings or RatingHoldoutSettings()
+    if settings.scale is not None:
+        _refuse_off_scale(interactions, settings.scale)
     users, items, values = interactions.in_file_order()
     n_train = int((1 - settings.test_fraction) * values.size)
     if not 0 < n_train < values.size:
@@ -207,10 +224,23 @@ def rating_holdout(interactions: Interactions, settings: RatingHoldoutSettings |
         titles=interactions.titles,
         settings=settings,
         report=_report(train, test),
-        digest=digest(RatingHoldout.kind, interactions.digest, settings.model_dump()),
+        digest=digest(RatingHoldout.kind, interactions.digest, settings.model_dump(exclude={"scale"})),
         user_features=dict(interactions.user_features),
         item_features=dict(interactions.item_features),
     )
+
+
+def _refuse_off_scale(interactions: Interactions, scale: tuple[float, float]) -> None:
+    low, high = scale
+    off = np.flatnonzero((interactions.values < low) | (interactions.values > high))
+    if off.size:
+        first = off[0]
+        user = interactions.user_ids[np.searchsorted(interactions.indptr, first, side="right") - 1]
+        raise InputError(
+            f"expected ratings from {low:g} to {high:g}, found {interactions.values[first]:g} by user {user} for item "
+            f"{interactions.item_ids[interactions.items[first]]} ({off.size:,} such in all); mend or drop these, or "
+            "give the scale that the ratings have."
+        )
 
 
 def _places(matrix: csr_array) -> np.ndarray:
