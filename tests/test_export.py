@@ -13,14 +13,15 @@ from scipy.sparse import csr_array
 from tfvae.errors import DivergedError, InputError
 from tfvae.evaluation import top_k
 from tfvae.export import Recommendations, export, recommend
-from tfvae.models import MODELS
+from tfvae.models import MODELS, model_class
 from tfvae.settings import settings_of
 
 N_ITEMS, N_USERS, K = 40, 11, 12
 NUMBERS = np.random.default_rng(1).permutation(1000)[:N_ITEMS] - 200  # in no order; some are negative
 STRINGS = np.array([f"tt{number:04d}é" for number in range(N_ITEMS)])
 SMALL = {"mult-vae": {"hidden": [8], "latent_dim": 4}, "mult-dae": {"latent_dim": 4}, "ease": {}}
-CASES = [*((name, NUMBERS) for name in MODELS), ("mult-dae", STRINGS)]
+RANKERS = [name for name in MODELS if not model_class(name).predicts_ratings]
+CASES = [*((name, NUMBERS) for name in RANKERS), ("mult-dae", STRINGS)]
 
 CLIENT = """
 import sys
@@ -49,7 +50,7 @@ def histories_of(n_users=N_USERS, seed=0):
 
 def built(name):
     """A model of the registry, fitted where it is a closed form, else with its random weights."""
-    model = settings_of(name, SMALL.get(name, {})).build(N_ITEMS)
+    model = settings_of(name, SMALL.get(name, {})).build(N_ITEMS, n_users=60)
     if hasattr(model, "fit_matrix"):
         model.fit_matrix(histories_of(60, seed=5), report=lambda line: None)
     return model
@@ -57,7 +58,7 @@ def built(name):
 
 @pytest.fixture(scope="module")
 def models():
-    return {name: built(name) for name in MODELS}
+    return {name: built(name) for name in RANKERS}
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_an_export_answers_the_same_in_a_process_without_tfvae(models, tmp_path)
             np.testing.assert_array_equal(answers["default"][:, :K], answers["items"])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", RANKERS)
 def test_unknown_and_repeated_ids_change_nothing_but_the_count(servings, name):
     serving = servings[name]
     known = NUMBERS[[4, 9, 30]].tolist()
@@ -140,7 +141,7 @@ def test_pads_may_stand_anywhere(servings):
     np.testing.assert_array_equal(second["unknown"], [0])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", RANKERS)
 def test_ranks_beyond_the_unseen_items_are_empty(models, name):
     all_but_two = np.delete(STRINGS, [7, 30]).tolist()
     found = recommend(models[name], STRINGS, [all_but_two, []], k=N_ITEMS + 3, titles=np.char.upper(STRINGS))
@@ -204,6 +205,13 @@ def test_an_export_replaces_an_export_and_nothing_else(models, tmp_path):
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
 
 
+def test_a_model_that_knows_its_training_users_only_is_not_exported(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(models["ease"]), "serves_strangers", False)
+    with pytest.raises(InputError, match="ease serves its training users only"):
+        export(models["ease"], NUMBERS, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
 def test_scores_that_are_no_numbers_are_refused(tmp_path):
     model = built("popularity")
     model.item_counts.assign(np.full(N_ITEMS, np.nan, np.float32))
@@ -237,6 +245,8 @@ def test_scores_that_are_no_numbers_are_refused(tmp_path):
         ({"histories": [1, 2]}, "one list of item ids for each user"),
         ({"histories": ["tt0001"]}, "one list of item ids for each user"),
         ({"k": 0}, "k is 0; expected at least 1"),
+        ({"ratings": [[5]]}, "popularity ranks by what is in a history, not by ratings"),
+        ({"scale": (1, 5)}, "popularity predicts no ratings"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(models, changes, message):

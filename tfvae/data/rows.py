@@ -76,21 +76,23 @@ class RowStore:
         )
 
 
-def unpad(padded: tf.Tensor, pad: int = -1) -> UserRows:
+def unpad(padded: tf.Tensor, pad: int = -1, values: tf.Tensor | None = None) -> UserRows:
     """Turns padded item columns into the wire format; pads may stand anywhere in a row.
 
     Args:
         padded: int32 [B, L], item columns and pads.
         pad: The pad.
+        values: float32 [B, L], the items' ratings or weights, anything at pads; None for binary rows.
 
     Returns:
-        The binary rows without pads.
+        The rows without pads.
     """
     present = tf.not_equal(padded, pad)
     return UserRows(
         items=tf.boolean_mask(padded, present),
         row_ids=tf.cast(tf.where(present)[:, 0], tf.int32),
         counts=tf.reduce_sum(tf.cast(present, tf.float32), axis=1),
+        values=None if values is None else tf.boolean_mask(values, present),
     )
 
 

@@ -51,7 +51,7 @@ class AutoRec(GradientRecommender):
     """
 
     predicts_ratings = True
-    training_defaults = {"epochs": 22}
+    training_defaults = {"epochs": 22, "monitor": "rmse"}
     parts = ("error",)
 
     def __init__(

@@ -26,6 +26,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from tfvae.data.metadata import encode_metadata
 from tfvae.data.rows import UserRows, column_means
 from tfvae.data.splits import RatingHoldout
+from tfvae.errors import InputError
 from tfvae.item_layers import ItemLogits
 from tfvae.layers import hidden_stack
 from tfvae.models.base import GradientRecommender
@@ -201,3 +202,33 @@ class PVAE(GradientRecommender):
     def scores(self, rows: UserRows) -> tf.Tensor:
         """f(μ): predicted ratings, float32 [B, n_items], not clipped to the scale."""
         return self.decoder(self.hidden(self.mean_code(rows)))
+
+    def rating_sd(self, rows: UserRows, n_samples: int = 10) -> tf.Tensor:
+        """How uncertain the predicted ratings are: the sd of p(r | r_O) ≈ 1/S Σ_s N(r | f(z_s), σ²), z_s ~ q(z | r_O).
+
+        It is √(σ² + the variance of f(z_s) over the samples), which are z_s = μ + s·ε_s with the same ε_s for all rows
+        and calls: equal rows have equal answers, in whatever batch they come.
+
+        Args:
+            rows: The ratings of B rows.
+            n_samples: S.
+
+        Returns:
+            float32 [B, n_items], in units of the ratings; at least σ.
+
+        Raises:
+            InputError: If the model has no posterior.
+        """
+        if not self.stochastic:
+            raise InputError("with stochastic=False p-VAE has no posterior, and knows no uncertainty of its ratings.")
+        posterior = self.posterior(rows)
+        mean, spread = posterior.mean(), posterior.stddev()
+        epsilons = Noise(self.seed, tf.zeros([], tf.int64)).normal([n_samples, self.latent_dim], "rating_sd")
+        at_mean = self.decoder(self.hidden(mean))
+        # Sums over samples, one at a time, hold one array [B, n_items] for all S; deviations lose no digits.
+        total = squares = tf.zeros_like(at_mean)
+        for epsilon in tf.unstack(epsilons):
+            deviation = self.decoder(self.hidden(mean + spread * epsilon)) - at_mean
+            total, squares = total + deviation, squares + deviation**2
+        variance = squares / n_samples - (total / n_samples) ** 2
+        return tf.sqrt(self.variance + tf.maximum(variance, 0.0))
