@@ -134,13 +134,20 @@ class LeaveOneOut(SavedSplit):
         """See :class:`SavedSplit`."""
         names = ("test_items", "negatives", "user_ids", "item_ids")
         arrays = {name: getattr(self, name) for name in names} | pack("train", self.train)
+        if self.validation is not None:
+            arrays |= {"validation.items": self.validation.items, "validation.negatives": self.validation.negatives}
         return arrays if self.titles is None else arrays | {"titles": self.titles}
 
     @classmethod
     def restored(cls, arrays: dict[str, np.ndarray], note: dict[str, Any]) -> Self:
         """See :class:`SavedSplit`."""
+        train, validation = unpack("train", arrays), None
+        if "validation.items" in arrays:
+            asked = arrays["validation.items"], arrays["validation.negatives"]
+            validation = HeldOutItems(train, *asked, arrays["user_ids"])
         return cls(
-            train=unpack("train", arrays),
+            train=train,
+            validation=validation,
             test_items=arrays["test_items"],
             negatives=arrays["negatives"],
             user_ids=arrays["user_ids"],
