@@ -206,7 +206,8 @@ class RatingEvaluation:
         result = {}
         for metric in RATING_METRICS:
             value = self.mean(metric)
-            spread = np.square(errors).std() / (2 * value) if metric == "rmse" else errors.std()
+            # Where there is no error at all the root has no derivative, and nothing to be unsure of.
+            spread = np.square(errors).std() / (2 * value) if metric == "rmse" and value else errors.std()
             se = float(spread / np.sqrt(len(errors)))
             result[metric] = {"mean": value, "se": se, "low": value - 1.96 * se, "high": value + 1.96 * se}
         return result
