@@ -89,12 +89,15 @@ def train(
         The finished run.
 
     Raises:
-        InputError: When the folder holds a run of other settings or data, or a batch is larger than the data.
+        InputError: When the folder holds a run of other settings or data, a batch is larger than the data, or the KL
+            weight is to be selected where there is no validation part.
         DivergedError: When the loss is no longer a number; the folder keeps the last good epoch.
     """
     folder = Path(folder)
     if issubclass(model_class(settings.name), GradientRecommender):
         check_batch_size(split.train.shape[0], settings.training.batch_size)
+    if split.validation is None and (selection := settings.training.beta_selection) != "fixed":
+        raise InputError(f'beta_selection="{selection}" needs a validation part, which this split lacks; set beta_cap.')
     started_before = _belongs(folder, settings, split.digest)
     if (folder / "run.json").exists():
         return load_run(folder)
