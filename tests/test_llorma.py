@@ -84,6 +84,17 @@ def test_two_local_models_by_hand():
     np.testing.assert_allclose(found, [[3.0], [5.0]], rtol=1e-6)
 
 
+def test_each_local_model_starts_able_to_hold_biases():
+    model = LLORMA(300, 400, local_models=6, rank=5)
+    for table, ones in ((model.user_factors, 0), (model.item_factors, 4)):
+        start = table.numpy().reshape(-1, 6, 5)
+        np.testing.assert_array_equal(start[:, :, ones], 1)
+        assert np.delete(start, ones, axis=2).std() == pytest.approx(0.05, rel=0.02)
+    rank_one = LLORMA(300, 400, local_models=6, rank=1)
+    np.testing.assert_array_equal(rank_one.item_factors, 1)
+    assert rank_one.user_factors.numpy().std() == pytest.approx(0.05, rel=0.1)
+
+
 def test_anchors_are_ratings_and_follow_from_the_seed():
     train = some_ratings()
     weights = [

@@ -17,6 +17,8 @@ Since the weight is a product, the sum over t is one inner product of vectors of
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import keras
 import numpy as np
 import scipy.sparse as sp
@@ -67,7 +69,8 @@ class LLORMA(GradientRecommender):
         pre_rank: Rank of the factorisation that distances are taken from.
         pre_regularization: Its λ, the same for each user and item.
         bandwidth: h of the kernel, an angle in radians.
-        regularization: λ of the local models, in squared units of the ratings.
+        regularization: λ of the local models, in squared units of the ratings. The papers' 1e-3 is applied in every
+            step of a descent over few ratings; over all ratings once, as here, that is some 1.
         **kwargs: `seed`, also of the anchors, and those of `keras.Model`.
 
     Attributes:
@@ -81,6 +84,7 @@ class LLORMA(GradientRecommender):
         InputError: Without `n_users`.
     """
 
+    training_defaults: ClassVar[dict[str, Any]] = {"epochs": 20, "batch_size": 200, "learning_rate": 3e-3}
     predicts_ratings = True
     knows_users = True
     parts = ("squared_error",)
@@ -95,7 +99,7 @@ class LLORMA(GradientRecommender):
         pre_rank: PositiveInt = 5,
         pre_regularization: PositiveFloat = 10.0,
         bandwidth: PositiveFloat = 0.8,
-        regularization: NonNegativeFloat = 1e-3,
+        regularization: NonNegativeFloat = 0.3,
         **kwargs,
     ):
         super().__init__(n_items, n_users, **kwargs)
@@ -108,18 +112,25 @@ class LLORMA(GradientRecommender):
         self.rating_mean = self.add_state("rating_mean")
         self.user_weights = self.add_state("user_weights", shape=(n_users, local_models))
         self.item_weights = self.add_state("item_weights", shape=(n_items, local_models))
-        self.user_factors = self._table("user_factors", n_users)
-        self.item_factors = self._table("item_factors", n_items)
+        # Each local model can hold biases from the start. From nothing but noise, users would first be fitted on that.
+        self.user_factors = self._table("user_factors", n_users, 0 if rank > 1 else None)
+        self.item_factors = self._table("item_factors", n_items, rank - 1)
         self.built = True
 
-    def _table(self, name: str, rows: int) -> keras.Variable:
-        return self.add_weight(
+    def _table(self, name: str, rows: int, ones: int | None) -> keras.Variable:
+        """Factors from N(0, 0.05²), but for one coordinate of each local model, which is 1."""
+        table = self.add_weight(
             name=name,
             shape=(rows, self.local_models * self.rank),
             dtype="float32",
-            initializer=keras.initializers.RandomNormal(stddev=0.1, seed=derive_seed(self.seed, name)),
+            initializer=keras.initializers.RandomNormal(stddev=0.05, seed=derive_seed(self.seed, name)),
             autocast=False,
         )
+        if ones is not None:
+            start = table.numpy()
+            start[:, ones :: self.rank] = 1
+            table.assign(start)
+        return table
 
     def attach(self, train: sp.csr_array) -> None:
         """Takes the training ratings: their mean, the factorisation that distances are taken from, the anchors.

@@ -13,6 +13,7 @@ sum, and so have no gradient. The mean rating is added to what the network gives
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -55,6 +56,7 @@ class NNMF(GradientRecommender):
         InputError: Without `n_users`.
     """
 
+    training_defaults: ClassVar[dict[str, Any]] = {"epochs": 35, "batch_size": 300, "learning_rate": 4e-3}
     predicts_ratings = True
     knows_users = True
     parts = ("squared_error",)
@@ -68,8 +70,8 @@ class NNMF(GradientRecommender):
         products: PositiveInt = 60,
         product_rank: PositiveInt = 1,
         hidden: Sequence[PositiveInt] = (50, 50),
-        regularization: NonNegativeFloat = 50.0,
-        network_learning_rate: PositiveFloat = 5e-4,
+        regularization: NonNegativeFloat = 40.0,
+        network_learning_rate: PositiveFloat = 2e-4,
         **kwargs,
     ):
         super().__init__(n_items, n_users, **kwargs)
