@@ -172,9 +172,9 @@ def test_the_outputs_at_stored_items_are_those_of_all():
 
 def test_gradients_have_the_same_bits_each_time():
     # Large enough that TensorFlow divides the products among threads.
-    ratings = random_ratings(400, 1500, density=0.1)
-    rows, layer = RowStore(ratings, with_values=True).gather(tf.range(400)), RatingBag(1500, 100, Style(seed=1))
-    upstream = tf.random.stateless_normal([400, 100], [1, 2])
+    ratings = random_ratings(500, 3000, density=0.1)
+    rows, layer = RowStore(ratings, with_values=True).gather(tf.range(500)), RatingBag(3000, 300, Style(seed=1))
+    upstream = tf.random.stateless_normal([500, 300], [1, 2])
 
     @tf.function
     def gradient():
