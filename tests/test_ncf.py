@@ -136,6 +136,18 @@ def test_loss_and_gradients_are_those_of_the_drawn_pairs(name, monkeypatch):
     assert loss == pytest.approx(total / (3 * x.sum() / N_USERS) / len(users), rel=1e-5)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_weight_decay_is_of_tables_and_kernels_but_the_heads(name):
+    x = random_rows(N_USERS, N_ITEMS)
+    losses = []
+    for weight_decay in (0.0, 0.5):
+        model = build(MODELS[name], x, weight_decay=weight_decay)
+        of_parts = [v for part in model.networks for v in part.trainable_variables]
+        squares = sum(np.sum(v.numpy() ** 2) for v in of_parts if len(v.shape) == 2)
+        losses.append(float(model.train_step(tf.range(N_USERS, dtype=tf.int64))["loss"]))
+    assert losses[1] - losses[0] == pytest.approx(0.5 * squares, rel=1e-4)
+
+
 def test_an_epochs_mean_is_the_mean_over_all_pairs():
     x = random_rows(N_USERS, N_ITEMS)
     model = build(GMF, x)

@@ -58,11 +58,13 @@ class PairNetwork(keras.layers.Layer, abc.ABC):
 
     def __init__(self, n_users: int, n_items: int, width: int, style: Style, name: str):
         super().__init__(name=name, autocast=False, dtype=style.dtype)
+        regularizer = style.weights(name, fan_in=width)["kernel_regularizer"]
         self.users, self.items = (
             self.add_weight(
                 name=side,
                 shape=(length, width),
                 initializer=keras.initializers.RandomNormal(0.0, 0.01, derive_seed(style.seed, f"{name}/{side}")),
+                regularizer=regularizer,
                 autocast=False,
             )
             for side, length in (("users", n_users), ("items", n_items))
@@ -106,7 +108,11 @@ class Tower(PairNetwork):
         super().__init__(n_users, n_items, 4 * factors, style, name)
         weights = style.weights(f"{name}/first", fan_in=8 * factors)
         self.kernel = self.add_weight(
-            name="kernel", shape=(8 * factors, 4 * factors), initializer=weights["kernel_initializer"], autocast=False
+            name="kernel",
+            shape=(8 * factors, 4 * factors),
+            initializer=weights["kernel_initializer"],
+            regularizer=weights["kernel_regularizer"],
+            autocast=False,
         )
         self.bias = self.add_weight(
             name="bias", shape=(4 * factors,), initializer=weights["bias_initializer"], autocast=False

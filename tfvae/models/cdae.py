@@ -71,7 +71,7 @@ class CDAE(GradientRecommender):
         normalize: bool = False,
         c1: PositiveFloat = 5.0,
         c0: PositiveFloat = 1.0,
-        weight_decay: NonNegativeFloat = 1e-4,
+        weight_decay: NonNegativeFloat = 0.01,
         user_node: Literal["none", "mean", "fitted"] = "none",
         node_steps: PositiveInt = 10,
         **kwargs,

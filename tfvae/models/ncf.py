@@ -8,8 +8,8 @@ He, Liao, Zhang, Nie, Hu, Chua: Neural Collaborative Filtering, WWW 2017, sectio
     ŷ_ui = σ(h'φ + b),    L = −Σ_{(u,i) seen} log ŷ_ui − Σ_{(u,j) drawn} log(1 − ŷ_uj)                   (eq. 7)
 
 For each item of a user some are drawn that the user has not, anew each time. The authors' code shuffles all these
-pairs and takes 256 at a time. Here, as everywhere in tfvae, a batch is of users. With all pairs of a few users at a
-time the models are worse by much, so that a visit to a user takes some of the pairs, and a batch has many users.
+pairs and takes 256 at a time. Here, as everywhere in tfvae, a batch is of users. Trained on all pairs of a few users at
+a time the models are worse, so that a visit to a user takes some of the pairs, and a batch has many users.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import keras
 import scipy.sparse as sp
 import tensorflow as tf
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tfvae.data.rows import UserRows
 from tfvae.errors import InputError
@@ -66,6 +66,8 @@ class _NCF(GradientRecommender):
         negatives: Items drawn for each one of a user.
         epochs_per_round: Epochs in which all pairs are met once, on average: a visit to a user takes each of his items
             with a probability of one in so many. The model is validated after each round.
+        weight_decay: λ of λ·Σ‖·‖² over tables and kernels, the output layer's excluded; on the scale of a mean over
+            pairs, of which each user has but a few, so that it must be small.
         **kwargs: `seed` and those of `keras.Model`.
 
     Attributes:
@@ -76,7 +78,7 @@ class _NCF(GradientRecommender):
         InputError: Without `n_users`.
     """
 
-    training_defaults = {"batch_size": 8, "epochs": 20}
+    training_defaults = {"batch_size": 64, "epochs": 320}  # 20 rounds
     parts = ("bce",)
     knows_users = True
     serves_strangers = False
@@ -89,16 +91,18 @@ class _NCF(GradientRecommender):
         factors: Width = 64,
         negatives: PositiveInt = 4,
         epochs_per_round: PositiveInt = 16,
+        weight_decay: NonNegativeFloat = 0.0,
         **kwargs,
     ):
         super().__init__(n_items, n_users, **kwargs)
         self.factors = factors
         self.negatives = negatives
         self.epochs_per_round = epochs_per_round
+        self.weight_decay = weight_decay
 
     def make_part(self, kind: type[PairNetwork], name: str) -> PairNetwork:
         """A network from pairs to φ."""
-        style = Style("relu", seed=self.seed, dtype=self.dtype_policy)
+        style = Style("relu", weight_decay=self.weight_decay, seed=self.seed, dtype=self.dtype_policy)
         return kind(self.n_users, self.n_items, self.factors, style, name)
 
     def make_head(self, name: str) -> PairLogit:
@@ -188,7 +192,7 @@ class GMF(_NCF):
     Args:
         n_items: Width of the catalogue, I.
         n_users: Number of training users.
-        **kwargs: `factors`, `negatives`, `epochs_per_round`, `seed` and those of `keras.Model`.
+        **kwargs: `factors`, `negatives`, `epochs_per_round`, `weight_decay`, `seed` and those of `keras.Model`.
     """
 
     def __init__(self, n_items: int, n_users: int | None = None, **kwargs):
@@ -205,7 +209,7 @@ class MLP(_NCF):
     Args:
         n_items: Width of the catalogue, I.
         n_users: Number of training users.
-        **kwargs: `factors`, `negatives`, `epochs_per_round`, `seed` and those of `keras.Model`.
+        **kwargs: `factors`, `negatives`, `epochs_per_round`, `weight_decay`, `seed` and those of `keras.Model`.
     """
 
     def __init__(self, n_items: int, n_users: int | None = None, **kwargs):
@@ -230,7 +234,7 @@ class NeuMF(_NCF):
         mlp_rounds: Rounds in which MLP is trained alone, counted from the first as well; 0 for no pre-training.
         mix: α.
         fine_tuning_rate: The learning rate after pre-training; that of the run where there is none.
-        **kwargs: `factors`, `negatives`, `epochs_per_round`, `seed` and those of `keras.Model`.
+        **kwargs: `factors`, `negatives`, `epochs_per_round`, `weight_decay`, `seed` and those of `keras.Model`.
 
     Raises:
         InputError: When only one part is to be pre-trained.
