@@ -18,11 +18,13 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 _HOMES = {
     "Interactions": "tfvae.data.interactions",
+    "RatingHoldoutSettings": "tfvae.data.splits",
     "StrongGeneralizationSettings": "tfvae.data.splits",
     "evaluate": "tfvae.evaluation",
     "load_dataset": "tfvae.data.datasets",
     "load_run": "tfvae.training",
     "model_class": "tfvae.models",
+    "rating_holdout": "tfvae.data.splits",
     "recommend": "tfvae.export",
     "settings_of": "tfvae.settings",
     "strong_generalization": "tfvae.data.splits",

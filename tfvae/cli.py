@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 import tfvae
 from tfvae import options as opt
-from tfvae.display import show_counts, show_metrics, show_runs, show_table
+from tfvae.display import how_to_serve, show_counts, show_metrics, show_ranking, show_runs, show_table
 from tfvae.errors import InputError, TfvaeError, unknown_name
 from tfvae.models import MODELS
-
-if TYPE_CHECKING:
-    from tfvae.data.splits import SavedSplit, StrongGeneralization
-    from tfvae.training import TrainedRun
 
 __all__ = ["app", "main"]
 
@@ -55,6 +51,7 @@ app = typer.Typer(
         "tfvae fit movietweetings --epochs 20",
         "tfvae fit ratings.csv --user-col user_id --item-col movie_id",
         "tfvae recommend runs/ratings-mult-vae --history 318,527",
+        "tfvae fit ratings.csv --model p-vae --rating-col stars",
     ),
 )
 
@@ -103,6 +100,7 @@ def datasets() -> None:
         "tfvae prepare ml-1m",
         "tfvae prepare ml-20m --source ~/Downloads/ml-20m.zip --format vae-cf --out data/pro_sg",
         "tfvae prepare ratings.csv --user-col uid --item-col sku --rating-col stars --min-rating 4",
+        "tfvae prepare ml-1m --protocol rating-holdout",
     )
 )
 def prepare(
@@ -120,8 +118,9 @@ def prepare(
     min_items: opt.MinItems = None,
     held_out: opt.HeldOut = None,
     split_seed: opt.SplitSeed = None,
+    protocol: opt.Protocol = None,
 ) -> None:
-    """Split data into training, validation and test users as the papers did, and save the split."""
+    """Split data into training, validation and test users as the papers did, or hold ratings out; save the split."""
     from tfvae.data.opening import open_split
     from tfvae.data.vae_cf import write_vae_cf
 
@@ -133,16 +132,20 @@ def prepare(
         seed=split_seed,
     )
     columns = opt.those_given(user=user_col, item=item_col, rating=rating_col)
-    split = open_split(data, source=source, columns=columns, changes=changes)
+    if format == "vae-cf":
+        if protocol == "rating-holdout":
+            raise InputError("the vae-cf format holds no ratings; leave --format out.")
+        protocol = "strong-generalization"
+    split = open_split(data, source=source, columns=columns, changes=changes, protocol=protocol)
     out = out or Path("data", opt.stem(data) + (".npz" if format == "npz" else ""))
     if format == "npz":
         out = split.save(out)
     else:
-        write_vae_cf(_of_users(split, data), out)
+        write_vae_cf(split, out)
     show_counts(split.report)
     typer.echo(f"Written: {out}")
-    if split.kind == "strong-generalization":
-        typer.echo(f"Next: tfvae fit {out}")
+    if split.kind != "leave-one-out":
+        typer.echo(f"Next: tfvae fit {out}" + (" --model p-vae" if split.kind == "rating-holdout" else ""))
 
 
 @app.command(
@@ -150,6 +153,7 @@ def prepare(
         "tfvae fit movietweetings --epochs 20",
         "tfvae fit ratings.csv --user-col uid --item-col sku --rating-col stars --min-rating 4",
         "tfvae fit data/ml-1m.npz --model mult-dae --set latent_dim=100 --set hidden=[300] --run runs/small",
+        "tfvae fit ratings.csv --model p-vae --user-col uid --item-col sku --rating-col stars",
     )
 )
 def fit(
@@ -168,14 +172,17 @@ def fit(
     rating_col: opt.RatingCol = None,
     min_rating: opt.MinRating = None,
     held_out: opt.HeldOut = None,
+    by: Annotated[
+        Literal["users", "items"], typer.Option(help="What a model of ratings takes as rows; items make it item-based.")
+    ] = "users",
 ) -> None:
     """Train a recommender into a run folder; an interrupted run goes on when the command is given again.
 
-    'tfvae prepare' has more ways to cut the data, and its split can be given as DATA.
+    A model of ratings learns from 81 % of them; its epoch is chosen on 9 %, and 10 % are for 'tfvae evaluate'. 'tfvae
+    prepare' has more ways to cut the data, and its split can be given as DATA.
     """
-    from tfvae.data.opening import open_split
     from tfvae.defaults import settings_for
-    from tfvae.evaluation import evaluate as measure
+    from tfvae.runs import learnt_from, measure, split_for
     from tfvae.settings import settings_of
     from tfvae.training import train
 
@@ -183,21 +190,23 @@ def fit(
     settings_of(model, given)  # a misspelt setting shall not have to wait until large data are read
     columns = opt.those_given(user=user_col, item=item_col, rating=rating_col)
     changes = opt.those_given(min_rating=min_rating, held_out_users=held_out)
-    split = _of_users(open_split(data, source=source, columns=columns, changes=changes), data)
-    folder = run or Path("runs", f"{opt.stem(data)}-{model}")
+    split = split_for(model, data, by, source=source, columns=columns, changes=changes)
+    part = learnt_from(split)
+    folder = run or Path("runs", f"{opt.stem(data)}-{model}" + ("-by-items" if by == "items" else ""))
     finished = (folder / "run.json").is_file()
-    trained = train(settings_for(model, given, split, typer.echo), split, folder, report=typer.echo)
+    trained = train(settings_for(model, given, part, typer.echo), part, folder, report=typer.echo)
     if not (folder / "split.npz").is_file():
         split.save(folder / "split.npz")
     if finished:
         typer.echo(f"{folder} was trained before; there is nothing left to do.")
     elif trained.epochs:
         typer.echo(f"Best epoch: {trained.best_epoch + 1} of {trained.epochs}; {trained.seconds:,.0f} s of training")
-    typer.echo("Validation users:")
-    measured = measure(trained.model, split.validation)
-    show_metrics(measured.summary(), measured.n_users, measured.n_without_targets)
+    typer.echo("Validation:")
+    summary, counts = measure(trained.model, part.validation)
+    show_metrics(summary, counts)
+    history = f"{split.item_ids[0]}" + (f"={split.scale[1]:g}" if trained.model.predicts_ratings else "")
     typer.echo(
-        f"Next: tfvae evaluate {folder}\n      tfvae recommend {folder} --history {split.item_ids[0]}\n"
+        f"Next: tfvae evaluate {folder}\n      tfvae recommend {folder} --history {history}\n"
         f"      tensorboard --logdir {folder}"
     )
 
@@ -206,62 +215,65 @@ def fit(
 def evaluate(
     run: opt.RunFolder,
     metrics: Annotated[
-        str, typer.Option(metavar="NAME@K,…", help="Of ndcg, recall and hr, each with its cut-off.")
-    ] = "ndcg@100,recall@20,recall@50",
+        str,
+        typer.Option(
+            metavar="NAME@K,…",
+            help="Of ndcg, recall and hr, each with its cut-off; ndcg@100,recall@20,recall@50 if not given. Of ratings "
+            "rmse and mae.",
+        ),
+    ] = "",
 ) -> None:
-    """Measure a finished run on the test users; the result is also written to evaluation.json."""
+    """Measure a finished run on the test users or ratings; the result is also written to evaluation.json."""
     from tfvae.environment import commit, environment
-    from tfvae.evaluation import evaluate as measure
     from tfvae.files import write_json
+    from tfvae.runs import finished, measure
 
-    trained, split = _finished(run)
-    measured = measure(trained.model, split.test, opt.listed(metrics))
+    trained, split = finished(run)
+    summary, counts = measure(trained.model, split.test, opt.listed(metrics))
     outcome = {
-        "metrics": measured.summary(),
-        "users": measured.n_users,
-        "users_without_targets": measured.n_without_targets,
+        "metrics": summary,
+        **counts,
         "data_digest": split.digest,
         "environment": environment(),
         "commit": commit(),
     }
     write_json(run / "evaluation.json", outcome)
-    show_metrics(outcome["metrics"], measured.n_users, measured.n_without_targets)
+    show_metrics(summary, counts)
 
 
 @app.command(
     epilog=_examples(
         "tfvae recommend runs/ml-1m-mult-vae --history 1,50,260",
         "tfvae recommend runs/movietweetings-mult-vae --like gravity --like 'the matrix' -k 5",
+        "tfvae recommend runs/ml-1m-p-vae --history 318=5,527=4 --like 'the matrix=5'",
     )
 )
 def recommend(
     run: opt.RunFolder,
-    history: Annotated[str, typer.Option(metavar="ID,ID,…", help="Items somebody has, by id.")] = "",
+    history: Annotated[
+        str, typer.Option(metavar="ID,ID,…", help="Items somebody has, by id; ID=RATING,… for a model of ratings.")
+    ] = "",
     like: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="An item by part of its title; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="An item by part of its title, with =RATING likewise; repeatable."),
     ] = None,
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many to recommend.")] = 10,
 ) -> None:
-    """Recommend items to somebody with a history, whom the model need not know."""
+    """Recommend items to somebody with a history, whom the model need not know.
+
+    A model of ratings predicts them, with their standard deviation where it knows one. If it was trained '--by items',
+    it is told the ratings of an item by users' ids, and predicts those of other users.
+    """
     from tfvae.export import recommend as ranked
-    from tfvae.histories import find_titles, known_ids
+    from tfvae.runs import finished, typed_history
 
     if not (history or like):
         raise InputError("name what the person has: --history ID,ID,… or --like 'part of a title'.")
-    trained, split = _finished(run)
-    ids, unknown = known_ids(split, opt.listed(history))
-    if unknown:
-        typer.echo(f"Not in the training data, left out: {', '.join(unknown)}", err=True)
-    for part in like or ():
-        (item, title), *others = find_titles(split, part)
-        more = ", ".join(f"{name} ({other})" for other, name in others[:3])
-        typer.echo(f"'{part}' is taken for {title} ({item})" + (f"; there are also: {more}" if more else ""))
-        ids.append(item)
-    ranking = ranked(trained.model, split.item_ids, [ids], min(k, split.n_items), split.titles)
-    titles = [""] * k if ranking.titles is None else ranking.titles[0].tolist()
-    rows = zip(ranking.items[0].tolist(), titles, ranking.scores[0].tolist(), strict=False)
-    real = [(str(item), title, f"{score:.3f}") for item, title, score in rows if score > float("-inf")]
-    show_table(("id", "title", "score"), real, numbers=("score",))
+    trained, split = finished(run)
+    rates = trained.model.predicts_ratings
+    ids, ratings = typed_history(split, opt.listed(history), like or [], rates)
+    told = {"ratings": [ratings], "scale": split.scale} if rates else {}
+    show_ranking(ranked(trained.model, split.item_ids, [ids], min(k, split.n_items), split.titles, **told), rates)
 
 
 @app.command(epilog=_examples("tfvae export runs/ml-1m-mult-vae exports/ml-1m"))
@@ -270,17 +282,12 @@ def export(
 ) -> None:
     """Write a finished run as a SavedModel, which needs TensorFlow alone to recommend."""
     from tfvae.export import export as write
+    from tfvae.runs import finished
 
-    trained, split = _finished(run)
-    write(trained.model, split.item_ids, folder, split.titles)
-    whole = split.item_ids.dtype.kind in "iu"
-    history, dtype = [*split.item_ids[:2].tolist(), -1 if whole else ""], "int64" if whole else "string"
-    typer.echo(
-        f"Written: {folder}. To recommend from it:\n"
-        "  import tensorflow as tf\n"
-        f"  model = tf.saved_model.load({str(folder)!r})\n"
-        f'  model.signatures["recommend"](history=tf.constant([{history}], tf.{dtype}), k=tf.constant(10))'
-    )
+    trained, split = finished(run)
+    scale = split.scale if trained.model.predicts_ratings else None
+    write(trained.model, split.item_ids, folder, split.titles, scale)
+    typer.echo(f"Written: {folder}. To recommend from it:\n{how_to_serve(folder, split.item_ids, scale)}")
 
 
 @app.command(
@@ -366,19 +373,3 @@ def doctor(
 def main() -> None:
     """Runs the command line."""
     app(prog_name="tfvae")
-
-
-# ---- what commands share ----------------------------------------------------------------------------
-
-
-def _of_users(split: SavedSplit, data: str) -> StrongGeneralization:
-    if split.kind != "strong-generalization":
-        raise InputError(f"{data} is a split of kind {split.kind!r}; this command needs held-out users.")
-    return split
-
-
-def _finished(folder: Path) -> tuple[TrainedRun, StrongGeneralization]:
-    from tfvae.data.splits import StrongGeneralization
-    from tfvae.training import load_run
-
-    return load_run(folder), StrongGeneralization.load(folder / "split.npz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -10,9 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from tfvae.export import Ranking
     from tfvae.records import Run
 
-__all__ = ["show_counts", "show_metrics", "show_runs", "show_table"]
+__all__ = ["how_to_serve", "show_counts", "show_metrics", "show_ranking", "show_runs", "show_table"]
 
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[str] = ()) -> None:
@@ -39,14 +43,46 @@ def show_counts(report: Mapping[str, int | float]) -> None:
         typer.echo(f"  {name.replace('_', ' '):<34}{shown:>14}")
 
 
-def show_metrics(summary: Mapping[str, Mapping[str, float]], n_users: int, n_without_targets: int) -> None:
-    """Prints metrics with standard error and 95 % interval, and over whom they are means."""
+def show_metrics(summary: Mapping[str, Mapping[str, float]], counts: Mapping[str, int]) -> None:
+    """Prints metrics with standard error and 95 % interval, and how many users or ratings they are of."""
     rows = (
         (name, f"{value['mean']:.4f}", f"± {value['se']:.4f}", f"{value['low']:.4f} to {value['high']:.4f}")
         for name, value in summary.items()
     )
     show_table(("metric", "mean", "s.e.", "95 % interval"), rows)
-    typer.echo(f"{n_users:,} users; {n_without_targets:,} without targets left out")
+    typer.echo(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()))
+
+
+def show_ranking(ranking: Ranking, predicts_ratings: bool) -> None:
+    """Prints the first user's ranking, without its empty ranks; predicted ratings with their sd, where it is known."""
+    columns = {"id": ranking.items[0].tolist()}
+    if ranking.titles is not None:
+        columns["title"] = ranking.titles[0].tolist()
+    numbers = {"predicted rating" if predicts_ratings else "score": ranking.scores[0]}
+    if ranking.sd is not None:
+        numbers["s.d."] = ranking.sd[0]
+    columns |= {name: [f"{value:.3f}" for value in values] for name, values in numbers.items()}
+    filled = ranking.scores[0] > float("-inf")
+    rows = (map(str, cells) for cells, real in zip(zip(*columns.values(), strict=True), filled, strict=True) if real)
+    show_table(list(columns), map(list, rows), list(numbers))
+
+
+def how_to_serve(folder: Path, item_ids: np.ndarray, scale: tuple[float, float] | None) -> str:
+    """Lines of Python that recommend from an exported model.
+
+    Args:
+        folder: Where it is.
+        item_ids: Ids of its items.
+        scale: Of a model of ratings, the lowest and the highest; None for a model that ranks.
+    """
+    whole = item_ids.dtype.kind in "iu"
+    history, dtype = [*item_ids[:2].tolist(), -1 if whole else ""], "int64" if whole else "string"
+    ratings = "" if scale is None else f"ratings=tf.constant([[{scale[1]:.1f}, {scale[0]:.1f}, 0.0]]), "
+    return (
+        "  import tensorflow as tf\n"
+        f"  model = tf.saved_model.load({str(folder)!r})\n"
+        f'  model.signatures["recommend"](history=tf.constant([{history}], tf.{dtype}), {ratings}k=tf.constant(10))'
+    )
 
 
 def show_runs(runs: Sequence[Run]) -> None:

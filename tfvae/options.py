@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,7 @@ __all__ = [
     "MinItems",
     "MinRating",
     "MinUsers",
+    "Protocol",
     "RatingCol",
     "RunFolder",
     "Set",
@@ -27,6 +28,7 @@ __all__ = [
     "TableName",
     "UserCol",
     "listed",
+    "rated",
     "settings_from",
     "stem",
     "those_given",
@@ -56,7 +58,9 @@ ItemCol = Annotated[
 ]
 RatingCol = Annotated[
     str | None,
-    typer.Option(rich_help_panel=_FILE, help="Its column of ratings; needed for --min-rating only."),
+    typer.Option(
+        rich_help_panel=_FILE, help="Its column of ratings; needed for --min-rating and by models of ratings."
+    ),
 ]
 MinRating = Annotated[
     float | None, typer.Option(rich_help_panel=_CUT, help="First drop events rated below; 0 keeps all.")
@@ -82,6 +86,14 @@ HeldOut = Annotated[
         min=1,
         help="Users for validation, and as many again for test. For a file of your own a tenth of its users, "
         "at most 10,000, if not given.",
+    ),
+]
+Protocol = Annotated[
+    Literal["strong-generalization", "rating-holdout"] | None,
+    typer.Option(
+        rich_help_panel=_CUT,
+        help="Whether to hold out users, for models that rank (if not given), or ratings, for models that predict "
+        "ratings.",
     ),
 ]
 SplitSeed = Annotated[
@@ -129,6 +141,25 @@ def those_given(**options: Any) -> dict[str, Any]:
 def listed(text: str) -> list[str]:
     """The parts between commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def rated(parts: list[str]) -> tuple[list[str], list[float]]:
+    """Items with their ratings, as in 318=5, as the names of the items and the ratings.
+
+    Raises:
+        InputError: For a part without a rating.
+    """
+    names, ratings = [], []
+    for part in parts:
+        name, _, rating = (piece.strip() for piece in part.rpartition("="))
+        try:
+            ratings.append(float(rating))
+        except ValueError:
+            name = ""
+        if not name:
+            raise InputError(f"this model predicts ratings from ratings: expected ITEM=RATING, found {part!r}.")
+        names.append(name)
+    return names, ratings
 
 
 def whole_numbers(text: str) -> list[int]:

@@ -1,0 +1,134 @@
+"""Run folders as the commands make and read them: a split that suits the model, kept beside it, and its questions.
+
+A model that ranks learns from a split by users, of which a part is for validation. A model of ratings learns from the
+part of a rating hold-out that a search is given, so that its epoch is chosen on training ratings; the folder keeps the
+whole split, whose test ratings are still to be asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from tfvae.data.opening import open_split
+from tfvae.data.splits import RatingHoldout, Split, StrongGeneralization, load_split
+from tfvae.errors import InputError
+from tfvae.evaluation import HeldOut, RatingEvaluation, evaluate
+from tfvae.histories import find_titles, known_ids
+from tfvae.models import model_class
+from tfvae.models.base import Recommender
+from tfvae.options import rated
+from tfvae.training import TrainedRun, load_run
+
+__all__ = ["finished", "learnt_from", "measure", "split_for", "typed_history"]
+
+
+def split_for(model: str, data: str, by: str = "users", **given: Any) -> StrongGeneralization | RatingHoldout:
+    """Opens data as a model needs them.
+
+    Args:
+        model: The model's name in the registry.
+        data: What `open_split` takes.
+        by: What a model of ratings takes as rows, "users" or "items".
+        **given: Other arguments of `open_split`.
+
+    Returns:
+        Held-out ratings for a model of ratings, else held-out users.
+
+    Raises:
+        InputError: As `open_split` does, if ratings are not to be had, or rows are to be items of a model that ranks.
+    """
+    rates = model_class(model).predicts_ratings
+    if by == "items" and not rates:
+        raise InputError(f"{model} ranks the items of users; only a model of ratings can take items as rows.")
+    kind = RatingHoldout.kind if rates else StrongGeneralization.kind
+    split = open_split(data, protocol=kind, **given)
+    if rates and split.test is None:
+        raise InputError(f"{data} has no test ratings; expected a whole split, not its part for tuning.")
+    return split.by_items() if by == "items" else split
+
+
+def learnt_from(split: StrongGeneralization | RatingHoldout) -> StrongGeneralization | RatingHoldout:
+    """The split that a model is trained on: it has a validation part; says so where that is cut here."""
+    if isinstance(split, StrongGeneralization):
+        return split
+    part = split.for_tuning()
+    typer.echo(
+        f"Learns from {part.train.nnz:,} ratings; {part.validation.targets.nnz:,} are for validation, where the best "
+        f"epoch is chosen, and {split.test.targets.nnz:,} for 'tfvae evaluate'."
+    )
+    return part
+
+
+def measure(
+    model: Recommender, held_out: HeldOut, metrics: Sequence[str] = ()
+) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
+    """Evaluates a model.
+
+    Args:
+        model: The model.
+        held_out: What it is asked.
+        metrics: Names; the usual ones if there are none.
+
+    Returns:
+        The summary of each metric, and how many users or ratings it is of, by name.
+
+    Raises:
+        InputError: If a metric is unknown.
+    """
+    measured = evaluate(model, held_out, metrics or None)
+    if isinstance(measured, RatingEvaluation):
+        return measured.summary(), {"ratings": len(measured.ratings)}
+    return measured.summary(), {"users": measured.n_users, "users_without_targets": measured.n_without_targets}
+
+
+def finished(folder: Path) -> tuple[TrainedRun, Split]:
+    """A finished run and its whole split; raises InputError where there is none."""
+    return load_run(folder), load_split(folder / "split.npz")
+
+
+def typed_history(
+    split: Split, history: Sequence[str], like: Sequence[str], rates: bool
+) -> tuple[list[int | str], list[float]]:
+    """A person's history as it was typed; says which ids are left out and what titles are taken for.
+
+    Args:
+        split: The split the model was trained on.
+        history: Item ids, each with "=RATING" for a model of ratings.
+        like: Parts of titles, likewise.
+        rates: Whether the model is one of ratings.
+
+    Returns:
+        Ids of items, and the rating of each; no ratings for a model that ranks.
+
+    Raises:
+        InputError: If a rating is missing or has no use, or nothing typed is known.
+    """
+    ratings, liked = [], []
+    if rates:
+        (history, ratings), (like, liked) = rated(history), rated(like)
+    else:
+        _refuse_ratings(split, history)
+    ids, unknown = known_ids(split, history)
+    ratings = [rating for name, rating in zip(history, ratings, strict=False) if name not in unknown]
+    if unknown:
+        typer.echo(f"Not in the training data, left out: {', '.join(unknown)}", err=True)
+    for part in like:
+        (item, title), *others = find_titles(split, part)
+        more = ", ".join(f"{name} ({other})" for other, name in others[:3])
+        typer.echo(f"'{part}' is taken for {title} ({item})" + (f"; there are also: {more}" if more else ""))
+        ids.append(item)
+    return ids, ratings + liked
+
+
+def _refuse_ratings(split: Split, history: Sequence[str]) -> None:
+    items = set(map(str, split.item_ids.tolist()))
+    for part in history:
+        name = part.rpartition("=")[0].strip()
+        if part not in items and name in items:
+            raise InputError(
+                f"this model ranks by what is in a history, not by ratings; give {name} instead of {part}."
+            )
