@@ -96,6 +96,17 @@ def test_recommend_shows_predicted_ratings_and_their_sd():
     assert run("recommend", RUN, "--history", "102=5,100=1", "-k", "4").stdout != told.stdout
 
 
+def test_rare_items_can_be_left_out():
+    split = load_split(RUN)
+    users = np.bincount(split.train.indices, minlength=30)
+    common = {str(item) for item in split.item_ids[users >= 16]}
+    assert 2 < len(common) < 30
+    _, rows = table_of(run("recommend", RUN, "--history", "100=5", "-k", "30", "--min-users-per-item", "16").stdout)
+    assert {row[0] for row in rows} == common - {"100"}
+    rare = run("recommend", RUN, "--history", "100=5", "--min-users-per-item", "41", code=2).stderr
+    assert "no item has 41 training users" in rare
+
+
 def test_an_export_takes_ratings():
     lines = run("export", RUN, "out/model").output.splitlines()
     program = "\n".join(line.strip() for line in lines[1:])

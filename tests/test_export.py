@@ -181,6 +181,18 @@ def test_titles_go_with_their_items_into_the_export(models, tmp_path):
         assert title.decode() == f"Title of {item}"
 
 
+def test_only_candidates_are_recommended_and_others_count_in_histories(models):
+    wanted = np.isin(np.arange(N_ITEMS), [3, 8, 21, 30])
+    matrix = histories_of()
+    items, scores = expected_of(models["ease"], matrix, NUMBERS, N_ITEMS)
+    found = recommend(models["ease"], NUMBERS, as_ids(matrix, NUMBERS), N_ITEMS, candidates=wanted)
+    for row in range(N_USERS):
+        kept = np.isin(items[row], NUMBERS[wanted]) & np.isfinite(scores[row])
+        assert found.items[row, : kept.sum()].tolist() == items[row][kept].tolist()
+        assert (found.items[row, kept.sum() :] == -1).all()
+        np.testing.assert_allclose(found.scores[row, : kept.sum()], scores[row][kept], rtol=1e-5)
+
+
 def test_weights_are_stored_once_and_only_those_that_scoring_needs(models, tmp_path):
     export(models["mult-vae"], NUMBERS, tmp_path / "model")
     stored = tf.train.list_variables(str(tmp_path / "model" / "variables" / "variables"))
@@ -228,6 +240,7 @@ def test_scores_that_are_no_numbers_are_refused(tmp_path):
     [
         ({"item_ids": NUMBERS[1:]}, "has 40 items, but 39 item ids"),
         ({"titles": ["one"]}, "has 40 items, but 1 titles"),
+        ({"candidates": [True, False]}, "has 40 items, but 2 candidates"),
         ({"item_ids": np.append(NUMBERS[1:], -1)}, "-1, which marks empty places"),
         ({"item_ids": [*STRINGS[1:], ""]}, "'', which marks empty places"),
         ({"item_ids": np.append(NUMBERS[1:], NUMBERS[1])}, "1 item ids come twice"),

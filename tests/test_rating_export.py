@@ -232,7 +232,7 @@ def test_an_empty_history_gets_what_the_model_expects_of_anybody(servings, model
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ratings": None}, "bias_mf predicts ratings from ratings; give them too"),
+        ({"ratings": None}, "predicts ratings from ratings; give them too"),
         ({"ratings": [[5]]}, "expected ratings for 2 histories, found them for 1"),
         ({"ratings": [[5], [1]]}, r"history 1 \(counted from 0\): expected 2 ratings, one for each item, found 1"),
         ({"ratings": [5, 1]}, r"history 0 \(counted from 0\): expected 1 ratings"),
@@ -240,7 +240,7 @@ def test_an_empty_history_gets_what_the_model_expects_of_anybody(servings, model
         ({"ratings": [[5], [1, 5.5]]}, r"history 1 .* from 1 to 5, .* found 5\.5 for item 2"),
         ({"ratings": [[0], [1, 5]]}, r"history 0 .* from 1 to 5, .* found 0 for item 1"),
         ({"ratings": [[float("nan")], [1, 5]]}, "found nan for item 1"),
-        ({"scale": None}, r"bias_mf predicts ratings; give the scale .* scale=split\.scale"),
+        ({"scale": None}, r"predicts ratings; give the scale .* scale=split\.scale"),
         ({"scale": (5, 1)}, r"the lowest rating and a higher one as scale, found \(5, 1\)"),
     ],
 )

@@ -258,6 +258,7 @@ def recommend(
         typer.Option(metavar="TEXT", help="An item by part of its title, with =RATING likewise; repeatable."),
     ] = None,
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many to recommend.")] = 10,
+    min_users: opt.OnlyCommon = 0,
 ) -> None:
     """Recommend items to somebody with a history, whom the model need not know.
 
@@ -265,7 +266,7 @@ def recommend(
     it is told the ratings of an item by users' ids, and predicts those of other users.
     """
     from tfvae.export import recommend as ranked
-    from tfvae.runs import finished, typed_history
+    from tfvae.runs import common_items, finished, typed_history
 
     if not (history or like):
         raise InputError("name what the person has: --history ID,ID,… or --like 'part of a title'.")
@@ -273,20 +274,23 @@ def recommend(
     rates = trained.model.predicts_ratings
     ids, ratings = typed_history(split, opt.listed(history), like or [], rates)
     told = {"ratings": [ratings], "scale": split.scale} if rates else {}
+    told["candidates"] = common_items(split, min_users)
     show_ranking(ranked(trained.model, split.item_ids, [ids], min(k, split.n_items), split.titles, **told), rates)
 
 
 @app.command(epilog=_examples("tfvae export runs/ml-1m-mult-vae exports/ml-1m"))
 def export(
-    run: opt.RunFolder, folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it.")]
+    run: opt.RunFolder,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it.")],
+    min_users: opt.OnlyCommon = 0,
 ) -> None:
     """Write a finished run as a SavedModel, which needs TensorFlow alone to recommend."""
     from tfvae.export import export as write
-    from tfvae.runs import finished
+    from tfvae.runs import common_items, finished
 
     trained, split = finished(run)
     scale = split.scale if trained.model.predicts_ratings else None
-    write(trained.model, split.item_ids, folder, split.titles, scale)
+    write(trained.model, split.item_ids, folder, split.titles, scale, common_items(split, min_users))
     typer.echo(f"Written: {folder}. To recommend from it:\n{how_to_serve(folder, split.item_ids, scale)}")
 
 

@@ -41,7 +41,7 @@ KINDS = {tf.int64: "whole numbers", tf.string: "strings"}
 class Ranking(NamedTuple):
     """The best unseen items of n users, best first.
 
-    Where a user has fewer than k unseen items the last ranks are empty: the pad as id (−1 or ""), score −∞,
+    Where there are fewer than k unseen items for a user the last ranks are empty: the pad as id (−1 or ""), score −∞,
     title "" and sd NaN.
 
     Attributes:
@@ -75,10 +75,11 @@ class Recommendations(tf.Module):
         item_ids: Its columns' ids, [n_items], whole numbers or strings; no two equal, none of them the pad.
         titles: Their titles, [n_items], to be returned as well.
         scale: The lowest and the highest training rating, such as `split.scale`; of models of ratings only.
+        candidates: bool [n_items], which items may be recommended; all of them if None. Histories may have the others.
 
     Raises:
-        InputError: If the ids or titles are not `n_items` many, or the ids are not what they should be; if the scale is
-            missing or has no use; and if the model serves its training users only.
+        InputError: If the ids, titles or candidates are not `n_items` many, or the ids are not what they should be;
+            if the scale is missing or has no use; and if the model serves its training users only.
     """
 
     def __init__(
@@ -87,11 +88,12 @@ class Recommendations(tf.Module):
         item_ids: Sequence,
         titles: Sequence[str] | None = None,
         scale: tuple[float, float] | None = None,
+        candidates: Sequence[bool] | None = None,
     ):
         super().__init__(name="recommendations")
         _refuse_unfit(model, scale)
         dtype, ids = _ids(item_ids, "item ids")
-        for given, what in ((ids, "item ids"), (titles, "titles")):
+        for given, what in ((ids, "item ids"), (titles, "titles"), (candidates, "candidates")):
             if given is not None and len(given) != model.n_items:
                 raise InputError(
                     f"{model.name} has {model.n_items} items, but {len(given)} {what} were given; "
@@ -108,6 +110,7 @@ class Recommendations(tf.Module):
         self._sd = model.rating_sd if has_rating_posterior(model) else None
         self._ids = tf.constant([*ids, self.pad], dtype)
         self._titles = None if titles is None else tf.constant([*map(str, titles), ""])
+        self._candidates = None if candidates is None else tf.constant(np.asarray(candidates, bool))
         numbers = tf.range(model.n_items)
         self._numbers = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(self._ids[:-1], numbers), default_value=-1
@@ -212,6 +215,8 @@ class Recommendations(tf.Module):
         rows = _distinct(unpad(numbers, values=ratings), self._n_items)
         scores = tf.cast(self._scores(rows), tf.float32)
         scores = tf.debugging.check_numerics(scores, f"scores of {self._name}")
+        if self._candidates is not None:
+            scores = tf.where(self._candidates, scores, -np.inf)
         found, best = best_unseen(scores, rows, k)
         empty = found == EMPTY_RANK
         places = tf.where(empty, self._n_items, found)
@@ -254,6 +259,7 @@ def recommend(
     titles: Sequence[str] | None = None,
     ratings: Sequence[Sequence[float]] | None = None,
     scale: tuple[float, float] | None = None,
+    candidates: Sequence[bool] | None = None,
 ) -> Ranking:
     """Recommends to n users in this process; for more than one call, keep a `Recommendations`.
 
@@ -265,6 +271,7 @@ def recommend(
         titles: The items' titles, [n_items].
         ratings: Of a model of ratings: one for each entry of the histories.
         scale: Of a model of ratings: the lowest and the highest training rating, such as `split.scale`.
+        candidates: bool [n_items], which items may be recommended; all of them if None.
 
     Returns:
         The rankings.
@@ -273,7 +280,7 @@ def recommend(
         DivergedError: If a score is NaN or infinite.
         InputError: As for `Recommendations`.
     """
-    return Recommendations(model, item_ids, titles, scale)(histories, k, ratings)
+    return Recommendations(model, item_ids, titles, scale, candidates)(histories, k, ratings)
 
 
 def export(
@@ -282,6 +289,7 @@ def export(
     folder: Path | str,
     titles: Sequence[str] | None = None,
     scale: tuple[float, float] | None = None,
+    candidates: Sequence[bool] | None = None,
 ) -> None:
     """Writes a SavedModel that recommends by external ids and needs TensorFlow alone.
 
@@ -303,6 +311,7 @@ def export(
         folder: Written in one step; an earlier export there is replaced.
         titles: The items' titles, [n_items].
         scale: Of a model of ratings: the lowest and the highest training rating, such as `split.scale`.
+        candidates: bool [n_items], which items may be recommended; all of them if None.
 
     Raises:
         InputError: As for `Recommendations`, and if something else than an export lies there.
@@ -310,7 +319,7 @@ def export(
     folder = Path(folder)
     if folder.exists() and not _replaceable(folder):
         raise InputError(f"{folder} exists and is not an exported model; choose another folder, or remove it.")
-    serving = Recommendations(model, item_ids, titles, scale)
+    serving = Recommendations(model, item_ids, titles, scale, candidates)
     signatures = {"recommend": serving.recommend, "serving_default": serving.recommend_default}
     with replacing(folder) as draft:
         tf.saved_model.save(serving, draft, signatures)

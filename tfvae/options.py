@@ -19,6 +19,7 @@ __all__ = [
     "MinItems",
     "MinRating",
     "MinUsers",
+    "OnlyCommon",
     "Protocol",
     "RatingCol",
     "RunFolder",
@@ -68,6 +69,12 @@ MinRating = Annotated[
 MinUsers = Annotated[
     int | None,
     typer.Option("--min-users-per-item", rich_help_panel=_CUT, min=0, help="Then drop rarer items."),
+]
+OnlyCommon = Annotated[
+    int,
+    typer.Option(
+        "--min-users-per-item", min=0, help="Recommend no item that fewer training users have, or have rated."
+    ),
 ]
 MinItems = Annotated[
     int | None,

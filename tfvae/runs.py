@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import typer
 
 from tfvae.data.opening import open_split
@@ -23,7 +24,7 @@ from tfvae.models.base import Recommender
 from tfvae.options import rated
 from tfvae.training import TrainedRun, load_run
 
-__all__ = ["finished", "learnt_from", "measure", "split_for", "typed_history"]
+__all__ = ["common_items", "finished", "learnt_from", "measure", "split_for", "typed_history"]
 
 
 def split_for(model: str, data: str, by: str = "users", **given: Any) -> StrongGeneralization | RatingHoldout:
@@ -88,6 +89,20 @@ def measure(
 def finished(folder: Path) -> tuple[TrainedRun, Split]:
     """A finished run and its whole split; raises InputError where there is none."""
     return load_run(folder), load_split(folder / "split.npz")
+
+
+def common_items(split: Split, min_users: int) -> np.ndarray | None:
+    """Which items so many training users have at least, bool [n_items]; None for no minimum.
+
+    Raises:
+        InputError: If there is no such item.
+    """
+    if not min_users:
+        return None
+    users = np.bincount(split.train.indices, minlength=split.n_items)
+    if users.max() < min_users:
+        raise InputError(f"no item has {min_users:,} training users, the most common has {users.max():,}; lower it.")
+    return users >= min_users
 
 
 def typed_history(
