@@ -211,12 +211,15 @@ def describe_predictions(
 
     Returns:
         For "encoder" and, if asked for, "hmc": RMSE of the mean, coverage of the central 50 and 90 % ("within_50",
-        "within_90"), mean predictive sd, and coverage in five groups of rows by their number of ratings ("groups");
-        of "hmc" also mean acceptance, divergences and seconds. And the errors of the last of them.
+        "within_90"), mean predictive sd, and coverage in up to five groups of rows by their number of ratings
+        ("groups", "from" one number up to below another, in the last group up to it); of "hmc" also mean acceptance,
+        divergences and seconds. And the errors of the last of them.
     """
     rows, columns, ratings = held_out.triples()
     sizes = np.diff(held_out.histories.indptr)
-    edges = np.unique(np.quantile(sizes[rows], np.linspace(0, 1, GROUPS + 1)).round().astype(int))
+    # Each is the size of a row that is asked, so that no group is empty, however few sizes there are.
+    lowest = np.unique(np.quantile(sizes[rows], np.arange(GROUPS) / GROUPS, method="inverted_cdf"))
+    highest = [*lowest[1:], sizes[rows].max()]
     found: dict[str, Any] = {}
 
     def measured(codes: np.ndarray) -> tuple[dict[str, Any], RatingEvaluation]:
@@ -226,8 +229,8 @@ def describe_predictions(
         )
         hits = {f"within_{100 * level:g}": predictions.within(ratings, level) for level in LEVELS}
         groups = []
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
-            inside = (sizes[rows] >= low) & ((sizes[rows] < high) | (high == edges[-1]))
+        for low, high in zip(lowest, highest, strict=True):
+            inside = (sizes[rows] >= low) & ((sizes[rows] < high) | (low == lowest[-1]))
             shares = {name: float(hit[inside].mean()) for name, hit in hits.items()}
             groups.append({"from": int(low), "to": int(high), "ratings": int(inside.sum()), **shares})
         figures = {name: float(hit.mean()) for name, hit in hits.items()}
