@@ -89,7 +89,7 @@ class Run(Strict):
         parameters: Numbers that were learnt.
         latents: What `tfvae.generative` found of a model with latent codes, else None.
         predictive: What `tfvae.predictive` found of a model of ratings with a posterior, else None.
-        watched: Metrics on the test part after each epoch, by name, where the table watches it; nothing is chosen by
+        watched: Metrics on the test part after each round, by name, where the table watches it; nothing is chosen by
             them but the published way of reporting ("best epoch on test").
         history: The monitored metric on validation users after each round, which of most models is an epoch.
         validated: The epochs, counted from 0, with which the rounds ended; None where each epoch was a round.

@@ -135,7 +135,7 @@ def _orderings(table: Table, rows: list[Cells]) -> list[dict[str, Any]]:
         said = (
             f"{ordering_verdict(test, table.monitor)}{marks and f' {marks}'}"
             if test
-            else "other data"
+            else ("too few splits" if table.protocol == "rating-holdout" else "other data")
             if ran
             else "not run"
         )

@@ -223,6 +223,8 @@ def _plans(
         sweep = None
     tuned = sweep is not None and sweep.best is not None
     ordered = settings_of(row.model, own | (_found(sweep, searched) if tuned else {}))
+    if row.refined and not (model_class(row.model).predicts_ratings and ordered.model.get("stochastic")):
+        raise InputError(f"{job.table.name}: row {row.slug!r} is refined, but its model has no posterior of ratings.")
     by_epochs = trained_by_epochs(row.model)
     # Without a seed of its own a model still differs from one split of ratings to the next.
     once = model_class(row.model).seedless and job.table.protocol != "rating-holdout"
@@ -255,11 +257,11 @@ def _found(sweep: Sweep, split: Split) -> dict[str, Any]:
 
 def _shortened_why(plan: _Plan) -> str | None:
     """What a run lacks, in words: epochs, and what the data lack of the whole set and of the paper's split."""
-    job, split = plan.job, plan.split
-    sizes = [(split.report.get("events_read"), DATASETS[job.dataset].n_events, "events")]
+    job, split, report = plan.job, plan.split, plan.split.report
+    sizes = [(report.get("events_read", report.get("ratings")), DATASETS[job.dataset].n_events, "events")]
     if published := job.table.published.get(job.dataset):
-        sizes.append((split.train.shape[0], published.train_users, "training users"))
-        sizes.append((split.n_items, published.n_items, "items"))
+        users, items = split.train.shape[:: -1 if plan.row.by == "items" else 1]
+        sizes += [(users, published.train_users, "training users"), (items, published.n_items, "items")]
     missing = [
         f"{ours:,} of {whole:,} {what}" for ours, whole, what in sizes if None not in (ours, whole) and ours != whole
     ]
@@ -289,6 +291,8 @@ def _outdated(run: Run, plan: _Plan) -> str | None:
         settings = restored(run.settings).flat()
     except InputError:
         return "settings that no longer exist"
+    if plan.row.refined != ("hmc" in (run.predictive or {})):
+        return "codes that were not refined" if plan.row.refined else "refined codes"
     return None if settings in (plan.settings.flat(), plan.full.flat()) else "other settings"
 
 
@@ -340,7 +344,7 @@ def _run(plan: _Plan) -> Run:
         predictive=predictive,
         watched=_watched(trained),
         history=[round(trained.history[epoch][monitor], 6) for epoch in validated],
-        validated=None if len(validated) == trained.epochs else validated,
+        validated=None if len(validated) in (0, trained.epochs) else validated,
         work=folder.name,
         commit=commit(),
         data=_counts(split),
@@ -352,9 +356,11 @@ def _run(plan: _Plan) -> Run:
 
 
 def _watched(trained: TrainedRun) -> dict[str, list[float]] | None:
-    """What was measured on the test part after each epoch, by metric."""
-    names = [name for name in (trained.history or [{}])[0] if name.startswith(WATCHED)]
-    curves = {name.removeprefix(WATCHED): [round(entry[name], 6) for entry in trained.history] for name in names}
+    """What was measured on the test part after each round, which of most models is an epoch, by metric."""
+    curves = {}
+    for name, value in (entry for epoch in trained.history for entry in epoch.items()):
+        if name.startswith(WATCHED):
+            curves.setdefault(name.removeprefix(WATCHED), []).append(round(value, 6))
     return curves or None
 
 
