@@ -19,7 +19,7 @@ from tfvae.randomness import Noise
 
 RATINGS = random_ratings()  # [7, 13]
 N_ROWS, N_ITEMS = RATINGS.shape
-SMALL = {"embedding_dim": 6, "latent_dim": 3, "decoder_hidden": (5,), "center": "none"}
+SMALL = {"embedding_dim": 6, "latent_dim": 3, "decoder_hidden": (5,), "variance": 0.8}
 
 
 def rows_of(ratings) -> UserRows:
@@ -77,7 +77,7 @@ def test_the_set_encoder_is_the_formula(element, pooling):
 
 
 def test_the_bound_is_the_formula():
-    model = randomized(PVAE(N_ITEMS, variance=0.7, beta=0.3, **SMALL))
+    model = randomized(PVAE(N_ITEMS, beta=0.3, **SMALL | {"variance": 0.7}))
     rows = rows_of(RATINGS)
     means = model.objective(rows, noise())
     posterior = model.posterior(rows)

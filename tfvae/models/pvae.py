@@ -43,18 +43,19 @@ tfd = tfp.distributions
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class PVAE(GradientRecommender):
-    """p-VAE; what the paper leaves open (all but the hidden width, Adam, batch and epochs) is a setting.
+    """p-VAE; what the paper leaves open (nearly all of it) is a setting. The defaults are for the users of MovieLens-1M.
 
     Args:
         n_items: Width of a row: the items, or the users where rows are items.
         n_features: Width of what is known of a column; `for_split` finds it.
-        embedding_dim: Learned part of e_m.
+        embedding_dim: Learned part of e_m. Without NN_1 it is the width of the encoder's hidden layer: the paper's are
+            100 for users and 500 for items.
         element: Form of an element s_m: "product" e_m · r_m or "concat" [e_m, r_m].
         element_hidden: Widths of NN_1's layers; () makes a VAE of zero-imputed ratings.
         pooling: "sum" or "max" over the elements.
         encoder_hidden: Widths of NN_2's hidden layers.
         latent_dim: Length of z, H.
-        decoder_hidden: Widths of the decoder's hidden layers; the paper's has one, 100 wide for users, 500 for items.
+        decoder_hidden: Widths of the decoder's hidden layers; without, the ratings are a linear function of z.
         activation: Of all hidden layers, and σ.
         initializer: Of the layers; see `Style`.
         center: What is taken off a rating before it is encoded: nothing, the mean of all, or that of its column.
@@ -71,7 +72,7 @@ class PVAE(GradientRecommender):
     """
 
     predicts_ratings = True
-    training_defaults = {"epochs": 400, "batch_size": 100, "monitor": "rmse"}
+    training_defaults = {"epochs": 60, "batch_size": 200, "learning_rate": 2e-3, "cooling": 0.1, "monitor": "rmse"}
     parts = ("nll", "kl")
 
     def __init__(
@@ -84,16 +85,16 @@ class PVAE(GradientRecommender):
         element_hidden: Sequence[Width] = (),
         pooling: Literal["sum", "max"] = "sum",
         encoder_hidden: Sequence[Width] = (),
-        latent_dim: Width = 50,
-        decoder_hidden: Sequence[Width] = (100,),
+        latent_dim: Width = 100,
+        decoder_hidden: Sequence[Width] = (),
         activation: Activation = "sigmoid",
         initializer: Literal["glorot", "he", "fan-in"] = "glorot",
-        center: Literal["none", "mean", "columns"] = "mean",
-        variance: PositiveFloat = 0.8,
+        center: Literal["none", "mean", "columns"] = "none",
+        variance: PositiveFloat = 0.2,
         beta: NonNegativeFloat = 1.0,
         stochastic: bool = True,
         dropout: Share = 0.0,
-        weight_decay: NonNegativeFloat = 0.0,
+        weight_decay: NonNegativeFloat = 0.02,
         metadata: bool = False,
         **kwargs,
     ):
