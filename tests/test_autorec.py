@@ -139,7 +139,7 @@ def test_it_learns_a_matrix_of_rank_one():
 
 
 def root_mean_square(model, split):
-    users, items, values = split.test_triples()
+    users, items, values = split.test.triples()
     scores = model.scores(model.histories.gather(tf.range(split.train.shape[0]))).numpy()
     return np.sqrt(np.mean((scores[users, items] - values) ** 2))
 
@@ -148,8 +148,8 @@ def test_test_ratings_do_not_reach_the_model():
     interactions = low_rank()
     split = rating_holdout(interactions)
     users, items, values = interactions.in_file_order()
-    is_test = split.test.toarray()[users, items] != 0
-    assert is_test.sum() == split.test.nnz
+    is_test = split.test.targets.toarray()[users, items] != 0
+    assert is_test.sum() == split.test.targets.nnz
 
     def scores(changed):
         other = rating_holdout(Interactions.from_events(users, items, np.where(changed, 1.0, values)))

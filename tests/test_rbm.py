@@ -265,7 +265,7 @@ def test_it_learns_tastes():
     model = ready(RBM(30, units=10, weight_decay=1e-4, seed=1), split.train, 0.02)
 
     def error():
-        users, items, values = split.test_triples()
+        users, items, values = split.test.triples()
         scores = model.scores(model.histories.gather(tf.range(80))).numpy()
         return np.sqrt(np.mean((scores[users, items] - values) ** 2))
 
