@@ -41,9 +41,10 @@ doctor: $(READY) ## can this machine run tfvae?
 clean: ## remove runs, exports and prepared data; keep .venv, results and downloads
 	rm -rf runs exports data
 
-bench: $(READY) ## speed and memory of training and evaluation, as ratios within one run (15 min)
+bench: $(READY) ## speed and memory of training and evaluation, as ratios within one run (20 min)
 	$(RUN) benchmarks/training.py --torch-python $(TORCH_VENV)/bin/python
 	$(RUN) benchmarks/evaluation.py
+	$(RUN) benchmarks/ratings.py
 bench-torch: ## make .venv-torch with PyTorch, so that `make bench` has it to compare with
 	$(PYTHON) -m venv $(TORCH_VENV)
 	$(TORCH_VENV)/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
