@@ -226,7 +226,7 @@ def test_later_settings_win(place, asked, split):
                 "state": "complete",
                 "params": {"dropout": 0.3},
                 "value": 0.1,
-                "best_epoch": 0,
+                "best_epoch": 4,
                 "seconds": 1,
             },
             {
@@ -234,7 +234,7 @@ def test_later_settings_win(place, asked, split):
                 "state": "complete",
                 "params": {"dropout": 0.7},
                 "value": 0.2,
-                "best_epoch": 0,
+                "best_epoch": 4,
                 "seconds": 1,
             },
         ],
