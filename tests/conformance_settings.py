@@ -63,6 +63,15 @@ SETTINGS = {
         "weight_decay": 1e-3,
         "metadata": True,
     },
+    "two-sided-p-vae": {
+        "weight": 0.3,
+        "ridge": 2.0,
+        "hidden": [7, 6],
+        "latent_dim": [5, 4],
+        "variance": [0.5, 0.4],
+        "dropout": [0.2, 0.3],
+        "weight_decay": [1e-3, 2e-3],
+    },
     "cdae": {
         "latent_dim": 6,
         "dropout": 0.3,

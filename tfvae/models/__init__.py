@@ -20,6 +20,7 @@ MODELS = {
     "ract": "tfvae.models.ract:RaCT",
     "autorec": "tfvae.models.autorec:AutoRec",
     "p-vae": "tfvae.models.pvae:PVAE",
+    "two-sided-p-vae": "tfvae.models.two_sided:TwoSidedPVAE",
     "cdae": "tfvae.models.cdae:CDAE",
     "gmf": "tfvae.models.ncf:GMF",
     "mlp": "tfvae.models.ncf:MLP",

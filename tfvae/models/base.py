@@ -229,6 +229,9 @@ class GradientRecommender(Recommender):
         self.make_train_function()
         self._steps[self.phase] = self.train_function
 
+    def end_epoch(self) -> None:
+        """Renews what follows from an epoch's weights; called by `fit` before the model is validated and saved."""
+
     def before_update(self) -> None:
         """Sets what a schedule drives; called in the graph before each update."""
 
@@ -267,14 +270,17 @@ class GradientRecommender(Recommender):
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     def fit(self, *args, callbacks=None, **kwargs) -> keras.callbacks.History:
-        """Keras's `fit` on a dataset of user row numbers; enters each epoch's phase before other callbacks.
+        """Keras's `fit` on a dataset of user row numbers; enters and ends each epoch before other callbacks.
 
         Raises:
             InputError: When no training rows are attached.
         """
         if self.histories is None:
             raise InputError(f"{self.name} has no training rows; tfvae.training.prepare_to_fit attaches them.")
-        phases = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: self.begin_epoch(self._epochs_done()))
+        phases = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda *_: self.begin_epoch(self._epochs_done()),
+            on_epoch_end=lambda *_: self.end_epoch(),
+        )
         return super().fit(*args, callbacks=[phases, *keras.tree.flatten(callbacks or [])], **kwargs)
 
     @property

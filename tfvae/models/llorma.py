@@ -87,6 +87,7 @@ class LLORMA(GradientRecommender):
     training_defaults: ClassVar[dict[str, Any]] = {"epochs": 20, "batch_size": 200, "learning_rate": 3e-3}
     predicts_ratings = True
     knows_users = True
+    serves_strangers = False
     parts = ("squared_error",)
 
     def __init__(

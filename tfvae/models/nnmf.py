@@ -59,6 +59,7 @@ class NNMF(GradientRecommender):
     training_defaults: ClassVar[dict[str, Any]] = {"epochs": 35, "batch_size": 300, "learning_rate": 4e-3}
     predicts_ratings = True
     knows_users = True
+    serves_strangers = False
     parts = ("squared_error",)
 
     def __init__(

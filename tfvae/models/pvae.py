@@ -149,17 +149,21 @@ class PVAE(GradientRecommender):
         return super().get_config() | {"n_features": self.n_features}
 
     def attach(self, train: sp.csr_array) -> None:
-        """Gives the model the ratings to learn from; an untrained one starts with the columns' means as output biases.
+        """Gives the model the ratings to learn from; an untrained one starts from them.
 
         Args:
             train: CSR [n_rows, n_items] of ratings; a stored zero is a rating of zero.
         """
         super().attach(train)
         if self.updates.numpy() == 0:
-            means = column_means(train)
-            self.decoder.bias.assign(means)
-            centers = {"none": 0.0, "mean": train.data.mean(dtype=float), "columns": means}[self.center]
-            self.centers.assign(np.broadcast_to(centers, means.shape).astype(np.float32))
+            self.start_from(train)
+
+    def start_from(self, train: sp.csr_array) -> None:
+        """Sets what is taken off the ratings, and makes the columns' means the output biases."""
+        means = column_means(train)
+        self.decoder.bias.assign(means)
+        centers = {"none": 0.0, "mean": train.data.mean(dtype=float), "columns": means}[self.center]
+        self.centers.assign(np.broadcast_to(centers, means.shape).astype(np.float32))
 
     def code(self, rows: UserRows, noise: Noise | None = None) -> tf.Tensor:
         """What the encoder makes of the ratings of B rows: the moments of q(z | r_O), or z itself."""
