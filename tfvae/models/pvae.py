@@ -43,7 +43,7 @@ tfd = tfp.distributions
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class PVAE(GradientRecommender):
-    """p-VAE; what the paper leaves open (nearly all of it) is a setting. The defaults are for the users of MovieLens-1M.
+    """p-VAE; what the paper leaves open (nearly all of it) is a setting. The defaults suit the users of MovieLens-1M.
 
     Args:
         n_items: Width of a row: the items, or the users where rows are items.
