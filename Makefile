@@ -27,7 +27,7 @@ install: $(READY) ## make .venv with the pinned stack and the command .venv/bin/
 quickstart: $(READY) ## Mult-VAE, Mult-DAE, EASE and popularity on the embedded data: table, picture, model, recommendations (5 min)
 	$(RUN) examples/quickstart.py
 test: $(READY) ## all tests (6 min on 2 cores; more where ML-20M, Netflix or MSD lie in TFVAE_DATA)
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 lint: $(READY) ## ruff: rules and format
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
