@@ -119,8 +119,9 @@ class LeaveOneOut(SavedSplit):
         rows = np.repeat(np.arange(len(sizes)), sizes)[kept]
         train, _ = binary_rows(rows, self.train.indices[kept], self.train.shape)
         items = self.train.indices[places].astype(np.int32)
-        settings = self.settings.model_copy(update={"n_negatives": self.negatives.shape[1]})
-        negatives = _drawn(train, items, self.user_ids, settings)
+        # Another seed than the test part's, whose negatives these would else be, but for a few.
+        drawn = {"n_negatives": self.negatives.shape[1], "seed": self.settings.seed + 1}
+        negatives = _drawn(train, items, self.user_ids, self.settings.model_copy(update=drawn))
         return replace(
             self,
             train=train,
