@@ -16,6 +16,17 @@ from tfvae.style import Style
 __all__ = ["SetEncoder"]
 
 
+@tf.custom_gradient
+def _pooled(elements: tf.Tensor, row_ids: tf.Tensor, n_rows: tf.Tensor):
+    """The sums of elements [nnz, K] by row, [n_rows, K]; `unsorted_segment_sum` makes a step a fifth longer."""
+    everything = tf.range(tf.shape(elements)[0])
+    total = tf.raw_ops.SparseSegmentSumWithNumSegments(
+        data=elements, indices=everything, segment_ids=row_ids, num_segments=n_rows
+    )
+    total = tf.ensure_shape(total, (None, elements.shape[1]))
+    return total, lambda upstream: (tf.gather(upstream, row_ids), None, None)
+
+
 class SetEncoder(keras.layers.Layer):
     """The partial inference network of p-VAE (equation 3 and Appendix A).
 
@@ -114,7 +125,7 @@ class SetEncoder(keras.layers.Layer):
         n_users = tf.shape(rows.counts)[0]
         if not (self.element_layers or self.concatenates):
             return weighted_sum_of_rows(self._table(), rows.values, rows.items, rows.row_ids, n_users)
-        return tf.math.unsorted_segment_sum(self._elements(rows), rows.row_ids, n_users)
+        return _pooled(self._elements(rows), rows.row_ids, n_users)
 
     def _maximum(self, rows: UserRows) -> tf.Tensor:
         largest = tf.math.unsorted_segment_max(self._elements(rows), rows.row_ids, tf.shape(rows.counts)[0])
