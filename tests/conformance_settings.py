@@ -49,6 +49,7 @@ SETTINGS = {
         "embedding_dim": 7,
         "element": "concat",
         "element_hidden": [8],
+        "element_activation": "relu",
         "pooling": "max",
         "encoder_hidden": [6],
         "latent_dim": 4,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import keras
 import tensorflow as tf
@@ -41,6 +42,7 @@ class SetEncoder(keras.layers.Layer):
         embedding_dim: Learned part of e_m.
         element: "product" or "concat", the form of s_m.
         element_hidden: Widths of NN_1's layers; () for none.
+        element_activation: Of NN_1's layers; that of the style, if None.
         pooling: "sum" or "max".
         hidden: Widths of NN_2's hidden layers.
         outputs: Width of the code.
@@ -64,6 +66,7 @@ class SetEncoder(keras.layers.Layer):
         outputs: int,
         style: Style,
         *,
+        element_activation: str | None = None,
         n_features: int = 0,
         dropout: float = 0.0,
         name: str = "encoder",
@@ -85,7 +88,8 @@ class SetEncoder(keras.layers.Layer):
             name="features", shape=(n_items, n_features), initializer="zeros", trainable=False, autocast=False
         )
         width = embedding_dim + n_features + self.concatenates
-        self.element_layers = hidden_stack(width, element_hidden, style, f"{name}_element")
+        of_elements = replace(style, activation=element_activation or style.activation)
+        self.element_layers = hidden_stack(width, element_hidden, of_elements, f"{name}_element")
         pooled = element_hidden[-1] if element_hidden else width
         self.bias = self.add_weight(
             name="bias", shape=(pooled,), initializer=weights["bias_initializer"], autocast=False

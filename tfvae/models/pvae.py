@@ -52,11 +52,12 @@ class PVAE(GradientRecommender):
             100 for users and 500 for items.
         element: Form of an element s_m: "product" e_m · r_m or "concat" [e_m, r_m].
         element_hidden: Widths of NN_1's layers; () makes a VAE of zero-imputed ratings.
+        element_activation: Of NN_1's layers; `activation`, if None.
         pooling: "sum" or "max" over the elements.
         encoder_hidden: Widths of NN_2's hidden layers.
         latent_dim: Length of z, H.
         decoder_hidden: Widths of the decoder's hidden layers; without, the ratings are a linear function of z.
-        activation: Of all hidden layers, and σ.
+        activation: Of the other hidden layers, and σ.
         initializer: Of the layers; see `Style`.
         center: What is taken off a rating before it is encoded: nothing, the mean of all, or that of its column.
         variance: σ² of a rating, in squared units of the ratings; 0.02 on a scale from 0 to 1 is 0.32 on 1 to 5.
@@ -83,6 +84,7 @@ class PVAE(GradientRecommender):
         embedding_dim: Width = 100,
         element: Literal["product", "concat"] = "product",
         element_hidden: Sequence[Width] = (),
+        element_activation: Activation | None = None,
         pooling: Literal["sum", "max"] = "sum",
         encoder_hidden: Sequence[Width] = (),
         latent_dim: Width = 100,
@@ -103,6 +105,7 @@ class PVAE(GradientRecommender):
         self.embedding_dim = embedding_dim
         self.element = element
         self.element_hidden = tuple(element_hidden)
+        self.element_activation = element_activation
         self.pooling = pooling
         self.encoder_hidden = tuple(encoder_hidden)
         self.latent_dim = latent_dim
@@ -126,6 +129,7 @@ class PVAE(GradientRecommender):
             self.encoder_hidden,
             latent_dim * (1 + stochastic),
             style,
+            element_activation=element_activation,
             n_features=n_features,
             dropout=dropout,
         )
