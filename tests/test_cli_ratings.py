@@ -19,6 +19,8 @@ SMALL = [
     "latent_dim=3",
     "--set",
     "embedding_dim=5",
+    "--set",
+    "variance=0.8",
     "--epochs",
     "3",
     "--set",
@@ -142,6 +144,19 @@ def test_a_prepared_hold_out_is_trained_on_as_it_is():
     run("prepare", "ratings.csv", *COLUMNS, "--out", "data/users.npz")
     wrong = run("fit", "data/users.npz", "--model", "p-vae", code=2).stderr
     assert "expected a split of kind 'rating-holdout', found 'strong-generalization' in data/users.npz" in wrong
+
+
+def test_a_model_of_its_training_users_is_fitted_and_measured_but_serves_nobody_else():
+    small = ["--set", "features=2", "--set", "products=2", "--set", "hidden=[3]", "--epochs", "1"]
+    said = run("fit", "ratings.csv", *RATED, "--model", "nnmf", *small).output
+    assert "tfvae evaluate runs/ratings-nnmf" in said and "tfvae recommend" not in said
+    assert "48 ratings" in run("evaluate", "runs/ratings-nnmf").output
+    for command in (
+        ["recommend", "runs/ratings-nnmf", "--history", "100=5"],
+        ["export", "runs/ratings-nnmf", "out/nnmf"],
+    ):
+        assert "serves its training users only" in run(*command, code=2).stderr
+    assert not Path("out/nnmf").exists()
 
 
 def test_titles_take_ratings():

@@ -20,7 +20,7 @@ N_ITEMS, N_USERS, K = 40, 11, 12
 NUMBERS = np.random.default_rng(1).permutation(1000)[:N_ITEMS] - 200  # in no order; some are negative
 STRINGS = np.array([f"tt{number:04d}é" for number in range(N_ITEMS)])
 SMALL = {"mult-vae": {"hidden": [8], "latent_dim": 4}, "mult-dae": {"latent_dim": 4}, "ease": {}}
-RANKERS = [name for name in MODELS if not model_class(name).predicts_ratings]
+RANKERS = [name for name in MODELS if model_class(name).serves_strangers and not model_class(name).predicts_ratings]
 CASES = [*((name, NUMBERS) for name in RANKERS), ("mult-dae", STRINGS)]
 
 CLIENT = """

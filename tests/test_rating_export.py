@@ -25,12 +25,13 @@ STRANGERS = random_ratings(9, N_ITEMS, seed=3, empty=(4,))
 NUMBERS = np.random.default_rng(1).permutation(1000)[:N_ITEMS] - 200  # in no order; some are negative
 STRINGS = np.array([f"tt{number:04d}é" for number in range(N_ITEMS)])
 SMALL = {
-    "p-vae": {"embedding_dim": 6, "latent_dim": 3, "decoder_hidden": [5]},
+    "p-vae": {"embedding_dim": 6, "latent_dim": 3, "decoder_hidden": [5], "variance": 0.8},
     "autorec": {"units": 6},
-    "pmf": {"factors": 2},
-    "bias-mf": {"factors": 2},
+    "rbm": {"units": 6},
+    "pmf": {"factors": 2, "regularization": 0.05},
+    "bias-mf": {"factors": 2, "regularization": 0.05},
 }
-NAMES = [name for name in MODELS if model_class(name).predicts_ratings]
+NAMES = [name for name in MODELS if model_class(name).predicts_ratings and model_class(name).serves_strangers]
 every_model = pytest.mark.parametrize("name", NAMES)
 
 CLIENT = """

@@ -204,11 +204,11 @@ def fit(
     typer.echo("Validation:")
     summary, counts = measure(trained.model, part.validation)
     show_metrics(summary, counts)
-    history = f"{split.item_ids[0]}" + (f"={split.scale[1]:g}" if trained.model.predicts_ratings else "")
-    typer.echo(
-        f"Next: tfvae evaluate {folder}\n      tfvae recommend {folder} --history {history}\n"
-        f"      tensorboard --logdir {folder}"
-    )
+    typer.echo(f"Next: tfvae evaluate {folder}")
+    if trained.model.serves_strangers:
+        rating = f"={split.scale[1]:g}" if trained.model.predicts_ratings else ""
+        typer.echo(f"      tfvae recommend {folder} --history {split.item_ids[0]}{rating}")
+    typer.echo(f"      tensorboard --logdir {folder}")
 
 
 @app.command(epilog=_examples("tfvae evaluate runs/ml-1m-mult-vae --metrics ndcg@10,recall@10"))

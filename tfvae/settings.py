@@ -30,7 +30,7 @@ class TrainingSettings(pydantic.BaseModel):
             half of the epochs. 1 for none.
         patience: Epochs without a better validation value after which training ends; None trains to the end. Epochs
             of a warm-up (`anneal_by="epochs"`) do not count.
-        monitor: The validation metric that selects the epoch.
+        monitor: The validation metric that selects the epoch; for a model of ratings "rmse" if not given.
         beta_selection: How the KL weight's cap is found (section 2.2.2): "fixed" takes `beta_cap` as it is; "peak"
             anneals to 1 in a pilot run, reads β where validation peaks, and trains anew with that cap;
             "stop-at-drop" holds β at its best value once validation has not risen for `drop_patience` epochs.
@@ -137,12 +137,13 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
         raise InputError(
             f'{name} anneals no KL weight unless kl_weight="annealed"; leave beta_selection out, or set that.'
         )
+    defaults = ({"monitor": "rmse"} if model.predicts_ratings else {}) | model.training_defaults
     model_settings = pydantic.create_model(f"{name} settings", __config__=pydantic.ConfigDict(extra="forbid"), **fields)
     try:
         return Settings(
             name=name,
             model=model_settings(**{k: v for k, v in given.items() if k in fields}).model_dump(mode="json"),
-            training=TrainingSettings(**model.training_defaults | {k: v for k, v in given.items() if k not in fields}),
+            training=TrainingSettings(**defaults | {k: v for k, v in given.items() if k not in fields}),
         )
     except pydantic.ValidationError as error:
         problems = (f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors())
