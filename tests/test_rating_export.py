@@ -26,6 +26,7 @@ NUMBERS = np.random.default_rng(1).permutation(1000)[:N_ITEMS] - 200  # in no or
 STRINGS = np.array([f"tt{number:04d}é" for number in range(N_ITEMS)])
 SMALL = {
     "p-vae": {"embedding_dim": 6, "latent_dim": 3, "decoder_hidden": [5], "variance": 0.8},
+    "two-sided-p-vae": {"hidden": [4, 4], "latent_dim": [3, 3], "ridge": 1.0},
     "autorec": {"units": 6},
     "rbm": {"units": 6},
     "pmf": {"factors": 2, "regularization": 0.05},
@@ -59,7 +60,7 @@ def randomized(model, scale=0.5):
 
 
 def built(name, **changes):
-    model = settings_of(name, SMALL[name] | changes).build(N_ITEMS)
+    model = settings_of(name, SMALL[name] | changes).build(N_ITEMS, N_USERS)
     if hasattr(model, "fit_matrix"):
         model.fit_matrix(RATINGS, report=lambda line: None)
         return model
@@ -131,7 +132,7 @@ def test_an_export_answers_the_same_in_a_process_without_tfvae(models, tmp_path)
             history[row, places], ratings[row, places] = ids, given
         np.savez(tmp_path / f"{name}.npz", history=history, ratings=ratings)
     client = [sys.executable, "-c", CLIENT, *(str(tmp_path / name) for name in NAMES)]
-    subprocess.run(client, check=True, cwd=tmp_path, timeout=120, capture_output=True)
+    subprocess.run(client, check=True, cwd=tmp_path, timeout=600, capture_output=True)
     for name in NAMES:
         with np.load(tmp_path / f"{name}.answers.npz") as answers:
             found = {key: answers[key] for key in answers.files if not key.startswith("default")}
