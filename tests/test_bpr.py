@@ -94,7 +94,7 @@ def test_an_item_without_users_has_no_factors_and_no_bias():
 
 
 def test_what_makes_no_sense_is_refused():
-    for name in ("factors", "learning_rate", "iterations", "scale", "threads"):
+    for name in ("factors", "ascent_rate", "iterations", "scale", "threads"):
         with pytest.raises(InputError, match=f"{name} is 0; expected a positive number"):
             BPR(3, **{name: 0})
     with pytest.raises(InputError, match="regularization is -1; expected 0 or a positive number"):
@@ -104,5 +104,5 @@ def test_what_makes_no_sense_is_refused():
 
 
 def test_factors_that_are_no_numbers_are_an_error():
-    with pytest.raises(DivergedError, match=r"lower learning_rate \(now 1e\+20\)"):
-        fitted(random_rows(), learning_rate=1e20)
+    with pytest.raises(DivergedError, match=r"lower ascent_rate \(now 1e\+20\)"):
+        fitted(random_rows(), ascent_rate=1e20)

@@ -41,7 +41,7 @@ class BPR(Recommender):
     Args:
         n_items: Width of the catalogue, I.
         factors: Length of a user's and an item's vector, K.
-        learning_rate: Of gradient ascent, constant.
+        ascent_rate: Of gradient ascent, constant.
         regularization: λ, times two.
         iterations: As many draws of (u, i, j) as there are interactions, so many times.
         scale: Of the mean with which a user is folded in; it weighs his taste against the items' biases.
@@ -62,7 +62,7 @@ class BPR(Recommender):
         n_items: int,
         *,
         factors: PositiveInt = 50,
-        learning_rate: PositiveFloat = 0.05,
+        ascent_rate: PositiveFloat = 0.05,
         regularization: NonNegativeFloat = 0.01,
         iterations: PositiveInt = 100,
         scale: PositiveFloat = 1.0,
@@ -72,12 +72,12 @@ class BPR(Recommender):
     ):
         super().__init__(n_items, seed=seed, **kwargs)
         self.factors = factors
-        self.learning_rate = learning_rate
+        self.ascent_rate = ascent_rate
         self.regularization = regularization
         self.iterations = iterations
         self.scale = scale
         self.threads = threads
-        for name in ("factors", "learning_rate", "iterations", "scale", "threads"):
+        for name in ("factors", "ascent_rate", "iterations", "scale", "threads"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}; expected a positive number.")
         if not 0 <= regularization < math.inf:
@@ -108,7 +108,7 @@ class BPR(Recommender):
         )
         bpr = BayesianPersonalizedRanking(
             factors=self.factors,
-            learning_rate=self.learning_rate,
+            learning_rate=self.ascent_rate,
             regularization=self.regularization,
             iterations=self.iterations,
             num_threads=self.threads,
@@ -119,7 +119,7 @@ class BPR(Recommender):
             bpr.fit(csr_matrix(train.sorted_indices()), show_progress=False)
         except ModelFitError as error:
             raise DivergedError(
-                f"BPR: the factors are no longer numbers; lower learning_rate (now {self.learning_rate:g})."
+                f"BPR: the factors are no longer numbers; lower ascent_rate (now {self.ascent_rate:g})."
             ) from error
         # The library's last column is the bias, the user's there being 1.
         self.item_factors.assign(bpr.item_factors[:, :-1])
