@@ -173,7 +173,7 @@ def test_it_learns_both_kinds_of_taste():
     observed = generator.random(values.shape) < 0.6
     split = rating_holdout(Interactions.from_events(*np.nonzero(observed), values[observed]), RatingHoldoutSettings())
     model = TwoSidedPVAE(40, 60, hidden=(10, 10), latent_dim=(4, 4), variance=(0.2, 0.2), weight_decay=(0.01, 0.01))
-    fit(ready(model, split.train, 0.02), 60, 20, epochs=60)
+    fit(ready(model, split.train, 0.05), 60, 60, epochs=50)
     rows, columns, ratings = split.test.triples()
     predicted = model.scores(rows_of(split.train)).numpy()[rows, columns]
     assert np.sqrt(np.mean((predicted - ratings) ** 2)) < 0.6 * ratings.std()
