@@ -8,8 +8,8 @@ He, Liao, Zhang, Nie, Hu, Chua: Neural Collaborative Filtering, WWW 2017, sectio
     ŷ_ui = σ(h'φ + b),    L = −Σ_{(u,i) seen} log ŷ_ui − Σ_{(u,j) drawn} log(1 − ŷ_uj)                   (eq. 7)
 
 For each item of a user some are drawn that the user has not, anew each time. The authors' code shuffles all these
-pairs and takes 256 at a time. Here, as everywhere in tfvae, a batch is of users. With all pairs of a few users at a time
-GMF came out worse in our trials, so that a visit to a user takes some of the pairs, and a batch has many users.
+pairs and takes 256 at a time. Here, as everywhere in tfvae, a batch is of users. With all pairs of a few users at a
+time GMF came out worse in our trials, so that a visit to a user takes some of the pairs, and a batch has many users.
 """
 
 from __future__ import annotations
