@@ -44,9 +44,7 @@ class Recommender(keras.Model, abc.ABC):
     keeps_parts: ClassVar[bool] = False  # whether its `fit_matrix` takes a `folder`, to go on from what is in it
     predicts_ratings: ClassVar[bool] = False  # whether its scores are ratings; rows then come with their values
     knows_users: ClassVar[bool] = False  # whether it has weights for each training user, and so `n_users` to be told
-    serves_strangers: ClassVar[bool] = (
-        True  # whether it scores users it was not trained on; else `rows.users` tells whom
-    )
+    serves_strangers: ClassVar[bool] = True  # whether it scores users it never met; else `rows.users` tells whom
 
     def __init__(self, n_items: int, n_users: int | None = None, *, seed: int = 98765, **kwargs):
         super().__init__(autocast=False, **kwargs)
