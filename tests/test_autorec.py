@@ -109,11 +109,13 @@ def test_weight_decay_is_of_both_kernels_and_no_bias():
     assert float(sum(model.losses)) == pytest.approx(0.25 * squares, rel=1e-5)
 
 
-def test_it_starts_from_the_columns_means_and_keeps_what_it_learnt():
+def test_it_starts_from_the_columns_damped_means_and_keeps_what_it_learnt():
     ratings = random_ratings()
     model = ready(make(), ratings)
     values, observed = dense(ratings)
-    expected = np.where(observed.any(0), values.sum(0) / np.maximum(observed.sum(0), 1), values[observed].mean())
+    overall = values[observed].mean()
+    expected = (values.sum(0) + 5 * overall) / (observed.sum(0) + 5)
+    assert expected[~observed.any(0)] == pytest.approx(overall) and np.ptp(expected) > 0.1
     np.testing.assert_allclose(model.decoder.bias, expected, rtol=1e-6)
     fit(model, 7, 3, epochs=2)
     learnt = model.decoder.bias.numpy()

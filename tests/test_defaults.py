@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 from scipy.sparse import csr_array
 
 from tfvae.defaults import settings_for
@@ -44,6 +45,13 @@ def test_annealing_by_visits_counts_visits():
 def test_the_smallest_data_are_one_batch():
     assert fitted(7)[0].training.batch_size == 7
     assert fitted(100)[0].training.batch_size == 16
+
+
+def test_a_model_of_pairs_counts_interactions():
+    ones = csr_array(np.ones((40, 30), np.float32))
+    said: list[str] = []
+    settings = settings_for("gmf", {}, SimpleNamespace(train=ones), said.append)
+    assert settings.training.batch_size == 60 and "since there are 1,200 interactions" in said[0]
 
 
 def test_what_was_given_stays():

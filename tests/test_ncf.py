@@ -6,25 +6,26 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from dense_reference import Recorded, random_rows, rows_of
+from dense_reference import random_rows, rows_of
 from plain_fit import fit
 from scipy.sparse import csr_array
 
-from tfvae.data.rows import RowStore
+from tfvae.data.rows import PairStore, RowStore
 from tfvae.errors import InputError
 from tfvae.models.ncf import GMF, MLP, NeuMF
 from tfvae.optimizers import FusedAdam
-from tfvae.pair_layers import draw_unseen
 from tfvae.randomness import Noise
+from tfvae.settings import settings_of
+from tfvae.training import train
 
 N_USERS, N_ITEMS = 7, 13
 MODELS = {"gmf": GMF, "mlp": MLP, "neumf": NeuMF}
-PRETRAINED = {"gmf_rounds": 1, "mlp_rounds": 2, "mix": 0.4}
+PRETRAINED = {"gmf_epochs": 1, "mlp_epochs": 2, "mix": 0.4}
 
 
 def build(kind=NeuMF, x=None, **settings):
     """A small model with weights large enough to see; compiled where it gets rows."""
-    model = kind(N_ITEMS, N_USERS, factors=3, **{"epochs_per_round": 1} | settings)
+    model = kind(N_ITEMS, N_USERS, factors=3, **settings)
     rng = np.random.default_rng(1)
     for variable in model.trainable_variables:
         variable.assign(rng.normal(scale=0.5, size=variable.shape))
@@ -62,8 +63,7 @@ def test_scores_are_the_papers_formulas(name):
     expected = [[logit(model.head, *(phi(p, u, i) for p in model.networks)) for i in range(N_ITEMS)] for u in users]
     assert np.std(expected) > 0.01
     np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
-    at = tf.constant([3, 1, 0]), tf.constant([12, 4, 4])
-    pairs = model.pair_logits(tf.constant(users), *at)
+    pairs = model.pair_logits(tf.constant([6, 0, 5]), tf.constant([12, 4, 4]))
     np.testing.assert_allclose(pairs, [expected[3][12], expected[1][4], expected[0][4]], rtol=1e-5, atol=1e-6)
 
 
@@ -86,54 +86,70 @@ def test_first_values_are_the_authors():
     assert 0.7 * limit < largest <= limit
 
 
+def test_an_epoch_streams_every_interaction_once():
+    x = random_rows(N_USERS, N_ITEMS)
+    x[2] = 0
+    rows = csr_array(x)
+    for start, stop in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
+        rows.indices[start:stop] = rows.indices[start:stop][::-1]  # sorted by the store
+    rows.has_sorted_indices = False
+    model = build()
+    model.attach(rows)
+    assert model.histories.n_rows == GMF.n_rows(rows) == x.sum()
+    pairs = model.histories.gather(tf.range(rows.nnz))
+    assert [*zip(pairs.users.numpy(), pairs.items.numpy(), strict=True)] == [*zip(*np.nonzero(x), strict=True)]
+    np.testing.assert_array_equal(pairs.row_ids, np.arange(rows.nnz))
+    assert np.all(pairs.counts == 1)
+
+
 def test_negatives_are_never_the_users_items_and_equally_often_all_others():
     x = random_rows(N_USERS, N_ITEMS, density=0.5)
     x[1], x[3], x[4] = 0, 1, 0
     x[1, [0, 1, 12]] = x[4, 6] = 1
     x[3, 7] = 0  # all but one
-    row_ids = np.random.default_rng(0).permutation(np.repeat(np.arange(N_USERS), 5000)).astype(np.int32)
-    drawn = draw_unseen(rows_of(x), tf.constant(row_ids), N_ITEMS, Noise(1, tf.constant(0))).numpy()
+    x[5] = 0
+    users = np.random.default_rng(0).permutation(np.repeat(np.arange(N_USERS), 5000))
+    uniform = Noise(1, tf.constant(0)).uniform([len(users)], "negatives")
+    drawn, some = PairStore(csr_array(x)).unseen(tf.constant(users), uniform)
+    assert np.all(some)
     for user in range(N_USERS):
-        counts = np.bincount(drawn[row_ids == user], minlength=N_ITEMS)
+        counts = np.bincount(drawn.numpy()[users == user], minlength=N_ITEMS)
         unseen = x[user] == 0
         np.testing.assert_array_equal(counts > 0, unseen)
         mean = 5000 / unseen.sum()
         assert np.all(np.abs(counts[unseen] - mean) < 5 * np.sqrt(mean))
 
 
-def test_the_draw_at_both_ends_of_the_uniform(monkeypatch):
-    x = np.array([[1, 1, 0, 0, 1], [0, 0, 1, 1, 1], [1, 1, 1, 1, 1]], np.float32)
-    ends = {0.0: [2, 2, 2, 0, 0, 0], np.float32(1 - 2**-24): [3, 3, 3, 1, 1, 1]}
-    for value, expected in ends.items():
-        monkeypatch.setattr(Noise, "uniform", lambda self, shape, name, v=value: tf.fill(shape, v))
-        rows = rows_of(x)
-        drawn = draw_unseen(rows, rows.row_ids, 5, Noise(1, tf.constant(0)))
-        assert drawn.numpy()[:6].tolist() == expected
-        assert np.all((drawn >= 0) & (drawn < 5))  # the last user has everything; a lookup must not fail
+def test_the_draw_at_both_ends_of_the_uniform():
+    store = PairStore(csr_array(np.array([[1, 1, 0, 0, 1], [0, 0, 1, 1, 1], [1, 1, 1, 1, 1]], np.float32)))
+    for value, expected in {0.0: [2, 0], np.float32(1 - 2**-24): [3, 1]}.items():
+        drawn, some = store.unseen(tf.range(3, dtype=tf.int64), tf.fill([3], value))
+        assert drawn.numpy()[:2].tolist() == expected and some.numpy().tolist() == [True, True, False]
+        assert 0 <= drawn.numpy()[2] < 5  # who has everything; a lookup must not fail
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_loss_and_gradients_are_those_of_the_drawn_pairs(name, monkeypatch):
-    monkeypatch.setattr("tfvae.models.base.Noise", Recorded)
     x = random_rows(N_USERS, N_ITEMS)
     x[4] = 1  # of whom no pair without x = 1 exists
-    model, users = build(MODELS[name], x, negatives=2), np.array([6, 2, 4, 0])
+    model = build(MODELS[name], x, negatives=2)
+    numbers = np.random.default_rng(3).permutation(int(x.sum()))[:20]
+    owners, items = (side[numbers] for side in np.nonzero(x))
+    assert 0 < sum(owners == 4) < 20
     before = [variable.numpy() for variable in model.trainable_variables]
     trained, pairs = [], model.pairs
     monkeypatch.setattr(model, "pairs", lambda *given: trained.append(pairs(*given)) or trained[0])
-    loss = float(model.train_step(tf.constant(users))["loss"])
+    loss = float(model.train_step(tf.constant(numbers))["loss"])
     moved = [not np.array_equal(v.numpy(), old) for v, old in zip(model.trainable_variables, before, strict=True)]
     assert all(moved)
-    n_seen = int(x[users].sum())
-    everything = [(users[row], int(item)) for row, item in zip(*trained[0][:2], strict=True)]
-    assert everything[:n_seen] == [(u, i) for u in users for i in np.flatnonzero(x[u])]
-    assert len(everything) == 3 * n_seen and len({*everything[n_seen:]}) > 3
-    counted = [(*pair, n < n_seen) for n, pair in enumerate(everything) if n < n_seen or pair[0] != 4]
+    everything = [*zip(*(side.numpy() for side in trained[0][:2]), strict=True)]
+    assert everything[:20] == [*zip(owners, items, strict=True)]
+    assert len(everything) == 60 and len({*everything[20:]}) > 10
+    counted = [(*pair, n < 20) for n, pair in enumerate(everything) if n < 20 or pair[0] != 4]
     for variable, old in zip(model.trainable_variables, before, strict=True):
         variable.assign(old)
     logits = [logit(model.head, *(phi(part, u, i) for part in model.networks)) for u, i, _ in counted]
-    total = cross_entropy(logits, [label for *_, label in counted]).sum()
-    assert loss == pytest.approx(total / (3 * x.sum() / N_USERS) / len(users), rel=1e-5)
+    assert loss == pytest.approx(cross_entropy(logits, [label for *_, label in counted]).sum() / 60, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -148,75 +164,29 @@ def test_weight_decay_is_of_tables_and_kernels_but_the_heads(name):
     assert losses[1] - losses[0] == pytest.approx(0.5 * squares, rel=1e-4)
 
 
-def test_an_epochs_mean_is_the_mean_over_all_pairs():
-    x = random_rows(N_USERS, N_ITEMS)
-    model = build(GMF, x)
-    model.head.kernel.assign(np.zeros((3, 1)))
-    model.head.bias.assign([np.log(0.2 / 0.8)])  # what the share of seen pairs, a fifth, asks for
-    model.compile(FusedAdam(1e-12), jit_compile=False)
-    history = fit(model, N_USERS, 3, epochs=1).history
-    assert history["bce"][0] == pytest.approx(-0.2 * np.log(0.2) - 0.8 * np.log(0.8), rel=1e-5)
-
-
 def test_negatives_are_redrawn_in_every_epoch():
     x = random_rows(N_USERS, N_ITEMS)
-    model = build(GMF, x)
+    model, n_rows = build(GMF, x), int(x.sum())
     model.compile(FusedAdam(1e-12), jit_compile=False)
-    losses = fit(model, N_USERS, N_USERS, epochs=4).history["bce"]
+    losses = fit(model, n_rows, n_rows, epochs=4).history["bce"]
     assert len(set(losses)) == 4
-    again = fit(build(GMF, x), N_USERS, N_USERS, epochs=1).history["bce"]
+    again = fit(build(GMF, x), n_rows, n_rows, epochs=1).history["bce"]
     assert again[0] == losses[0]
-
-
-def test_a_visit_takes_its_share_of_the_items_and_excludes_all():
-    x = random_rows(300, N_ITEMS, density=0.5)
-    model = GMF(N_ITEMS, 300, factors=3, negatives=2, epochs_per_round=4)
-    model.attach(csr_array(x))
-    rows = model.histories.gather(tf.range(300))
-    visits = [model.pairs(rows, Noise(1, tf.constant(update))) for update in range(8)]
-    times = np.zeros_like(x)
-    for pairs in visits:
-        seen = pairs.labels.numpy() == 1
-        assert 2 * seen.sum() == (~seen).sum() and np.all(pairs.labels.numpy()[: seen.sum()] == 1)
-        assert np.all(x[pairs.row_ids[seen], pairs.items[seen]] == 1)
-        assert not np.any(x[pairs.row_ids[~seen], pairs.items[~seen]])
-        np.add.at(times, (pairs.row_ids[seen], pairs.items[seen]), 1)
-    share = times[x == 1].mean() / 8
-    assert share == pytest.approx(1 / 4, abs=5 * float(np.sqrt(3 / 16 / (8 * x.sum()))))
-    total = np.mean([float(tf.reduce_sum(pairs.weights)) for pairs in visits])
-    assert total == pytest.approx(1, abs=0.1)
-    assert [model.round_ends(epoch) for epoch in range(8)] == [False, False, False, True] * 2
-
-
-def test_unsorted_rows_are_sorted_first():
-    x = random_rows(N_USERS, N_ITEMS, density=0.6)
-    rows = csr_array(x)
-    for start, stop in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
-        rows.indices[start:stop] = rows.indices[start:stop][::-1]
-    rows.has_sorted_indices = False
-    model = build(GMF)
-    model.attach(rows)
-    pair_rows, items, *_ = model.pairs(model.histories.gather(tf.range(N_USERS)), Noise(1, tf.constant(0)))
-    n_seen = int(x.sum())
-    assert np.all(x[pair_rows[:n_seen], items[:n_seen]] == 1) and not np.any(x[pair_rows[n_seen:], items[n_seen:]])
 
 
 # ---- pre-training -----------------------------------------------------------------------------------
 
 
 def test_mixing_gives_the_mean_of_the_parts_logits():
-    model = build(x=random_rows(), gmf_rounds=2, mlp_rounds=2)
-    users = tf.range(N_USERS)
+    model = build(x=random_rows(), gmf_epochs=2, mlp_epochs=2)
     pairs = tf.repeat(tf.range(N_USERS), N_ITEMS), tf.tile(tf.range(N_ITEMS), [N_USERS])
-    alone = [
-        head([model.join(part, users, *pairs)]) for part, head in zip(model.networks, model.heads_alone, strict=True)
-    ]
-    assert np.abs(model.pair_logits(users, *pairs) - (alone[0] + alone[1]) / 2).max() > 0.1
+    alone = [head([model.join(part, *pairs)]) for part, head in zip(model.networks, model.heads_alone, strict=True)]
+    assert np.abs(model.pair_logits(*pairs) - (alone[0] + alone[1]) / 2).max() > 0.1
     model.begin_epoch(2)
-    np.testing.assert_allclose(model.pair_logits(users, *pairs), (alone[0] + alone[1]) / 2, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.pair_logits(*pairs), (alone[0] + alone[1]) / 2, rtol=1e-5, atol=1e-6)
     model.mix = 0.25
     model.begin_epoch(2)
-    np.testing.assert_allclose(model.pair_logits(users, *pairs), alone[0] / 4 + alone[1] * 3 / 4, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.pair_logits(*pairs), alone[0] / 4 + alone[1] * 3 / 4, rtol=1e-5, atol=1e-6)
 
 
 def test_each_phase_changes_its_part_only():
@@ -224,16 +194,13 @@ def test_each_phase_changes_its_part_only():
     model = build(x=x, **PRETRAINED)
     assert [model.phase_of(epoch) for epoch in range(4)] == [("gmf", "mlp"), ("mlp",), ("neumf",), ("neumf",)]
     assert [model.round_ends(epoch) for epoch in range(4)] == [False, False, True, True] and model.patient_from == 2
-    longer = build(**PRETRAINED, epochs_per_round=2)
-    assert [len(longer.phase_of(epoch)) for epoch in range(6)] == [2, 2, 1, 1, 1, 1] and longer.patient_from == 4
-    assert [epoch for epoch in range(8) if longer.round_ends(epoch)] == [5, 7]
     gmf, mlp = model.networks
     layers = {"gmf": gmf, "mlp": mlp, "gmf head": model.heads_alone[0], "mlp head": model.heads_alone[1]}
     layers["head"] = model.head
 
     def changed_by(epoch):
         before = {name: [v.numpy() for v in layer.variables] for name, layer in layers.items()}
-        logs = fit(model, N_USERS, 4, epochs=epoch + 1, first_epoch=epoch).history
+        logs = fit(model, int(x.sum()), 4, epochs=epoch + 1, first_epoch=epoch).history
         differ = {
             name
             for name, layer in layers.items()
@@ -252,13 +219,12 @@ def test_each_phase_changes_its_part_only():
 
 def test_the_parts_are_pretrained_as_they_are_alone():
     x = random_rows()
-    settings = {"factors": 3, "epochs_per_round": 2}
-    whole = NeuMF(N_ITEMS, N_USERS, gmf_rounds=1, mlp_rounds=1, **settings)
-    alone = [GMF(N_ITEMS, N_USERS, **settings), MLP(N_ITEMS, N_USERS, **settings)]
+    whole = NeuMF(N_ITEMS, N_USERS, factors=3, gmf_epochs=2, mlp_epochs=2)
+    alone = [GMF(N_ITEMS, N_USERS, factors=3), MLP(N_ITEMS, N_USERS, factors=3)]
     for model in (whole, *alone):
         model.attach(csr_array(x))
         model.compile(FusedAdam(0.02), jit_compile=False)
-        fit(model, N_USERS, 4, epochs=2)
+        fit(model, int(x.sum()), 4, epochs=2)
     for part, head, model in zip(whole.networks, whole.heads_alone, alone, strict=True):
         found, expected = [*part.variables, *head.variables], [*model.networks[0].variables, *model.head.variables]
         for one, other in zip(found, expected, strict=True):
@@ -277,18 +243,24 @@ def test_fine_tuning_has_a_rate_of_its_own_after_pretraining_only():
 def test_saved_after_pretraining_it_scores_the_same_and_is_not_mixed_again(tmp_path):
     x = random_rows()
     model = build(x=x, **PRETRAINED)
-    fit(model, N_USERS, 4, epochs=3)
+    fit(model, int(x.sum()), 4, epochs=3)
     model.detach()
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     rows = RowStore(csr_array(x)).gather(tf.range(N_USERS))
     np.testing.assert_array_equal(loaded.scores(rows), model.scores(rows))
-    assert (loaded.gmf_rounds, loaded.mlp_rounds, loaded.mix, loaded.n_users) == (1, 2, 0.4, N_USERS)
+    assert (loaded.gmf_epochs, loaded.mlp_epochs, loaded.mix, loaded.n_users) == (1, 2, 0.4, N_USERS)
+
+
+def test_a_batch_larger_than_all_interactions_is_refused(tiny_split, tmp_path):
+    n = tiny_split.train.nnz
+    with pytest.raises(InputError, match=f"batch_size is {n + 1}, but there are {n} interactions; choose 1 to {n}"):
+        train(settings_of("gmf", {"batch_size": n + 1}), tiny_split, tmp_path, progress=False)
 
 
 def test_what_makes_no_sense_is_refused():
-    with pytest.raises(InputError, match="gmf_rounds is 3 and mlp_rounds 0; pre-train both parts, or neither"):
-        NeuMF(N_ITEMS, N_USERS, gmf_rounds=3)
+    with pytest.raises(InputError, match="gmf_epochs is 3 and mlp_epochs 0; pre-train both parts, or neither"):
+        NeuMF(N_ITEMS, N_USERS, gmf_epochs=3)
     with pytest.raises(InputError, match="MLP has weights for each training user; give it n_users"):
         MLP(N_ITEMS)
     rows = rows_of(random_rows())._replace(users=None)

@@ -40,12 +40,13 @@ def settings_for(
         InputError: For an unknown or wrong setting.
     """
     settings = settings_of(model, given)
-    if hasattr(model_class(model), "fit_matrix"):
+    kind = model_class(model)
+    if hasattr(kind, "fit_matrix"):
         return settings
-    n_users, batch_size = split.train.shape[0], settings.training.batch_size
-    smaller = min(n_users, max(SMALLEST_BATCH, n_users // FEWEST_UPDATES))
+    n_users, n_rows, batch_size = split.train.shape[0], kind.n_rows(split.train), settings.training.batch_size
+    smaller = min(n_rows, max(SMALLEST_BATCH, n_rows // FEWEST_UPDATES))
     if smaller < batch_size and "batch_size" not in given:
-        say(f"batch_size: {smaller} instead of {batch_size}, since there are {n_users:,} training users.")
+        say(f"batch_size: {smaller} instead of {batch_size}, since there are {n_rows:,} {kind.rows_are}.")
         settings = settings.with_changes(batch_size=smaller)
     if settings.model.get("n_pseudo_inputs", 0) > max(1, n_users // FEWEST_USERS) and "n_pseudo_inputs" not in given:
         fewer = max(1, n_users // FEWEST_USERS)

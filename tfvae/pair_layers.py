@@ -1,4 +1,4 @@
-"""Networks that score pairs of a user and an item, and the draw of pairs that were not seen.
+"""Networks that score pairs of a user and an item.
 
 A batch has few users and items but many pairs. What depends on one side only is computed once for each user and each
 item, and only what joins the two is computed for each pair.
@@ -11,39 +11,11 @@ import abc
 import keras
 import tensorflow as tf
 
-from tfvae.data.rows import UserRows
 from tfvae.layers import hidden_stack
-from tfvae.randomness import Noise, derive_seed
+from tfvae.randomness import derive_seed
 from tfvae.style import Style
 
-__all__ = ["PairLogit", "PairNetwork", "Product", "Tower", "draw_unseen"]
-
-
-def draw_unseen(rows: UserRows, row_ids: tf.Tensor, n_items: int, noise: Noise) -> tf.Tensor:
-    """Draws items that the users do not have, uniformly and with replacement.
-
-    Args:
-        rows: B histories, each user's items ascending.
-        row_ids: For whom to draw an item each, int32 [N], places in the batch in any order.
-        n_items: Width of the catalogue, I.
-        noise: Of this step.
-
-    Returns:
-        Items, int32 [N]. For a user who has all items there is nothing to draw; he gets one that he has.
-    """
-    choices = tf.gather(n_items - tf.cast(rows.counts, tf.int32), row_ids)
-    uniform = noise.uniform(tf.shape(row_ids), "negatives")
-    rank = tf.minimum(tf.cast(uniform * tf.cast(choices, tf.float32), tf.int32), choices - 1)
-    # The r-th unseen item is r plus the seen ones before it. Of those, the j-th (from 0) has item − j unseen ones
-    # before it, which ascends; so one search in all rows laid end to end finds how many have at most r.
-    first = tf.cumsum(tf.cast(rows.counts, tf.int32), exclusive=True)
-    unseen_before = rows.items - (tf.range(tf.size(rows.items)) - tf.gather(first, rows.row_ids))
-
-    def keys(of_rows, numbers):
-        return tf.cast(of_rows, tf.int64) * (n_items + 1) + tf.cast(numbers, tf.int64)
-
-    found = tf.searchsorted(keys(rows.row_ids, unseen_before), keys(row_ids, rank), side="right")
-    return tf.clip_by_value(rank + found - tf.gather(first, row_ids), 0, n_items - 1)
+__all__ = ["PairLogit", "PairNetwork", "Product", "Tower"]
 
 
 class PairNetwork(keras.layers.Layer, abc.ABC):

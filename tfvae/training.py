@@ -94,8 +94,9 @@ def train(
         DivergedError: When the loss is no longer a number; the folder keeps the last good epoch.
     """
     folder = Path(folder)
-    if issubclass(model_class(settings.name), GradientRecommender):
-        check_batch_size(split.train.shape[0], settings.training.batch_size)
+    kind = model_class(settings.name)
+    if issubclass(kind, GradientRecommender):
+        check_batch_size(kind.n_rows(split.train), settings.training.batch_size, kind.rows_are)
     if split.validation is None and (selection := settings.training.beta_selection) != "fixed":
         raise InputError(f'beta_selection="{selection}" needs a validation part, which this split lacks; set beta_cap.')
     started_before = _belongs(folder, settings, split.digest)
@@ -194,15 +195,15 @@ def _fit(
     callbacks.append(Board(folder / "tensorboard", settings.flat()))
     if progress:
         callbacks.append(Progress(settings.name, done, monitor))
-    n_users = split.train.shape[0]
-    batches = user_numbers(n_users, training.batch_size, training.seed, first_epoch=done)
+    n_rows = model.histories.n_rows
+    batches = user_numbers(n_rows, training.batch_size, training.seed, first_epoch=done)
     if not keeper.out_of_patience:
         try:
             model.fit(
                 batches,
                 initial_epoch=done,
                 epochs=training.epochs,
-                steps_per_epoch=steps_per_epoch(n_users, training.batch_size),
+                steps_per_epoch=steps_per_epoch(n_rows, training.batch_size),
                 callbacks=callbacks,
                 shuffle=False,
                 verbose=0,

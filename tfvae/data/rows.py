@@ -16,7 +16,16 @@ import tensorflow as tf
 
 from tfvae.errors import InputError
 
-__all__ = ["RowStore", "UserRows", "check_batch_size", "column_means", "steps_per_epoch", "unpad", "user_numbers"]
+__all__ = [
+    "PairStore",
+    "RowStore",
+    "UserRows",
+    "check_batch_size",
+    "column_means",
+    "steps_per_epoch",
+    "unpad",
+    "user_numbers",
+]
 
 
 class UserRows(NamedTuple):
@@ -76,6 +85,65 @@ class RowStore:
         )
 
 
+class PairStore:
+    """The stored entries of a user-by-item matrix, each streamed as a row of its own with one item.
+
+    Args:
+        matrix: CSR [n_users, n_items].
+
+    Attributes:
+        n_rows: Stored entries.
+    """
+
+    def __init__(self, matrix: sp.csr_array):
+        matrix = matrix.sorted_indices()
+        self.n_rows, self.n_items = matrix.nnz, matrix.shape[1]
+        lengths, starts = np.diff(matrix.indptr), matrix.indptr[:-1]
+        users = np.repeat(np.arange(matrix.shape[0]), lengths)
+        # Of a user's items the j-th (from 0), i, has i - j items before it that he does not have. That ascends with j.
+        unseen_before = matrix.indices - (np.arange(matrix.nnz) - starts[users])
+        self._users, self._items = tf.constant(users), tf.constant(matrix.indices.astype(np.int32))
+        self._starts, self._unseen = (tf.constant(a.astype(np.int32)) for a in (starts, self.n_items - lengths))
+        self._unseen_before = self._keys(self._users, tf.constant(unseen_before))
+
+    def gather(self, numbers: tf.Tensor) -> UserRows:
+        """The pairs of a batch.
+
+        Args:
+            numbers: int [B], of the stored entries, row by row.
+
+        Returns:
+            B rows in the wire format; `users` are the rows of the matrix.
+        """
+        return UserRows(
+            items=tf.gather(self._items, numbers),
+            row_ids=tf.range(tf.size(numbers)),
+            counts=tf.ones(tf.shape(numbers)),
+            users=tf.gather(self._users, numbers),
+        )
+
+    def unseen(self, users: tf.Tensor, uniform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Items that the users do not have, each of them equally likely.
+
+        Args:
+            users: int64 [N], rows of the matrix.
+            uniform: float32 [N], draws from U[0, 1).
+
+        Returns:
+            Items, int32 [N], and whether there was one to draw, bool [N]; else the item is one that the user has.
+        """
+        choices = tf.gather(self._unseen, users)
+        rank = tf.minimum(tf.cast(uniform * tf.cast(choices, tf.float32), tf.int32), choices - 1)
+        # The item of that rank has as many seen ones before it as have at most so many unseen ones before them; one
+        # search in all rows laid end to end finds them.
+        found = tf.searchsorted(self._unseen_before, self._keys(users, rank), side="right")
+        items = rank + found - tf.gather(self._starts, users)
+        return tf.clip_by_value(items, 0, self.n_items - 1), choices > 0
+
+    def _keys(self, users: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+        return tf.cast(users, tf.int64) * (self.n_items + 1) + tf.cast(numbers, tf.int64)
+
+
 def unpad(padded: tf.Tensor, pad: int = -1, values: tf.Tensor | None = None) -> UserRows:
     """Turns padded item columns into the wire format; pads may stand anywhere in a row.
 
@@ -96,23 +164,31 @@ def unpad(padded: tf.Tensor, pad: int = -1, values: tf.Tensor | None = None) -> 
     )
 
 
-def column_means(ratings: sp.csr_array) -> np.ndarray:
-    """The mean rating of each column, float32 [n_items]; of one without ratings the mean of all, or 0."""
+def column_means(ratings: sp.csr_array, damping: float = 5.0) -> np.ndarray:
+    """The mean rating of each column, drawn towards the mean of all so that few ratings say little.
+
+    Args:
+        ratings: CSR [n_rows, n_items]; a stored zero is a rating of zero.
+        damping: So many ratings of the overall mean are added to each column; more than none.
+
+    Returns:
+        float32 [n_items]; of a column without ratings the overall mean, which is 0 where there are none at all.
+    """
     n_items = ratings.shape[1]
     counts = np.bincount(ratings.indices, minlength=n_items)
     sums = np.bincount(ratings.indices, ratings.data, minlength=n_items)
     overall = ratings.data.sum(dtype=float) / max(ratings.nnz, 1)
-    return np.where(counts, sums / np.maximum(counts, 1), overall).astype(np.float32)
+    return ((sums + damping * overall) / (counts + damping)).astype(np.float32)
 
 
-def check_batch_size(n_users: int, batch_size: int) -> None:
+def check_batch_size(n_rows: int, batch_size: int, kind: str = "training users") -> None:
     """Refuses a batch that is larger than the data.
 
     Raises:
-        InputError: When it is, or has no users.
+        InputError: When it is, or is empty.
     """
-    if not 0 < batch_size <= n_users:
-        raise InputError(f"batch_size is {batch_size}, but there are {n_users} training users; choose 1 to {n_users}.")
+    if not 0 < batch_size <= n_rows:
+        raise InputError(f"batch_size is {batch_size}, but there are {n_rows} {kind}; choose 1 to {n_rows}.")
 
 
 def steps_per_epoch(n_users: int, batch_size: int) -> int:

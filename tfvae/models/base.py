@@ -140,11 +140,12 @@ class GradientRecommender(Recommender):
     Attributes:
         updates: int64 weight, updates done so far; it drives noise and schedules.
         visits: int64 weight, users met so far, each as often as it was met.
-        histories: The training rows; set by `attach`.
+        histories: The training rows, each of which an epoch meets once; set by `attach`.
         phase: Names of the aims that the present epoch pursues; `objective` may read it.
         optimizers: By aim, once compiled; that of the first is also Keras's `optimizer`.
     """
 
+    rows_are: ClassVar[str] = "training users"  # what a batch is made of
     parts: tuple[str, ...] = ()
     watched: tuple[str, ...] = ()  # scalar weights to report beside the parts, as they are
 
@@ -178,6 +179,11 @@ class GradientRecommender(Recommender):
             # Each replica assigns the same value; without an aggregation tf.distribute refuses.
             aggregation="only_first_replica",
         )
+
+    @classmethod
+    def n_rows(cls, train: sp.csr_array) -> int:
+        """The rows that an epoch streams: one for each user."""
+        return train.shape[0]
 
     def attach(self, train: sp.csr_array) -> None:
         """Gives the model the matrix whose row numbers `fit` will stream.

@@ -7,9 +7,8 @@ He, Liao, Zhang, Nie, Hu, Chua: Neural Collaborative Filtering, WWW 2017, sectio
     NeuMF:  φ = [φ_GMF; φ_MLP], of vectors of their own                                                 (eq. 12)
     ŷ_ui = σ(h'φ + b),    L = −Σ_{(u,i) seen} log ŷ_ui − Σ_{(u,j) drawn} log(1 − ŷ_uj)                   (eq. 7)
 
-For each item of a user some are drawn that the user has not, anew each time. The authors' code shuffles all these
-pairs and takes 256 at a time. Here, as everywhere in tfvae, a batch is of users. With all pairs of a few users at a
-time GMF came out worse in our trials, so that a visit to a user takes some of the pairs, and a batch has many users.
+An epoch meets each pair of a user and one of his items once, in an order of its own, and with it some items drawn
+that the user does not have. So a batch is of pairs, not of users as elsewhere in tfvae.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from tfvae.data.rows import UserRows
+from tfvae.data.rows import PairStore, UserRows
 from tfvae.errors import InputError
 from tfvae.models.base import Aim, GradientRecommender
 from tfvae.models.multvae import Share, Width
-from tfvae.pair_layers import PairLogit, PairNetwork, Product, Tower, draw_unseen
+from tfvae.pair_layers import PairLogit, PairNetwork, Product, Tower
 from tfvae.randomness import Noise
 from tfvae.style import Style
 
@@ -38,20 +37,21 @@ class Pairs(NamedTuple):
     """N pairs to be trained on.
 
     Attributes:
-        row_ids: int32 [N], the place of each one's user in the batch.
+        users: int64 [N], rows of the training matrix.
         items: int32 [N].
         labels: float32 [N], 1 for items seen, 0 for those drawn.
-        weights: float32 [N]; they add up to 1 for users with as many items as the average.
+        weights: float32 [N], 0 where there was nothing to draw, 1 else.
     """
 
-    row_ids: tf.Tensor
+    users: tf.Tensor
     items: tf.Tensor
     labels: tf.Tensor
     weights: tf.Tensor
 
     def cross_entropy(self, logits: tf.Tensor) -> tf.Tensor:
-        """Equation 7, weighted: a scalar of logits [N]."""
-        return tf.reduce_sum(self.weights * tf.nn.sigmoid_cross_entropy_with_logits(self.labels, logits))
+        """Equation 7 as a mean over pairs: a scalar of logits [N]."""
+        each = tf.nn.sigmoid_cross_entropy_with_logits(self.labels, logits)
+        return tf.reduce_sum(self.weights * each) / tf.cast(tf.size(each), tf.float32)
 
 
 class _NCF(GradientRecommender):
@@ -64,8 +64,6 @@ class _NCF(GradientRecommender):
         n_users: Number of training users.
         factors: f, the width of φ (of each part's, in NeuMF). MLP's vectors are of 4f, its layers of 4f, 2f and f.
         negatives: Items drawn for each one of a user.
-        epochs_per_round: Epochs in which all pairs are met once, on average: a visit to a user takes each of his items
-            with a probability of one in so many. The model is validated after each round.
         weight_decay: λ of λ·Σ‖·‖² over tables and kernels, the output layer's excluded; on the scale of a mean over
             pairs, of which each user has but a few, so that it must be small.
         **kwargs: `seed` and those of `keras.Model`.
@@ -78,7 +76,8 @@ class _NCF(GradientRecommender):
         InputError: Without `n_users`.
     """
 
-    training_defaults = {"batch_size": 64, "epochs": 320}  # 20 rounds
+    training_defaults = {"batch_size": 512, "epochs": 20}
+    rows_are = "interactions"
     parts = ("bce",)
     knows_users = True
     serves_strangers = False
@@ -90,14 +89,12 @@ class _NCF(GradientRecommender):
         *,
         factors: Width = 64,
         negatives: PositiveInt = 4,
-        epochs_per_round: PositiveInt = 16,
         weight_decay: NonNegativeFloat = 0.0,
         **kwargs,
     ):
         super().__init__(n_items, n_users, **kwargs)
         self.factors = factors
         self.negatives = negatives
-        self.epochs_per_round = epochs_per_round
         self.weight_decay = weight_decay
 
     def make_part(self, kind: type[PairNetwork], name: str) -> PairNetwork:
@@ -109,52 +106,53 @@ class _NCF(GradientRecommender):
         """An output layer, for the φ of all `networks` of NeuMF and for one of them else."""
         return PairLogit(self.factors * (2 if name == NEUMF else 1), self.seed, f"{name}_output")
 
+    @classmethod
+    def n_rows(cls, train: sp.csr_array) -> int:
+        """The pairs that an epoch streams: one for each item of each user."""
+        return train.nnz
+
     def attach(self, train: sp.csr_array) -> None:
-        """As `GradientRecommender.attach`; the items of a row are sorted."""
-        super().attach(train.sorted_indices())
-        self._mean_pairs = (1 + self.negatives) * max(train.nnz, 1) / max(train.shape[0], 1) / self.epochs_per_round
+        """Gives the model the matrix whose stored entries `fit` will stream by number.
 
-    def round_ends(self, epoch: int) -> bool:
-        """After `epochs_per_round`."""
-        return (epoch + 1) % self.epochs_per_round == 0
+        Args:
+            train: CSR [n_users, n_items].
+        """
+        self.histories = PairStore(train)
+        self._forget_steps()
 
-    def join(self, part: PairNetwork, users: tf.Tensor, row_ids: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
-        """φ of N pairs, float32 [N, factors].
+    def join(self, part: PairNetwork, users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+        """φ of N pairs, float32 [N, factors]; what depends on one side only is computed once for each user and item.
 
         Args:
             part: One of the networks.
-            users: Row numbers, int [B].
-            row_ids: For each pair the place of its user in `users`, int32 [N].
-            items: For each pair its item, int32 [N].
+            users: Row numbers, int [N].
+            items: int32 [N].
         """
-        items, at = tf.unique(items)
-        return part.join(tf.gather(part.of_users(users), row_ids), tf.gather(part.of_items(items), at))
+        (users, of_user), (items, of_item) = tf.unique(users), tf.unique(items)
+        return part.join(tf.gather(part.of_users(users), of_user), tf.gather(part.of_items(items), of_item))
 
-    def pair_logits(self, users: tf.Tensor, row_ids: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+    def pair_logits(self, users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
         """The logit of ŷ of N pairs, float32 [N]; see `join`."""
-        return self.head([self.join(part, users, row_ids, items) for part in self.networks])
+        return self.head([self.join(part, users, items) for part in self.networks])
 
     def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
-        """The cross-entropy of the pairs of this visit, seen and drawn."""
+        """The cross-entropy of B pairs seen and of those drawn for them."""
         pairs = self.pairs(rows, noise)
-        bce = pairs.cross_entropy(self.pair_logits(rows.users, pairs.row_ids, pairs.items))
+        bce = pairs.cross_entropy(self.pair_logits(pairs.users, pairs.items))
         return {"loss": bce, "bce": bce}
 
     def pairs(self, rows: UserRows, noise: Noise) -> Pairs:
-        """What this visit to B users trains on: some of their items, and those drawn for each."""
-        seen, row_ids = rows.items, rows.row_ids
-        if self.epochs_per_round > 1:
-            visited = tf.where(noise.uniform(tf.shape(seen), "visited") < 1 / self.epochs_per_round)[:, 0]
-            seen, row_ids = tf.gather(seen, visited), tf.gather(row_ids, visited)
-        for_whom = tf.repeat(row_ids, self.negatives)
-        drawn = draw_unseen(rows, for_whom, self.n_items, noise)
-        # A user who has all items has no negatives; what was drawn for him counts for nothing.
-        some_unseen = tf.cast(tf.gather(rows.counts < self.n_items, for_whom), tf.float32)
-        weights = tf.concat([tf.ones_like(row_ids, tf.float32), some_unseen], axis=0)
-        # By the pairs of an average visit. By those of this batch they would weigh more in a batch that has few.
-        weights /= self._mean_pairs * tf.cast(tf.size(rows.counts), tf.float32)
-        labels = tf.concat([tf.ones_like(row_ids, tf.float32), tf.zeros_like(some_unseen)], axis=0)
-        return Pairs(tf.concat([row_ids, for_whom], axis=0), tf.concat([seen, drawn], axis=0), labels, weights)
+        """What a step trains on: B pairs seen, and for each some with an item drawn."""
+        for_whom = tf.repeat(rows.users, self.negatives)
+        drawn, some_unseen = self.histories.unseen(for_whom, noise.uniform(tf.shape(for_whom), "negatives"))
+        weights = tf.cast(some_unseen, tf.float32)
+        seen = tf.ones_like(rows.users, tf.float32)
+        return Pairs(
+            users=tf.concat([rows.users, for_whom], axis=0),
+            items=tf.concat([rows.items, drawn], axis=0),
+            labels=tf.concat([seen, tf.zeros_like(weights)], axis=0),
+            weights=tf.concat([seen, weights], axis=0),
+        )
 
     def scores(self, rows: UserRows) -> tf.Tensor:
         """The logits of ŷ for all items, float32 [B, n_items], user by user: at once they would need [B, n_items, 4f].
@@ -175,7 +173,7 @@ class _NCF(GradientRecommender):
     def scores_at(self, rows: UserRows, places: tf.Tensor) -> tf.Tensor:
         """The logits of ŷ of these pairs alone, float32 [n]; errors as of `scores`."""
         self._refuse_strangers(rows)
-        return self.pair_logits(rows.users, places[:, 0], places[:, 1])
+        return self.pair_logits(tf.gather(rows.users, places[:, 0]), places[:, 1])
 
     def _refuse_strangers(self, rows: UserRows) -> None:
         if rows.users is None:
@@ -192,7 +190,7 @@ class GMF(_NCF):
     Args:
         n_items: Width of the catalogue, I.
         n_users: Number of training users.
-        **kwargs: `factors`, `negatives`, `epochs_per_round`, `weight_decay`, `seed` and those of `keras.Model`.
+        **kwargs: `factors`, `negatives`, `weight_decay`, `seed` and those of `keras.Model`.
     """
 
     def __init__(self, n_items: int, n_users: int | None = None, **kwargs):
@@ -209,7 +207,7 @@ class MLP(_NCF):
     Args:
         n_items: Width of the catalogue, I.
         n_users: Number of training users.
-        **kwargs: `factors`, `negatives`, `epochs_per_round`, `weight_decay`, `seed` and those of `keras.Model`.
+        **kwargs: `factors`, `negatives`, `weight_decay`, `seed` and those of `keras.Model`.
     """
 
     def __init__(self, n_items: int, n_users: int | None = None, **kwargs):
@@ -230,11 +228,11 @@ class NeuMF(_NCF):
     Args:
         n_items: Width of the catalogue, I.
         n_users: Number of training users.
-        gmf_rounds: Rounds in which GMF is trained alone; 0 for no pre-training.
-        mlp_rounds: Rounds in which MLP is trained alone, counted from the first as well; 0 for no pre-training.
+        gmf_epochs: Epochs in which GMF is trained alone; 0 for no pre-training.
+        mlp_epochs: Epochs in which MLP is trained alone, counted from the first as well; 0 for no pre-training.
         mix: α.
         fine_tuning_rate: The learning rate after pre-training; that of the run where there is none.
-        **kwargs: `factors`, `negatives`, `epochs_per_round`, `weight_decay`, `seed` and those of `keras.Model`.
+        **kwargs: `factors`, `negatives`, `weight_decay`, `seed` and those of `keras.Model`.
 
     Raises:
         InputError: When only one part is to be pre-trained.
@@ -247,30 +245,30 @@ class NeuMF(_NCF):
         n_items: int,
         n_users: int | None = None,
         *,
-        gmf_rounds: NonNegativeInt = 0,
-        mlp_rounds: NonNegativeInt = 0,
+        gmf_epochs: NonNegativeInt = 0,
+        mlp_epochs: NonNegativeInt = 0,
         mix: Share = 0.5,
         fine_tuning_rate: PositiveFloat = 1e-3,
         **kwargs,
     ):
         super().__init__(n_items, n_users, **kwargs)
-        if (gmf_rounds > 0) != (mlp_rounds > 0):
+        if (gmf_epochs > 0) != (mlp_epochs > 0):
             raise InputError(
-                f"gmf_rounds is {gmf_rounds} and mlp_rounds {mlp_rounds}; pre-train both parts, or neither."
+                f"gmf_epochs is {gmf_epochs} and mlp_epochs {mlp_epochs}; pre-train both parts, or neither."
             )
-        self.gmf_rounds = gmf_rounds
-        self.mlp_rounds = mlp_rounds
+        self.gmf_epochs = gmf_epochs
+        self.mlp_epochs = mlp_epochs
         self.mix = mix
         self.fine_tuning_rate = fine_tuning_rate
         self.networks = [self.make_part(Product, GMF_PART), self.make_part(Tower, MLP_PART)]
         self.head = self.make_head(NEUMF)
-        self.heads_alone = [self.make_head(name) for name in (GMF_PART, MLP_PART)] if gmf_rounds else []
+        self.heads_alone = [self.make_head(name) for name in (GMF_PART, MLP_PART)] if gmf_epochs else []
         self.built = True
 
     @property
     def pretraining_epochs(self) -> int:
         """Epochs before the two parts become one model."""
-        return max(self.gmf_rounds, self.mlp_rounds) * self.epochs_per_round
+        return max(self.gmf_epochs, self.mlp_epochs)
 
     @property
     def aims(self) -> dict[str, Aim]:
@@ -284,12 +282,12 @@ class NeuMF(_NCF):
 
     def phase_of(self, epoch: int) -> tuple[str, ...]:
         """The parts that are pre-trained; then the whole."""
-        alone, done = {GMF_PART: self.gmf_rounds, MLP_PART: self.mlp_rounds}, epoch // self.epochs_per_round
-        return tuple(name for name, rounds in alone.items() if done < rounds) or (NEUMF,)
+        alone = {GMF_PART: self.gmf_epochs, MLP_PART: self.mlp_epochs}
+        return tuple(name for name, epochs in alone.items() if epoch < epochs) or (NEUMF,)
 
     def round_ends(self, epoch: int) -> bool:
-        """As in `GMF`, once pre-training is over."""
-        return epoch >= self.pretraining_epochs and super().round_ends(epoch)
+        """Before pre-training is over there is no whole to be validated."""
+        return epoch >= self.pretraining_epochs
 
     @property
     def patient_from(self) -> int:
@@ -311,7 +309,7 @@ class NeuMF(_NCF):
             return super().objective(rows, noise)
         pairs = self.pairs(rows, noise)
         return {
-            f"{name}_bce": pairs.cross_entropy(head([self.join(part, rows.users, pairs.row_ids, pairs.items)]))
+            f"{name}_bce": pairs.cross_entropy(head([self.join(part, pairs.users, pairs.items)]))
             for name, part, head in zip((GMF_PART, MLP_PART), self.networks, self.heads_alone, strict=True)
             if name in self.phase
         }

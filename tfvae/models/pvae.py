@@ -140,12 +140,15 @@ class PVAE(GradientRecommender):
 
     @classmethod
     def for_split(cls, split: RatingHoldout, **settings) -> PVAE:
-        """The untrained model for a split's columns, with what is known of them where `metadata` asks for it."""
+        """The untrained model for a split's columns, with what is known of them where `metadata` asks for it.
+
+        That is scaled to the size of the learned embeddings at first, which it would drown otherwise.
+        """
         if not settings.get("metadata"):
             return cls(split.n_items, **settings)
         features, _ = encode_metadata(split.item_features, split.n_items, split.titles)
         model = cls(split.n_items, features.shape[1], **settings)
-        model.encoder.features.assign(features)
+        model.encoder.features.assign(features * np.std(model.encoder.embedding))
         return model
 
     def get_config(self) -> dict:
@@ -163,7 +166,7 @@ class PVAE(GradientRecommender):
             self.start_from(train)
 
     def start_from(self, train: sp.csr_array) -> None:
-        """Sets what is taken off the ratings, and makes the columns' means the output biases."""
+        """Sets what is taken off the ratings, and makes the columns' damped means the output biases."""
         means = column_means(train)
         self.decoder.bias.assign(means)
         centers = {"none": 0.0, "mean": train.data.mean(dtype=float), "columns": means}[self.center]
