@@ -76,6 +76,26 @@ def test_the_set_encoder_is_the_formula(element, pooling):
     np.testing.assert_allclose(model.code(rows_of(RATINGS)), codes, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("pooling", ["sum", "max"])
+def test_equal_ratings_of_a_column_are_one_element_with_all_their_gradients(pooling):
+    encoder = randomized(PVAE(N_ITEMS, pooling=pooling, element_hidden=(4,), **SMALL)).encoder
+    twice = rows_of(RATINGS[[*range(N_ROWS), 0, 3]])
+    elements, places = encoder._elements(twice)
+    pairs = [*zip(twice.items.numpy(), twice.values.numpy(), strict=True)]
+    distinct = [*dict.fromkeys(pairs)]
+    assert elements.shape[0] == len(distinct) < RATINGS.nnz
+    assert [distinct[place] for place in places.numpy()] == pairs
+
+    def gradients(rows):
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(encoder(rows) ** 2)
+        return [tf.convert_to_tensor(g) for g in tape.gradient(total, [v.value for v in encoder.trainable_variables])]
+
+    alone = [rows_of(RATINGS[[row]]) for row in [*range(N_ROWS), 0, 3]]
+    for whole, *parts in zip(gradients(twice), *(gradients(rows) for rows in alone), strict=True):
+        np.testing.assert_allclose(whole, sum(parts), rtol=1e-4, atol=1e-5)
+
+
 def test_the_bound_is_the_formula():
     model = randomized(PVAE(N_ITEMS, beta=0.3, **SMALL | {"variance": 0.7}))
     rows = rows_of(RATINGS)

@@ -9,23 +9,12 @@ import keras
 import tensorflow as tf
 
 from tfvae.data.rows import UserRows
-from tfvae.item_layers import weighted_sum_of_rows
+from tfvae.item_layers import sum_of_rows, weighted_sum_of_rows
 from tfvae.layers import hidden_stack, output_layer
 from tfvae.randomness import Noise
 from tfvae.style import Style
 
 __all__ = ["SetEncoder"]
-
-
-@tf.custom_gradient
-def _pooled(elements: tf.Tensor, row_ids: tf.Tensor, n_rows: tf.Tensor):
-    """The sums of elements [nnz, K] by row, [n_rows, K]; `unsorted_segment_sum` makes a step a fifth longer."""
-    everything = tf.range(tf.shape(elements)[0])
-    total = tf.raw_ops.SparseSegmentSumWithNumSegments(
-        data=elements, indices=everything, segment_ids=row_ids, num_segments=n_rows
-    )
-    total = tf.ensure_shape(total, (None, elements.shape[1]))
-    return total, lambda upstream: (tf.gather(upstream, row_ids), None, None)
 
 
 class SetEncoder(keras.layers.Layer):
@@ -35,7 +24,8 @@ class SetEncoder(keras.layers.Layer):
 
     over the observed ratings r_m only, where e_m is a learned embedding of column m beside what is known of it, and g a
     sum or an element-wise maximum. Without NN_1 the first form and the sum make a product of the row with the matrix of
-    embeddings, zeros for what is missing: zero imputation is that special case, and takes the sparse product.
+    embeddings, zeros for what is missing: zero imputation is that special case, and takes the sparse product. With NN_1
+    equal ratings of a column are one element to all rows of a batch, and computed once.
 
     Args:
         n_items: Columns.
@@ -117,20 +107,25 @@ class SetEncoder(keras.layers.Layer):
         learned = tf.convert_to_tensor(self.embedding.value)
         return tf.concat([learned, self.features.value], axis=1) if self.features.shape[1] else learned
 
-    def _elements(self, rows: UserRows) -> tf.Tensor:
-        """NN_1(s_m) of each rating, float32 [nnz, K]."""
-        known, ratings = tf.gather(self._table(), rows.items), rows.values[:, None]
+    def _elements(self, rows: UserRows) -> tuple[tf.Tensor, tf.Tensor]:
+        """NN_1(s_m) of the distinct ratings of a batch, float32 [N, K], and for each rating its place there, [nnz]."""
+        pairs = tf.bitcast(tf.stack([rows.items, tf.bitcast(rows.values, tf.int32)], axis=1), tf.int64)
+        pairs, places = tf.unique(pairs)
+        items, ratings = tf.unstack(tf.bitcast(pairs, tf.int32), axis=1)
+        known, ratings = tf.gather(self._table(), items), tf.bitcast(ratings, tf.float32)[:, None]
         elements = tf.concat([known, ratings], axis=1) if self.concatenates else known * ratings
         for layer in self.element_layers:
             elements = layer(elements)
-        return tf.cast(elements, tf.float32)
+        return tf.cast(elements, tf.float32), places
 
     def _sum(self, rows: UserRows) -> tf.Tensor:
         n_users = tf.shape(rows.counts)[0]
         if not (self.element_layers or self.concatenates):
             return weighted_sum_of_rows(self._table(), rows.values, rows.items, rows.row_ids, n_users)
-        return _pooled(self._elements(rows), rows.row_ids, n_users)
+        elements, places = self._elements(rows)
+        return sum_of_rows(elements, places, rows.row_ids, n_users)
 
     def _maximum(self, rows: UserRows) -> tf.Tensor:
-        largest = tf.math.unsorted_segment_max(self._elements(rows), rows.row_ids, tf.shape(rows.counts)[0])
+        elements, places = self._elements(rows)
+        largest = tf.math.unsorted_segment_max(tf.gather(elements, places), rows.row_ids, tf.shape(rows.counts)[0])
         return tf.where(largest > tf.float32.min, largest, 0.0)  # a row without ratings has no largest element
