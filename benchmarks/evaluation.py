@@ -21,7 +21,7 @@ from dense_keras import dense_twin  # noqa: E402
 from notebook_numpy import mask_seen, ndcg, recall  # noqa: E402
 from report import HERE, Target, judge, run_script, spread, store  # noqa: E402
 
-from tfvae.data.rows import RowStore, user_numbers  # noqa: E402
+from tfvae.data.rows import RowStore, row_numbers  # noqa: E402
 from tfvae.data.splits import HeldOutUsers  # noqa: E402
 from tfvae.data.synthetic import synthetic  # noqa: E402
 from tfvae.evaluation import Evaluator  # noqa: E402
@@ -118,7 +118,7 @@ def _prepare(folder: Path, arguments: argparse.Namespace) -> int:
     model = MultVAE(arguments.items, hidden=(MODEL.hidden,), latent_dim=MODEL.latent_dim, seed=MODEL.seed)
     model.attach(sp.load_npz(folder / "fold_in.npz"))
     model.compile(optimizer=FusedAdam(MODEL.learning_rate), jit_compile=False)
-    batches = user_numbers(arguments.users, min(MODEL.batch_size, arguments.users), MODEL.seed)
+    batches = row_numbers(arguments.users, min(MODEL.batch_size, arguments.users), MODEL.seed)
     model.fit(batches, steps_per_epoch=arguments.train_steps, shuffle=False, verbose=0)
     model.save(folder / "model.keras", include_optimizer=False)
     return n_events

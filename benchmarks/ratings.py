@@ -15,7 +15,7 @@ import scipy.sparse as sp  # noqa: E402
 from common import forget_peak, peak_gb  # noqa: E402
 from report import HERE, Target, judge, run_script, spread, store  # noqa: E402
 
-from tfvae.data.rows import steps_per_epoch, user_numbers  # noqa: E402
+from tfvae.data.rows import row_numbers, steps_per_epoch  # noqa: E402
 from tfvae.data.synthetic import synthetic  # noqa: E402
 from tfvae.memory import keep_freed_buffers  # noqa: E402
 from tfvae.models.pvae import PVAE  # noqa: E402
@@ -99,7 +99,7 @@ def _contestant(form: str, epochs: int) -> dict[str, float]:
 def _fit(model: PVAE, first: int, last: int) -> None:
     n_rows = model.histories.n_rows
     model.fit(
-        user_numbers(n_rows, BATCH_SIZE, model.seed, first),
+        row_numbers(n_rows, BATCH_SIZE, model.seed, first),
         initial_epoch=first,
         epochs=last,
         steps_per_epoch=steps_per_epoch(n_rows, BATCH_SIZE),

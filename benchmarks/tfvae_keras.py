@@ -9,7 +9,7 @@ from common import MODEL, answer, contestant_arguments
 from keras_clock import Clock
 
 from tfvae import training
-from tfvae.data.rows import user_numbers
+from tfvae.data.rows import row_numbers
 from tfvae.memory import keep_freed_buffers
 from tfvae.settings import settings_of
 
@@ -56,7 +56,7 @@ def main() -> None:
     clock = Clock(n_items, item_major=True, warmup=arguments.warmup, every=arguments.every)
     model.fit(
         # The same users as in problem.batches, which were drawn from this very data set.
-        user_numbers(n_users, settings.training.batch_size, settings.training.seed),
+        row_numbers(n_users, settings.training.batch_size, settings.training.seed),
         epochs=1,
         steps_per_epoch=len(problem.batches),
         callbacks=[clock],

@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from common import MODEL, Problem  # noqa: E402
 from report import HERE, Target, judge, run_script, spread, store  # noqa: E402
 
-from tfvae.data.rows import steps_per_epoch, user_numbers  # noqa: E402
+from tfvae.data.rows import row_numbers, steps_per_epoch  # noqa: E402
 from tfvae.data.synthetic import synthetic  # noqa: E402
 
 ML20M_USERS, ML20M_ITEMS, ML20M_EVENTS = 116_677, 20_108, 8_500_000
@@ -148,7 +148,7 @@ def _write_problem(path: Path, arguments: argparse.Namespace, n_steps: int) -> i
     print(f"making {arguments.users:,} x {arguments.items:,} synthetic data, {n_events:,} interactions")
     matrix = synthetic(arguments.users, arguments.items, n_events).matrix
     matrix.data[:] = 1.0
-    stream = user_numbers(arguments.users, MODEL.batch_size, MODEL.seed).take(n_steps)
+    stream = row_numbers(arguments.users, MODEL.batch_size, MODEL.seed).take(n_steps)
     Problem(matrix, list(stream.as_numpy_iterator())).save(path)
     return n_events
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from tfvae.data.rows import steps_per_epoch, user_numbers
+from tfvae.data.rows import row_numbers, steps_per_epoch
 from tfvae.models.base import GradientRecommender
 
 
@@ -13,7 +13,7 @@ def fit(
 ) -> keras.callbacks.History:
     """Trains from `first_epoch` up to `epochs`, in the order of the model's seed."""
     return model.fit(
-        user_numbers(n_users, batch_size, model.seed, first_epoch),
+        row_numbers(n_users, batch_size, model.seed, first_epoch),
         initial_epoch=first_epoch,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch(n_users, batch_size),

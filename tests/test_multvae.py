@@ -9,7 +9,7 @@ import tensorflow as tf
 from dense_reference import Recorded, dense_loss, on_the_items, random_rows, rows_of, weights_of
 from scipy.sparse import csr_array
 
-from tfvae.data.rows import steps_per_epoch, user_numbers
+from tfvae.data.rows import row_numbers, steps_per_epoch
 from tfvae.models.multvae import MultDAE, MultVAE
 from tfvae.optimizers import FusedAdam
 from tfvae.randomness import Noise
@@ -28,7 +28,7 @@ def ready(model, x, optimizer=None):
 
 def fit(model, x, batch_size, epochs=1, first_epoch=0, seed=1, **options):
     return model.fit(
-        user_numbers(len(x), batch_size, seed, first_epoch),
+        row_numbers(len(x), batch_size, seed, first_epoch),
         initial_epoch=first_epoch,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch(len(x), batch_size),
@@ -169,7 +169,7 @@ def test_logged_losses_are_means_over_users_with_a_partial_last_batch():
     assert history["nll"] == pytest.approx([float(tf.reduce_mean(by_user))] * 2, rel=1e-6)
     assert history["loss"] == pytest.approx([float(tf.reduce_mean(by_user)) + penalty] * 2, rel=1e-6)
     # so a mean over batches would have been seen
-    order = np.concatenate(list(user_numbers(7, 4, 1).take(2).as_numpy_iterator()))
+    order = np.concatenate(list(row_numbers(7, 4, 1).take(2).as_numpy_iterator()))
     batches = by_user.numpy()[order]
     assert abs((batches[:4].mean() + batches[4:].mean()) / 2 - by_user.numpy().mean()) > 1e-3
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from dense_reference import on_the_items, random_rows, rows_of
 from scipy.sparse import csr_array
 
-from tfvae.data.rows import RowStore, steps_per_epoch, unpad, user_numbers
+from tfvae.data.rows import RowStore, row_numbers, steps_per_epoch, unpad
 from tfvae.errors import InputError
 
 
@@ -65,7 +65,7 @@ def test_unpad_of_no_columns_is_empty_histories():
 
 
 def epochs_of(n_users, batch_size, seed, first_epoch=0, n=3):
-    batches = iter(user_numbers(n_users, batch_size, seed, first_epoch).as_numpy_iterator())
+    batches = iter(row_numbers(n_users, batch_size, seed, first_epoch).as_numpy_iterator())
     return [[next(batches) for _ in range(steps_per_epoch(n_users, batch_size))] for _ in range(n)]
 
 
@@ -103,7 +103,7 @@ def test_shuffling_reaches_over_all_users():
 @pytest.mark.parametrize("batch_size", [11, 0])
 def test_a_batch_larger_than_the_data_or_empty_is_refused(batch_size):
     with pytest.raises(InputError, match=f"batch_size is {batch_size}, .* 10 training users; choose 1 to 10"):
-        user_numbers(10, batch_size, seed=0)
+        row_numbers(10, batch_size, seed=0)
 
 
 def test_values_laid_out_by_the_reference_are_in_the_order_of_the_wire_format():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfvae.callbacks import Keeper
-from tfvae.data.rows import steps_per_epoch, user_numbers
+from tfvae.data.rows import row_numbers, steps_per_epoch
 from tfvae.models import model_class
 from tfvae.optimizers import FusedAdam, NormalizedAdam
 from tfvae.settings import TrainingSettings, settings_of
@@ -48,7 +48,7 @@ def test_beta_is_constant_within_an_epoch_and_right_in_each(tiny_split):
     model = vamp().build(40)
     prepare_to_fit(model, tiny_split, 0.01)
     history = model.fit(
-        user_numbers(90, 40, 1),
+        row_numbers(90, 40, 1),
         epochs=6,
         steps_per_epoch=steps_per_epoch(90, 40),
         shuffle=False,

@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from tfvae.callbacks import Board, Cooling, HoldBeta, Keeper, Progress, Validation, best_of
-from tfvae.data.rows import check_batch_size, steps_per_epoch, user_numbers
+from tfvae.data.rows import check_batch_size, row_numbers, steps_per_epoch
 from tfvae.data.splits import Split
 from tfvae.errors import DivergedError, InputError
 from tfvae.evaluation import HeldOut, default_metrics, evaluator
@@ -153,7 +153,7 @@ def load_run(folder: Path | str) -> TrainedRun:
 
 
 def prepare_to_fit(model: GradientRecommender, split: Split, learning_rate: float, optimizer: str = "adam") -> None:
-    """Attaches the training rows and compiles, after which Keras `fit` on `user_numbers` trains the model.
+    """Attaches the training rows and compiles, after which Keras `fit` on `row_numbers` trains the model.
 
     Args:
         model: To be trained.
@@ -196,7 +196,7 @@ def _fit(
     if progress:
         callbacks.append(Progress(settings.name, done, monitor))
     n_rows = model.histories.n_rows
-    batches = user_numbers(n_rows, training.batch_size, training.seed, first_epoch=done)
+    batches = row_numbers(n_rows, training.batch_size, training.seed, first_epoch=done)
     if not keeper.out_of_patience:
         try:
             model.fit(

@@ -1,9 +1,9 @@
 """The wire format: user rows as flat non-zeros, gathered inside the graph from one stored CSR matrix.
 
-tf.data streams *user row numbers* only. The CSR arrays live once in memory as tensors, and a batch's rows are
-gathered from them inside the graph. Nothing dense is made, a batch costs less than a millisecond, and
-`tf.distribute` accepts it (it refuses sparse and ragged batches). At the door to the outside (serving) a batch is
-padded ids; `unpad` turns it into the same flat non-zeros before the first layer.
+tf.data streams *row numbers* only, of users or of their pairs with items. The CSR arrays live once in memory as
+tensors, and a batch's rows are gathered from them inside the graph. Nothing dense is made, a batch costs less than a
+millisecond, and `tf.distribute` accepts it (it refuses sparse and ragged batches). At the door to the outside
+(serving) a batch is padded ids; `unpad` turns it into the same flat non-zeros before the first layer.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = [
     "UserRows",
     "check_batch_size",
     "column_means",
+    "row_numbers",
     "steps_per_epoch",
     "unpad",
-    "user_numbers",
 ]
 
 
@@ -191,20 +191,20 @@ def check_batch_size(n_rows: int, batch_size: int, kind: str = "training users")
         raise InputError(f"batch_size is {batch_size}, but there are {n_rows} {kind}; choose 1 to {n_rows}.")
 
 
-def steps_per_epoch(n_users: int, batch_size: int) -> int:
-    """Updates in one pass over the users; the last, smaller batch counts."""
-    return -(-n_users // batch_size)
+def steps_per_epoch(n_rows: int, batch_size: int) -> int:
+    """Updates in one pass over the rows; the last, smaller batch counts."""
+    return -(-n_rows // batch_size)
 
 
-def user_numbers(n_users: int, batch_size: int, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
-    """Batches of user row numbers, epoch after epoch without end, each epoch a fresh full permutation.
+def row_numbers(n_rows: int, batch_size: int, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
+    """Batches of row numbers, epoch after epoch without end, each epoch a fresh full permutation.
 
-    The order is a function of the seed and the epoch's number alone, so that a resumed run meets the users in
+    The order is a function of the seed and the epoch's number alone, so that a resumed run meets the rows in
     the order of the uninterrupted one.
 
     Args:
-        n_users: Users in the training matrix.
-        batch_size: Users per batch; the last batch of an epoch keeps what is left.
+        n_rows: Training users, or whatever else a batch is made of.
+        batch_size: Rows per batch; the last batch of an epoch keeps what is left.
         seed: The run's seed.
         first_epoch: The epoch to begin with, counted from 0.
 
@@ -214,11 +214,11 @@ def user_numbers(n_users: int, batch_size: int, seed: int, first_epoch: int = 0)
     Raises:
         InputError: When a batch would be larger than the data.
     """
-    check_batch_size(n_users, batch_size)
+    check_batch_size(n_rows, batch_size)
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
-        order = tf.random.experimental.stateless_shuffle(tf.range(n_users, dtype=tf.int64), seed=key)
+        order = tf.random.experimental.stateless_shuffle(tf.range(n_rows, dtype=tf.int64), seed=key)
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
 
     return tf.data.Dataset.counter(start=first_epoch).flat_map(one_epoch).prefetch(2)
