@@ -14,7 +14,14 @@ import tensorflow as tf
 from hypothesis import HealthCheck, settings
 from scipy.sparse import csr_array
 
-from tfvae.data.splits import StrongGeneralization, StrongGeneralizationSettings, strong_generalization
+from tfvae.data.splits import (
+    LeaveOneOut,
+    LeaveOneOutSettings,
+    StrongGeneralization,
+    StrongGeneralizationSettings,
+    leave_one_out,
+    strong_generalization,
+)
 from tfvae.data.synthetic import synthetic
 
 # A busy machine is no reason to fail.
@@ -31,6 +38,13 @@ def tiny_split() -> StrongGeneralization:
     """90 training users, 30 for validation and test each, 40 items of 4 tastes."""
     interactions = synthetic(n_users=150, n_items=40, n_tastes=4, taste=0.9)
     return strong_generalization(interactions, StrongGeneralizationSettings(held_out_users=30))
+
+
+@pytest.fixture(scope="session")
+def tiny_items() -> LeaveOneOut:
+    """90 users of 40 items, of whom one item each is held out for validation."""
+    interactions = synthetic(n_users=90, n_items=40, n_tastes=4, taste=0.9)
+    return leave_one_out(interactions, LeaveOneOutSettings(n_negatives=10, min_items_per_user=3)).for_tuning()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 
 from tfvae.data.rows import PairStore, RowStore
 from tfvae.errors import InputError
+from tfvae.evaluation import evaluate
 from tfvae.models.ncf import GMF, MLP, NeuMF
 from tfvae.optimizers import FusedAdam
 from tfvae.randomness import Noise
@@ -252,10 +253,19 @@ def test_saved_after_pretraining_it_scores_the_same_and_is_not_mixed_again(tmp_p
     assert (loaded.gmf_epochs, loaded.mlp_epochs, loaded.mix, loaded.n_users) == (1, 2, 0.4, N_USERS)
 
 
-def test_a_batch_larger_than_all_interactions_is_refused(tiny_split, tmp_path):
-    n = tiny_split.train.nnz
+def test_users_held_out_whole_are_refused(tiny_split, tmp_path):
+    with pytest.raises(InputError, match="GMF scores only the users it was trained on, and this split holds users out"):
+        train(settings_of("gmf", {"batch_size": 20}), tiny_split, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+    model = GMF(tiny_split.n_items, 90)
+    with pytest.raises(InputError, match="expected one held-out item of each user"):
+        evaluate(model, tiny_split.test)
+
+
+def test_a_batch_larger_than_all_interactions_is_refused(tiny_items, tmp_path):
+    n = tiny_items.train.nnz
     with pytest.raises(InputError, match=f"batch_size is {n + 1}, but there are {n} interactions; choose 1 to {n}"):
-        train(settings_of("gmf", {"batch_size": n + 1}), tiny_split, tmp_path, progress=False)
+        train(settings_of("gmf", {"batch_size": n + 1}), tiny_items, tmp_path, progress=False)
 
 
 def test_what_makes_no_sense_is_refused():

@@ -18,9 +18,11 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 _HOMES = {
     "Interactions": "tfvae.data.interactions",
+    "LeaveOneOutSettings": "tfvae.data.splits",
     "RatingHoldoutSettings": "tfvae.data.splits",
     "StrongGeneralizationSettings": "tfvae.data.splits",
     "evaluate": "tfvae.evaluation",
+    "leave_one_out": "tfvae.data.splits",
     "load_dataset": "tfvae.data.datasets",
     "load_run": "tfvae.training",
     "model_class": "tfvae.models",

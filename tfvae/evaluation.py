@@ -38,6 +38,7 @@ __all__ = [
     "evaluate",
     "evaluate_leave_one_out",
     "evaluator",
+    "refuse_strangers",
     "scores_at",
     "top_k",
 ]
@@ -330,6 +331,19 @@ def default_metrics(held_out: HeldOut) -> tuple[str, ...]:
     return DEFAULT_METRICS
 
 
+def refuse_strangers(kind: type[Recommender], held_out: HeldOut | None) -> None:
+    """Refuses to ask a model of training users about others, whose row numbers mean other people to it.
+
+    Raises:
+        InputError: When it would be asked.
+    """
+    if isinstance(held_out, HeldOutUsers) and not kind.serves_strangers:
+        raise InputError(
+            f"{kind.__name__} scores only the users it was trained on, and this split holds users out whole; expected "
+            "one held-out item of each user, as from `tfvae.leave_one_out` and in the table multvae-table3."
+        )
+
+
 def evaluator(
     model: Recommender, held_out: HeldOut, metrics: Sequence[str] | None = None, batch_size: int = 500
 ) -> Callable[[], Evaluation | RatingEvaluation]:
@@ -342,8 +356,9 @@ def evaluator(
         batch_size: Rows scored at once.
 
     Raises:
-        InputError: As the evaluators do.
+        InputError: As the evaluators do, and if held-out users are to be scored by a model of training users.
     """
+    refuse_strangers(type(model), held_out)
     kinds = {HeldOutRatings: RatingEvaluator, HeldOutItems: ItemEvaluator}
     return kinds.get(type(held_out), Evaluator)(model, held_out, metrics or default_metrics(held_out), batch_size)
 

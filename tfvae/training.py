@@ -20,7 +20,7 @@ from tfvae.callbacks import Board, Cooling, HoldBeta, Keeper, Progress, Validati
 from tfvae.data.rows import check_batch_size, row_numbers, steps_per_epoch
 from tfvae.data.splits import Split
 from tfvae.errors import DivergedError, InputError
-from tfvae.evaluation import HeldOut, default_metrics, evaluator
+from tfvae.evaluation import HeldOut, default_metrics, evaluator, refuse_strangers
 from tfvae.files import replacing, write_json
 from tfvae.memory import keep_freed_buffers
 from tfvae.models import model_class
@@ -89,13 +89,15 @@ def train(
         The finished run.
 
     Raises:
-        InputError: When the folder holds a run of other settings or data, a batch is larger than the data, or the KL
-            weight is to be selected where there is no validation part.
+        InputError: When the folder holds a run of other settings or data, a batch is larger than the data, the KL
+            weight is to be selected where there is no validation part, or a model of training users is to be validated
+            on others.
         DivergedError: When the loss is no longer a number; the folder keeps the last good epoch.
     """
     folder = Path(folder)
     kind = model_class(settings.name)
     if issubclass(kind, GradientRecommender):
+        refuse_strangers(kind, split.validation)
         check_batch_size(kind.n_rows(split.train), settings.training.batch_size, kind.rows_are)
     if split.validation is None and (selection := settings.training.beta_selection) != "fixed":
         raise InputError(f'beta_selection="{selection}" needs a validation part, which this split lacks; set beta_cap.')
