@@ -65,7 +65,7 @@ evcf-table1-ml1m:        ## the same rows on ML-1M; 1 h
 table2-gating-netflix:   ## EVCF Table 2: gates and depth; Netflix by hand; 4 months
 table2-gating-ml20m:     ## the same rows on ML-20M; 6 weeks
 table2-gating-ml1m:      ## the same rows on ML-1M; 2 h
-table3-ml1m:             ## Mult-VAE Table 3: against NCF, on NCF's split of ML-1M; by hand; 1 h
+table3-ml1m:             ## Mult-VAE Table 3: against NCF, on NCF's split of ML-1M; by hand; 2 h
 table3-pinterest:        ## the same on NCF's Pinterest; by hand; 6 h
 table1-ml1m:             ## p-VAE Table 1: ratings of ML-1M, five splits; SPLITS=1 for a quick look; 2 h, SPLITS=1 25 min
 recvae-ml20m:            ## RecVAE's table: WMF, Mult-VAE, RaCT, EASE, RecVAE; ML-20M is downloaded; 30 h
