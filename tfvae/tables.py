@@ -249,10 +249,11 @@ def _plans(
 def _found(sweep: Sweep, split: Split) -> dict[str, Any]:
     """What a search found: the settings, and the number of epochs where a run has nothing to choose it by."""
     best = sweep.best
-    cooled = sweep.settings | best.params
+    if best.best_epoch is None or split.validation is not None or best.best_epoch + 1 == sweep.epochs:
+        return best.params  # where a search was cut, its last epoch is no choice
     # The epochs of a learning rate that falls to the end are a setting like others.
-    chosen = best.best_epoch is not None and split.validation is None and cooled.get("cooling", 1.0) == 1.0
-    return best.params | ({"epochs": best.best_epoch + 1} if chosen else {})
+    cooled = (sweep.settings | best.params).get("cooling", 1.0) < 1
+    return best.params | ({} if cooled else {"epochs": best.best_epoch + 1})
 
 
 def _shortened_why(plan: _Plan) -> str | None:
