@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfvae.data.rows import steps_per_epoch
-from tfvae.data.splits import StrongGeneralization
+from tfvae.data.splits import LeaveOneOut, Split
 from tfvae.models import model_class
 from tfvae.settings import Settings, settings_of
 
@@ -17,20 +17,19 @@ FEWEST_USERS = 10  # per pseudo-input
 SMALLEST_BATCH = 16
 
 
-def settings_for(
-    model: str, given: Mapping[str, Any], split: StrongGeneralization, say: Callable[[str], None] = print
-) -> Settings:
+def settings_for(model: str, given: Mapping[str, Any], split: Split, say: Callable[[str], None] = print) -> Settings:
     """Complete settings for a model on a split; what was not given is fitted to the data, and said.
 
     A batch is small enough for twenty updates an epoch (the papers' data give hundreds). Where the planned
     updates would end before β reaches its cap, the annealing is shortened so that the cap is reached halfway.
     A VampPrior has at most one pseudo-input for ten users. RaCT's first phase takes half of the epochs and its second a
-    quarter, where they would leave no epoch for the third.
+    quarter, where they would leave no epoch for the third. Where one item of each user is held out, the epoch is chosen
+    by NDCG@10, as NCF measures.
 
     Args:
         model: The model's name in the registry.
         given: Settings by name, which stay as they are.
-        split: The data.
+        split: The data; its validation part is there.
         say: Told each setting that was changed, and why.
 
     Returns:
@@ -43,6 +42,10 @@ def settings_for(
     kind = model_class(model)
     if hasattr(kind, "fit_matrix"):
         return settings
+    if isinstance(split, LeaveOneOut) and "monitor" not in given:
+        negatives = split.validation.negatives.shape[1]
+        say(f"monitor: ndcg@10 instead of {settings.training.monitor}, for an item ranked among {negatives} others.")
+        settings = settings.with_changes(monitor="ndcg@10")
     n_users, n_rows, batch_size = split.train.shape[0], kind.n_rows(split.train), settings.training.batch_size
     smaller = min(n_rows, max(SMALLEST_BATCH, n_rows // FEWEST_UPDATES))
     if smaller < batch_size and "batch_size" not in given:

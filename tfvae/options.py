@@ -27,6 +27,7 @@ __all__ = [
     "Source",
     "SplitSeed",
     "TableName",
+    "TimeCol",
     "UserCol",
     "listed",
     "rated",
@@ -63,6 +64,12 @@ RatingCol = Annotated[
         rich_help_panel=_FILE, help="Its column of ratings; needed for --min-rating and by models of ratings."
     ),
 ]
+TimeCol = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_FILE, help="Its column of Unix seconds, by which leave-one-out takes the latest event."
+    ),
+]
 MinRating = Annotated[
     float | None, typer.Option(rich_help_panel=_CUT, help="First drop events rated below; 0 keeps all.")
 ]
@@ -96,11 +103,11 @@ HeldOut = Annotated[
     ),
 ]
 Protocol = Annotated[
-    Literal["strong-generalization", "rating-holdout"] | None,
+    Literal["strong-generalization", "rating-holdout", "leave-one-out"] | None,
     typer.Option(
         rich_help_panel=_CUT,
-        help="Whether to hold out users, for models that rank (if not given), or ratings, for models that predict "
-        "ratings.",
+        help="Whether to hold out users, for models that rank (if not given), ratings, for those that predict them, or "
+        "each user's latest item, as NCF does.",
     ),
 ]
 SplitSeed = Annotated[

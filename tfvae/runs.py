@@ -2,7 +2,8 @@
 
 A model that ranks learns from a split by users, of which a part is for validation. A model of ratings learns from the
 part of a rating hold-out that a search is given, so that its epoch is chosen on training ratings; the folder keeps the
-whole split, whose test ratings are still to be asked.
+whole split, whose test ratings are still to be asked. So it is with leave-one-out, which a model that knows nobody but
+its training users needs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import typer
 
 from tfvae.data.opening import open_split
-from tfvae.data.splits import RatingHoldout, Split, StrongGeneralization, load_split
+from tfvae.data.splits import LeaveOneOut, RatingHoldout, Split, StrongGeneralization, load_split
 from tfvae.errors import InputError
 from tfvae.evaluation import HeldOut, RatingEvaluation, evaluate
 from tfvae.histories import find_titles, known_ids
@@ -27,7 +28,7 @@ from tfvae.training import TrainedRun, load_run
 __all__ = ["common_items", "finished", "learnt_from", "measure", "split_for", "typed_history"]
 
 
-def split_for(model: str, data: str, by: str = "users", **given: Any) -> StrongGeneralization | RatingHoldout:
+def split_for(model: str, data: str, by: str = "users", **given: Any) -> Split:
     """Opens data as a model needs them.
 
     Args:
@@ -37,26 +38,37 @@ def split_for(model: str, data: str, by: str = "users", **given: Any) -> StrongG
         **given: Other arguments of `open_split`.
 
     Returns:
-        Held-out ratings for a model of ratings, else held-out users.
+        Held-out ratings for a model of ratings; one held-out item of each user for a model of its training users, and
+        for any that ranks where the data come so split; else held-out users.
 
     Raises:
-        InputError: As `open_split` does, if ratings are not to be had, or rows are to be items of a model that ranks.
+        InputError: As `open_split` does, if what is held out is not to be had, or rows are to be items of a model that
+            ranks.
     """
-    rates = model_class(model).predicts_ratings
+    kind = model_class(model)
+    rates = kind.predicts_ratings
     if by == "items" and not rates:
         raise InputError(f"{model} ranks the items of users; only a model of ratings can take items as rows.")
-    kind = RatingHoldout.kind if rates else StrongGeneralization.kind
-    split = open_split(data, protocol=kind, **given)
-    if rates and split.test is None:
-        raise InputError(f"{data} has no test ratings; expected a whole split, not its part for tuning.")
+    needed = RatingHoldout.kind if rates else None if kind.serves_strangers else LeaveOneOut.kind
+    split = open_split(data, protocol=needed, **given)
+    if split.kind == RatingHoldout.kind and not rates:
+        raise InputError(f"{data} holds ratings out, of which {model} has no use; expected held-out users or items.")
+    if split.kind != StrongGeneralization.kind and split.test is None:
+        raise InputError(f"{data} has nothing for test; expected a whole split, not its part for tuning.")
     return split.by_items() if by == "items" else split
 
 
-def learnt_from(split: StrongGeneralization | RatingHoldout) -> StrongGeneralization | RatingHoldout:
+def learnt_from(split: Split) -> Split:
     """The split that a model is trained on: it has a validation part; says so where that is cut here."""
-    if isinstance(split, StrongGeneralization):
+    if split.kind == StrongGeneralization.kind:
         return split
     part = split.for_tuning()
+    if split.kind == LeaveOneOut.kind:
+        typer.echo(
+            f"Learns from {part.train.nnz:,} events; one item of each of {len(part.user_ids):,} users is for "
+            "validation, where the best epoch is chosen, and one for 'tfvae evaluate'."
+        )
+        return part
     typer.echo(
         f"Learns from {part.train.nnz:,} ratings; {part.validation.targets.nnz:,} are for validation, where the best "
         f"epoch is chosen, and {split.test.targets.nnz:,} for 'tfvae evaluate'."

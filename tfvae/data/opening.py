@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -15,11 +16,14 @@ from tfvae.data.datasets import DATASETS, default_split, load_dataset, load_ncf
 from tfvae.data.interactions import Interactions
 from tfvae.data.sources import cache_folder, data_folder, look_in
 from tfvae.data.splits import (
+    LeaveOneOut,
+    LeaveOneOutSettings,
     RatingHoldout,
     RatingHoldoutSettings,
     SavedSplit,
     StrongGeneralization,
     StrongGeneralizationSettings,
+    leave_one_out,
     load_split,
     rating_holdout,
     strong_generalization,
@@ -32,7 +36,13 @@ __all__ = ["open_split", "whereabouts"]
 
 _FILES = ".csv, .tsv or .parquet (events), .npz (a saved split), or a folder in the vae_cf layout"
 _MOST_HELD_OUT = 10_000
-_CUT = (StrongGeneralization.kind, RatingHoldout.kind)
+_WITHOUT_USERS = {
+    RatingHoldout.kind: (RatingHoldoutSettings, "a rating hold-out keeps all users, items and ratings"),
+    LeaveOneOut.kind: (LeaveOneOutSettings, "leave-one-out keeps all items and takes every event as met"),
+}
+_CUT = (StrongGeneralization.kind, *_WITHOUT_USERS)
+
+_log = logging.getLogger(__name__)
 
 
 def open_split(
@@ -47,16 +57,17 @@ def open_split(
 
     By strong generalisation a named data set is cut as in its papers; of a file of events, a tenth of the users with
     enough items, at most 10,000, are held out for validation and as many for test. By the rating hold-out a tenth of
-    the ratings is held out for test.
+    the ratings is held out for test. By leave-one-out it is the latest event of each user who has three: a search needs
+    another one of them.
 
     Args:
         given: A name of `DATASETS`, a file of events, a saved split (`.npz`) or a vae_cf folder.
         source: Where a named data set's files lie; by default they are looked for, then downloaded.
-        columns: Of a file of events, the names of the columns "user", "item" and "rating"; the first two are
-            called so by default, and without the third no ratings are read.
+        columns: Of a file of events, the names of the columns "user", "item", "rating" and "timestamp"; the first two
+            are called so by default, and without the others no ratings and times are read.
         changes: Settings of the protocol that go before its own.
-        protocol: "strong-generalization" or "rating-holdout". None is the first, but for what comes already split, of
-            which any kind will do.
+        protocol: "strong-generalization", "rating-holdout" or "leave-one-out". None is the first, but for what comes
+            already split, of which any kind will do.
 
     Returns:
         The split, of the protocol's kind.
@@ -69,9 +80,9 @@ def open_split(
     name, path = os.fspath(given), Path(given)
     if protocol not in (None, *_CUT):
         raise unknown_name("protocol", protocol, _CUT)
-    if protocol == RatingHoldout.kind:
-        unused = {key: value for key, value in changes.items() if key not in RatingHoldoutSettings.model_fields}
-        _refuse(unused, "a rating hold-out keeps all users, items and ratings")
+    if protocol in _WITHOUT_USERS:
+        settings, why = _WITHOUT_USERS[protocol]
+        _refuse({key: value for key, value in changes.items() if key not in settings.model_fields}, why)
     if name in DATASETS:
         _refuse(columns, f"{name} is a named data set with columns of its own")
         return _open_named(name, source, changes, protocol)
@@ -90,6 +101,8 @@ def open_split(
     interactions = _read_events(path, columns)
     if protocol == RatingHoldout.kind:
         return _rating_holdout(interactions, changes, name)
+    if protocol == LeaveOneOut.kind:
+        return _leave_one_out(interactions, changes, name)
     return strong_generalization(interactions, _own_settings(interactions, changes))
 
 
@@ -122,6 +135,8 @@ def _open_named(
         _refuse(changes, f"{name} comes already split")
         return load_ncf(name, source)
     interactions = load_dataset(name, source)
+    if protocol == LeaveOneOut.kind:
+        return _leave_one_out(interactions, changes, name)
     standard = default_split(name, interactions.n_users).model_dump()
     settings = checked(StrongGeneralizationSettings, standard | changes, f"the split of {name}")
     return strong_generalization(interactions, settings)
@@ -133,11 +148,19 @@ def _rating_holdout(interactions: Interactions, changes: dict[str, Any], name: s
     return rating_holdout(interactions, checked(RatingHoldoutSettings, changes, f"the split of {name}"))
 
 
+def _leave_one_out(interactions: Interactions, changes: dict[str, Any], name: str) -> LeaveOneOut:
+    if interactions.timestamps is None:
+        _log.warning("%s has no time stamps: the last event of each user in it is held out, not the latest", name)
+    settings = checked(LeaveOneOutSettings, {"min_items_per_user": 3} | changes, f"the split of {name}")
+    return leave_one_out(interactions, settings)
+
+
 def _of_kind(split: SavedSplit, protocol: str | None, name: str) -> SavedSplit:
     if protocol not in (None, split.kind):
         raise InputError(
             f"expected a split of kind {protocol!r}, found {split.kind!r} in {name}; models that rank learn from "
-            f"{StrongGeneralization.kind!r}, models of ratings from {RatingHoldout.kind!r}."
+            f"{StrongGeneralization.kind!r} or {LeaveOneOut.kind!r}, those of training users from the latter alone, "
+            f"models of ratings from {RatingHoldout.kind!r}."
         )
     return split
 

@@ -1,0 +1,109 @@
+"""The commands on one held-out item of each user: models of training users, and others beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_cli import COLUMNS, fingerprint, run
+
+from tfvae.data.splits import LeaveOneOut, load_split
+
+SMALL = ["--set", "factors=2", "--epochs", "2"]
+TIMED = [*COLUMNS, "--time-col", "when"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A working folder with ratings.csv: 40 users with 12 of 150 items each, the times falling; and two with two."""
+    folder = tmp_path_factory.mktemp("items")
+    draw = np.random.default_rng(0)
+    lines = ["uid,sku,when"]
+    for user in range(42):
+        for time, item in enumerate(draw.choice(150, 12 if user < 40 else 2, replace=False)):
+            lines.append(f"{user},{100 + item},{1000 - time}")
+    (folder / "ratings.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        (folder / "fit.txt").write_text(run("fit", "ratings.csv", *TIMED, "--model", "gmf", *SMALL).output)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def there(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+
+
+def test_a_model_of_training_users_is_fitted_to_all_but_two_items_of_each(folder):
+    said = (folder / "fit.txt").read_text()
+    assert "monitor: ndcg@10 instead of ndcg@100, for an item ranked among 99 others" in said
+    assert "Learns from 400 events; one item of each of 40 users is for validation" in said
+    assert "hr@10" in said and "tfvae evaluate runs/ratings-gmf" in said and "tfvae recommend" not in said
+    split = load_split("runs/ratings-gmf")
+    assert isinstance(split, LeaveOneOut) and split.train.shape[0] == 40 and split.validation is None
+    lines = [line.split(",") for line in (folder / "ratings.csv").read_text().splitlines()[1:]]
+    latest = {int(user): int(item) for user, item, when in lines if when == "1000"}
+    assert [latest[user] for user in split.user_ids.tolist()] == split.item_ids[split.test_items].tolist()
+
+
+def test_it_is_measured_on_the_latest_items_and_serves_nobody_else():
+    shown = run("evaluate", "runs/ratings-gmf").output
+    stored = json.loads(Path("runs/ratings-gmf/evaluation.json").read_text())
+    assert stored["users"] == 40 and set(stored["metrics"]) == {"hr@10", "ndcg@10"}
+    assert f"{stored['metrics']['hr@10']['mean']:.4f}" in shown
+    full = run("evaluate", "runs/ratings-gmf", "--metrics", "full-hr@10,hr@100").output
+    assert "full-hr@10" in full and "1.0000" in full
+    assert "serves its training users only" in run("recommend", "runs/ratings-gmf", "--history", "100", code=2).stderr
+
+
+def test_a_prepared_split_serves_models_of_both_kinds():
+    told = run("prepare", "ratings.csv", *TIMED, "--protocol", "leave-one-out", "--min-items-per-user", "4").output
+    assert "Next: tfvae fit data/ratings.npz --model neumf" in told
+    small = ["--set", "latent_dim=3", "--set", "hidden=[]", "--epochs", "2"]
+    for model, settings in (("mult-vae", small), ("popularity", []), ("mlp", SMALL)):
+        said = run("fit", "data/ratings.npz", "--model", model, *settings, "--run", f"runs/{model}").output
+        assert "one item of each of 40 users" in said
+        assert load_split(f"runs/{model}").digest == load_split("data/ratings.npz").digest
+        assert "ndcg@10" in run("evaluate", f"runs/{model}").output
+    assert len(run("recommend", "runs/mult-vae", "--history", "100,101", "-k", "3").output.splitlines()) == 4
+
+
+def test_without_times_the_last_one_in_the_file_is_held_out_and_that_is_said(folder, caplog):
+    run("prepare", "ratings.csv", *COLUMNS, "--protocol", "leave-one-out", "--out", "data/untimed.npz")
+    assert "ratings.csv has no time stamps: the last event of each user in it is held out" in caplog.text
+    lines = [line.split(",") for line in (folder / "ratings.csv").read_text().splitlines()[1:]]
+    last = {int(user): int(item) for user, item, _ in lines}
+    split = load_split("data/untimed.npz")
+    assert [last[user] for user in split.user_ids.tolist()] == split.item_ids[split.test_items].tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["fit", "ratings.csv", *TIMED, "--model", "gmf", "--held-out-users", "4"],
+            "held_out_users would change nothing",
+        ),
+        (["fit", "ratings.csv", *COLUMNS, "--time-col", "whn", "--model", "gmf"], "did you mean 'when'?"),
+        (
+            ["fit", "users.npz", "--model", "gmf"],
+            "expected a split of kind 'leave-one-out', found 'strong-generalization'",
+        ),
+        (["fit", "runs/ratings-gmf/split.npz", "--model", "p-vae"], "found 'leave-one-out'"),
+        (["fit", "part.npz", "--model", "gmf"], "part.npz has nothing for test; expected a whole split"),
+        (
+            ["prepare", "ratings.csv", *TIMED, "--protocol", "leave-one-out", "--format", "vae-cf"],
+            "the vae-cf format is one of held-out users",
+        ),
+    ],
+)
+def test_what_does_not_fit_gets_one_message_and_leaves_nothing_behind(folder, arguments, message):
+    if not Path("users.npz").exists():
+        run("prepare", "ratings.csv", *COLUMNS, "--out", "users.npz")
+        load_split("runs/ratings-gmf").for_tuning().save("part.npz")
+    before = fingerprint(folder)
+    result = run(*arguments, code=2)
+    assert result.stderr.startswith("Error: ") and message in result.stderr
+    assert fingerprint(folder) == before
