@@ -36,11 +36,11 @@ __all__ = ["open_split", "whereabouts"]
 
 _FILES = ".csv, .tsv or .parquet (events), .npz (a saved split), or a folder in the vae_cf layout"
 _MOST_HELD_OUT = 10_000
-_WITHOUT_USERS = {
+_OF_ALL_USERS = {
     RatingHoldout.kind: (RatingHoldoutSettings, "a rating hold-out keeps all users, items and ratings"),
     LeaveOneOut.kind: (LeaveOneOutSettings, "leave-one-out keeps all items and takes every event as met"),
 }
-_CUT = (StrongGeneralization.kind, *_WITHOUT_USERS)
+_CUT = (StrongGeneralization.kind, *_OF_ALL_USERS)
 
 _log = logging.getLogger(__name__)
 
@@ -80,8 +80,8 @@ def open_split(
     name, path = os.fspath(given), Path(given)
     if protocol not in (None, *_CUT):
         raise unknown_name("protocol", protocol, _CUT)
-    if protocol in _WITHOUT_USERS:
-        settings, why = _WITHOUT_USERS[protocol]
+    if protocol in _OF_ALL_USERS:
+        settings, why = _OF_ALL_USERS[protocol]
         _refuse({key: value for key, value in changes.items() if key not in settings.model_fields}, why)
     if name in DATASETS:
         _refuse(columns, f"{name} is a named data set with columns of its own")
