@@ -10,6 +10,8 @@ import pytest
 from test_cli import COLUMNS, fingerprint, run
 
 from tfvae.data.splits import LeaveOneOut, load_split
+from tfvae.scoring import top_k
+from tfvae.training import load_run
 
 SMALL = ["--set", "factors=2", "--epochs", "2"]
 TIMED = [*COLUMNS, "--time-col", "when"]
@@ -40,12 +42,29 @@ def test_a_model_of_training_users_is_fitted_to_all_but_two_items_of_each(folder
     said = (folder / "fit.txt").read_text()
     assert "monitor: ndcg@10 instead of ndcg@100, for an item ranked among 99 others" in said
     assert "Learns from 400 events; one item of each of 40 users is for validation" in said
-    assert "hr@10" in said and "tfvae evaluate runs/ratings-gmf" in said and "tfvae recommend" not in said
+    assert "hr@10" in said and "tfvae evaluate runs/ratings-gmf" in said
+    assert "tfvae recommend runs/ratings-gmf --user 0" in said and "--history" not in said
     split = load_split("runs/ratings-gmf")
     assert isinstance(split, LeaveOneOut) and split.train.shape[0] == 40 and split.validation is None
     lines = [line.split(",") for line in (folder / "ratings.csv").read_text().splitlines()[1:]]
     latest = {int(user): int(item) for user, item, when in lines if when == "1000"}
     assert [latest[user] for user in split.user_ids.tolist()] == split.item_ids[split.test_items].tolist()
+
+
+def test_it_recommends_to_its_training_users_what_they_do_not_have():
+    split, model = load_split("runs/ratings-gmf"), load_run("runs/ratings-gmf").model
+    items, scores = (found[0] for found in top_k(model, split.train, k=150, users=[7]))
+    shown = [
+        line.split() for line in run("recommend", "runs/ratings-gmf", "--user", "7", "-k", "4").output.splitlines()
+    ]
+    expected = zip(split.item_ids[items[:4]], scores, strict=False)
+    assert shown == [["id", "score"], *([str(item), f"{score:.3f}"] for item, score in expected)]
+    everything = run("recommend", "runs/ratings-gmf", "--user", "7", "-k", "999").output.splitlines()[1:]
+    assert {int(line.split()[0]) for line in everything} == {*split.item_ids[items[items >= 0]]}
+    common = np.bincount(split.train.indices, minlength=split.n_items) >= 4
+    shown = run("recommend", "runs/ratings-gmf", "--user", "7", "-k", "5", "--min-users-per-item", "4").output
+    expected = [item for item in items[items >= 0] if common[item]][:5]
+    assert [int(line.split()[0]) for line in shown.splitlines()[1:]] == split.item_ids[expected].tolist()
 
 
 def test_it_is_measured_on_the_latest_items_and_serves_nobody_else():
@@ -67,7 +86,10 @@ def test_a_prepared_split_serves_models_of_both_kinds():
         assert "one item of each of 40 users" in said
         assert load_split(f"runs/{model}").digest == load_split("data/ratings.npz").digest
         assert "ndcg@10" in run("evaluate", f"runs/{model}").output
-    assert len(run("recommend", "runs/mult-vae", "--history", "100,101", "-k", "3").output.splitlines()) == 4
+    split = load_split("data/ratings.npz")
+    has = ",".join(str(item) for item in split.item_ids[split.train[[5]].indices])
+    same = [run("recommend", "runs/mult-vae", *who).output for who in (["--history", has], ["--user", "5"])]
+    assert same[0] == same[1] and len(same[0].splitlines()) == 11
 
 
 def test_without_times_the_last_one_in_the_file_is_held_out_and_that_is_said(folder, caplog):
@@ -92,6 +114,11 @@ def test_without_times_the_last_one_in_the_file_is_held_out_and_that_is_said(fol
             "expected a split of kind 'leave-one-out', found 'strong-generalization'",
         ),
         (["fit", "runs/ratings-gmf/split.npz", "--model", "p-vae"], "found 'leave-one-out'"),
+        (
+            ["recommend", "runs/ratings-gmf", "--user", "41"],
+            "41 is none of the 40 training users; their ids look like 0",
+        ),
+        (["recommend", "runs/ratings-gmf", "--user", "4", "--history", "100"], "or --user ID alone"),
         (["fit", "part.npz", "--model", "gmf"], "part.npz has nothing for test; expected a whole split"),
         (
             ["prepare", "ratings.csv", *TIMED, "--protocol", "leave-one-out", "--format", "vae-cf"],

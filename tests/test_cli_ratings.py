@@ -98,6 +98,15 @@ def test_recommend_shows_predicted_ratings_and_their_sd():
     assert run("recommend", RUN, "--history", "102=5,100=1", "-k", "4").stdout != told.stdout
 
 
+def test_a_training_user_is_told_by_id():
+    split = load_split(RUN)
+    row = slice(*split.train.indptr[3:5])
+    has = zip(split.item_ids[split.train.indices[row]], split.train.data[row], strict=True)
+    typed = ",".join(f"{item}={rating:g}" for item, rating in has)
+    same = [run("recommend", RUN, *who).output for who in (["--history", typed], ["--user", "3"])]
+    assert same[0] == same[1] and "predicted rating" in same[0]
+
+
 def test_rare_items_can_be_left_out():
     split = load_split(RUN)
     users = np.bincount(split.train.indices, minlength=30)
@@ -149,7 +158,10 @@ def test_a_prepared_hold_out_is_trained_on_as_it_is():
 def test_a_model_of_its_training_users_is_fitted_and_measured_but_serves_nobody_else():
     small = ["--set", "features=2", "--set", "products=2", "--set", "hidden=[3]", "--epochs", "1"]
     said = run("fit", "ratings.csv", *RATED, "--model", "nnmf", *small).output
-    assert "tfvae evaluate runs/ratings-nnmf" in said and "tfvae recommend" not in said
+    assert "tfvae evaluate runs/ratings-nnmf" in said and "tfvae recommend runs/ratings-nnmf --user 0" in said
+    heading, rows = table_of(run("recommend", "runs/ratings-nnmf", "--user", "3", "-k", "5").output)
+    assert heading == ["id", "predicted rating"] and len(rows) == 5
+    assert all(1 <= float(rating) <= 5 for _, rating in rows)
     assert "48 ratings" in run("evaluate", "runs/ratings-nnmf").output
     for command in (
         ["recommend", "runs/ratings-nnmf", "--history", "100=5"],

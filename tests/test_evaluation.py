@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as budget
+from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from tfvae.baselines.ease import EASE
@@ -131,6 +134,15 @@ def test_equal_scores_are_ranked_by_item_number():
     np.testing.assert_array_equal(items, [[1, 2, 3, 4, 5]])
 
 
+@budget(max_examples=10, deadline=None)
+@given(st.lists(st.integers(0, 56), min_size=1), st.integers(1, 70))
+def test_chosen_users_have_the_rankings_they_have_among_all(users, batch_size):
+    model, held_out = random_case()
+    everybody = top_k(model, held_out.fold_in, k=7)
+    for found, among_all in zip(top_k(model, held_out.fold_in, 7, batch_size, users), everybody, strict=True):
+        np.testing.assert_array_equal(found, among_all[users])
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_scores_that_are_no_numbers_are_refused(value):
     model, held_out = random_case()
@@ -153,6 +165,8 @@ def test_inputs_that_do_not_fit_are_refused():
     nobody = HeldOutUsers(csr_array((3, 40)), csr_array((3, 40)), np.arange(3))
     with pytest.raises(InputError, match="none of the 3 held-out users"):
         evaluate(model, nobody)
+    with pytest.raises(InputError, match="user numbers from 0 to 56, found 3 to 57"):
+        top_k(model, held_out.fold_in, users=[3, 57])
     with pytest.raises(InputError, match="batch_size is 0"):
         evaluate(model, held_out, batch_size=0)
 

@@ -214,6 +214,8 @@ def fit(
     if trained.model.serves_strangers:
         rating = f"={split.scale[1]:g}" if trained.model.predicts_ratings else ""
         typer.echo(f"      tfvae recommend {folder} --history {split.item_ids[0]}{rating}")
+    else:
+        typer.echo(f"      tfvae recommend {folder} --user {split.user_ids[0]}")
     typer.echo(f"      tensorboard --logdir {folder}")
 
 
@@ -252,6 +254,7 @@ def evaluate(
         "tfvae recommend runs/ml-1m-mult-vae --history 1,50,260",
         "tfvae recommend runs/movietweetings-mult-vae --like gravity --like 'the matrix' -k 5",
         "tfvae recommend runs/ml-1m-p-vae --history 318=5,527=4 --like 'the matrix=5'",
+        "tfvae recommend runs/ml-1m-neumf --user 42",
     )
 )
 def recommend(
@@ -263,24 +266,30 @@ def recommend(
         list[str] | None,
         typer.Option(metavar="TEXT", help="An item by part of its title, with =RATING likewise; repeatable."),
     ] = None,
+    user: Annotated[
+        str, typer.Option(metavar="ID", help="Instead of a history: one of the training users, by id.")
+    ] = "",
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many to recommend.")] = 10,
     min_users: opt.OnlyCommon = 0,
 ) -> None:
-    """Recommend items to somebody with a history, whom the model need not know.
+    """Recommend items to somebody with a history, whom the model need not know, or to one of its training users.
 
     A model of ratings predicts them, with their standard deviation where it knows one. If it was trained '--by items',
     it is told the ratings of an item by users' ids, and predicts those of other users.
     """
     from tfvae.export import recommend as ranked
-    from tfvae.runs import common_items, finished, typed_history
+    from tfvae.runs import common_items, finished, history_of, ranking_for, typed_history
 
-    if not (history or like):
-        raise InputError("name what the person has: --history ID,ID,… or --like 'part of a title'.")
+    if bool(history or like) == bool(user):
+        raise InputError("name what the person has, --history ID,ID,… or --like 'part of a title'; or --user ID alone.")
     trained, split = finished(run)
-    rates = trained.model.predicts_ratings
-    ids, ratings = typed_history(split, opt.listed(history), like or [], rates)
-    told = {"ratings": [ratings], "scale": split.scale} if rates else {}
-    told["candidates"] = common_items(split, min_users)
+    rates, candidates = trained.model.predicts_ratings, common_items(split, min_users)
+    if user and not trained.model.serves_strangers:
+        show_ranking(ranking_for(trained.model, split, user, k, candidates), rates)
+        return
+    typed = opt.listed(history), like or []
+    ids, ratings = history_of(split, user, rates) if user else typed_history(split, *typed, rates)
+    told = {"candidates": candidates} | ({"ratings": [ratings], "scale": split.scale} if rates else {})
     show_ranking(ranked(trained.model, split.item_ids, [ids], min(k, split.n_items), split.titles, **told), rates)
 
 

@@ -19,13 +19,25 @@ from tfvae.data.opening import open_split
 from tfvae.data.splits import LeaveOneOut, RatingHoldout, Split, StrongGeneralization, load_split
 from tfvae.errors import InputError
 from tfvae.evaluation import HeldOut, RatingEvaluation, evaluate
+from tfvae.export import Ranking
 from tfvae.histories import find_titles, known_ids
 from tfvae.models import model_class
 from tfvae.models.base import Recommender
 from tfvae.options import rated
+from tfvae.ranking import EMPTY_RANK
+from tfvae.scoring import top_k
 from tfvae.training import TrainedRun, load_run
 
-__all__ = ["common_items", "finished", "learnt_from", "measure", "split_for", "typed_history"]
+__all__ = [
+    "common_items",
+    "finished",
+    "history_of",
+    "learnt_from",
+    "measure",
+    "ranking_for",
+    "split_for",
+    "typed_history",
+]
 
 
 def split_for(model: str, data: str, by: str = "users", **given: Any) -> Split:
@@ -149,6 +161,51 @@ def typed_history(
         typer.echo(f"'{part}' is taken for {title} ({item})" + (f"; there are also: {more}" if more else ""))
         ids.append(item)
     return ids, ratings + liked
+
+
+def history_of(split: Split, user: str, rates: bool) -> tuple[list[int | str], list[float]]:
+    """The training history of a user, by the id as it was typed; like `typed_history` else.
+
+    Raises:
+        InputError: If there is no such training user.
+    """
+    row = _training_row(split, user)
+    place = slice(*split.train.indptr[row : row + 2])
+    ratings = split.train.data[place].tolist() if rates else []
+    return split.item_ids[split.train.indices[place]].tolist(), ratings
+
+
+def ranking_for(model: Recommender, split: Split, user: str, k: int, candidates: np.ndarray | None = None) -> Ranking:
+    """What a model of training users recommends to one of them.
+
+    Args:
+        model: The model.
+        split: The split it was trained on.
+        user: The user's id, as it was typed.
+        k: Length of the ranking; it is shorter where there are fewer unseen items.
+        candidates: bool [n_items], which items may be recommended; all of them if None.
+
+    Raises:
+        InputError: If there is no such training user.
+    """
+    longest = min(k, split.n_items) if candidates is None else split.n_items
+    items, scores = (found[0] for found in top_k(model, split.train, longest, users=[_training_row(split, user)]))
+    kept = items != EMPTY_RANK
+    if candidates is not None:
+        kept &= candidates[items]
+    items, scores = items[kept][None, :k], scores[kept][None, :k]
+    if model.predicts_ratings:
+        scores = np.clip(scores, *split.scale)
+    titles = None if split.titles is None else split.titles[items]
+    return Ranking(split.item_ids[items], scores, unknown=np.zeros(1, np.int32), titles=titles)
+
+
+def _training_row(split: Split, user: str) -> int:
+    ids = split.train_user_ids if isinstance(split, StrongGeneralization) else split.user_ids
+    rows = np.flatnonzero(ids.astype(str) == user)
+    if not len(rows):
+        raise InputError(f"{user} is none of the {len(ids):,} training users; their ids look like {ids[0]}.")
+    return int(rows[0])
 
 
 def _refuse_ratings(split: Split, history: Sequence[str]) -> None:

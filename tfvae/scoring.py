@@ -6,7 +6,7 @@ for: the best unseen items, or the scores of chosen pairs. Only that leaves the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,25 +27,31 @@ Ranking = tuple[np.ndarray, np.ndarray]
 
 
 def top_k(
-    model: Recommender, histories: csr_array, k: int = 100, batch_size: int = 500
+    model: Recommender,
+    histories: csr_array,
+    k: int = 100,
+    batch_size: int = 500,
+    users: Sequence[int] | np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best unseen items of each user; equal scores are ranked by item number.
 
     Args:
         model: The model.
-        histories: The items each user has seen, sparse [n, n_items]; none of them is returned.
+        histories: The items each user has seen, sparse [n, n_items]; none of them is returned. For a model that knows
+            its training users, the training matrix.
         k: Length of the rankings.
         batch_size: Users scored at once.
+        users: Rows to rank for, in any order; all n of them if None.
 
     Returns:
-        Items, int32 [n, k], and their scores, float32 [n, k]. Where a user has fewer than `k` unseen
-        items the last ranks are empty: item −1, score −∞.
+        Items, int32 [n, k], and their scores, float32 [n, k], a row for each of `users`. Where a user has fewer than
+        `k` unseen items the last ranks are empty: item −1, score −∞.
 
     Raises:
         DivergedError: If a score is NaN or infinite.
-        InputError: If the histories are of another catalogue than the model's.
+        InputError: If the histories are of another catalogue than the model's, or a user lies outside them.
     """
-    return ranker(model, histories, k, batch_size)()
+    return ranker(model, histories, k, batch_size, users)()
 
 
 def scores_at(
@@ -70,11 +76,18 @@ def scores_at(
     return pair_scorer(model, histories, users, items, batch_size)()
 
 
-def ranker(model: Recommender, histories: csr_array, k: int, batch_size: int) -> Callable[[], Ranking]:
-    """A function that ranks for all histories, as `top_k` does, in a graph that is traced here, once."""
+def ranker(
+    model: Recommender,
+    histories: csr_array,
+    k: int,
+    batch_size: int,
+    users: Sequence[int] | np.ndarray | None = None,
+) -> Callable[[], Ranking]:
+    """A function that ranks as `top_k` does, in a graph that is traced here, once."""
     keep_freed_buffers()
+    chosen = np.arange(histories.shape[0]) if users is None else np.asarray(users, np.int64)
+    _refuse_outside(chosen, histories.shape[0], "user")
     score = _finite_scores(model, histories)
-    n_users = histories.shape[0]
 
     def rank(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         rows, scores, finite = score(batch)
@@ -82,15 +95,15 @@ def ranker(model: Recommender, histories: csr_array, k: int, batch_size: int) ->
 
     rank = _traced(rank, tf.TensorSpec([None], tf.int64))
 
-    def all_users() -> Ranking:
-        items = np.empty((n_users, k), dtype=np.int32)
-        scores = np.empty((n_users, k), dtype=np.float32)
-        for batch in _batches(n_users, batch_size):
-            items[batch], scores[batch], finite = rank(tf.constant(batch))
-            _refuse_diverged(model, batch, finite.numpy())
+    def all_chosen() -> Ranking:
+        items = np.empty((len(chosen), k), dtype=np.int32)
+        scores = np.empty((len(chosen), k), dtype=np.float32)
+        for batch in _batches(len(chosen), batch_size):
+            items[batch], scores[batch], finite = rank(tf.constant(chosen[batch]))
+            _refuse_diverged(model, chosen[batch], finite.numpy())
         return items, scores
 
-    return all_users
+    return all_chosen
 
 
 def pair_scorer(
@@ -99,9 +112,8 @@ def pair_scorer(
     """A function that scores the pairs, as `scores_at` does, in a graph that is traced here, once."""
     keep_freed_buffers()
     users, items = np.asarray(users, np.int64), np.asarray(items, np.int64)
-    for numbers, limit, kind in ((users, histories.shape[0], "user"), (items, histories.shape[1], "item")):
-        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < limit:
-            raise InputError(f"expected {kind} numbers from 0 to {limit - 1} in the pairs to be scored.")
+    _refuse_outside(users, histories.shape[0], "user")
+    _refuse_outside(items, histories.shape[1], "item")
     store = _store(model, histories)
 
     def pick(batch: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
@@ -155,6 +167,11 @@ def _batches(n_users: int, batch_size: int) -> Iterator[np.ndarray]:
         raise InputError(f"batch_size is {batch_size}; expected at least 1.")
     users = np.arange(n_users, dtype=np.int64)
     return (users[start : start + batch_size] for start in range(0, n_users, batch_size))
+
+
+def _refuse_outside(numbers: np.ndarray, limit: int, kind: str) -> None:
+    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < limit:
+        raise InputError(f"expected {kind} numbers from 0 to {limit - 1}, found {numbers.min()} to {numbers.max()}.")
 
 
 def _refuse_diverged(model: Recommender, batch: np.ndarray, finite: np.ndarray) -> None:
