@@ -54,11 +54,9 @@ def test_a_model_of_training_users_is_fitted_to_all_but_two_items_of_each(folder
 def test_it_recommends_to_its_training_users_what_they_do_not_have():
     split, model = load_split("runs/ratings-gmf"), load_run("runs/ratings-gmf").model
     items, scores = (found[0] for found in top_k(model, split.train, k=150, users=[7]))
-    shown = [
-        line.split() for line in run("recommend", "runs/ratings-gmf", "--user", "7", "-k", "4").output.splitlines()
-    ]
-    expected = zip(split.item_ids[items[:4]], scores, strict=False)
-    assert shown == [["id", "score"], *([str(item), f"{score:.3f}"] for item, score in expected)]
+    shown = run("recommend", "runs/ratings-gmf", "--user", "7", "-k", "4").output.splitlines()
+    expected = zip(split.item_ids[items[:4]], scores[:4], strict=True)
+    assert [line.split() for line in shown[1:]] == [[str(item), f"{score:.3f}"] for item, score in expected]
     everything = run("recommend", "runs/ratings-gmf", "--user", "7", "-k", "999").output.splitlines()[1:]
     assert {int(line.split()[0]) for line in everything} == {*split.item_ids[items[items >= 0]]}
     common = np.bincount(split.train.indices, minlength=split.n_items) >= 4
