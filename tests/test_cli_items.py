@@ -14,6 +14,7 @@ from tfvae.scoring import top_k
 from tfvae.training import load_run
 
 SMALL = ["--set", "factors=2", "--epochs", "2"]
+LEAVE_ONE_OUT = ["--protocol", "leave-one-out"]
 TIMED = [*COLUMNS, "--time-col", "when"]
 
 
@@ -76,8 +77,9 @@ def test_it_is_measured_on_the_latest_items_and_serves_nobody_else():
 
 
 def test_a_prepared_split_serves_models_of_both_kinds():
-    told = run("prepare", "ratings.csv", *TIMED, "--protocol", "leave-one-out", "--min-items-per-user", "4").output
+    told = run("prepare", "ratings.csv", *TIMED, *LEAVE_ONE_OUT, "--negatives", "20").output
     assert "Next: tfvae fit data/ratings.npz --model neumf" in told
+    assert load_split("data/ratings.npz").negatives.shape == (40, 20)
     small = ["--set", "latent_dim=3", "--set", "hidden=[]", "--epochs", "2"]
     for model, settings in (("mult-vae", small), ("popularity", []), ("mlp", SMALL)):
         said = run("fit", "data/ratings.npz", "--model", model, *settings, "--run", f"runs/{model}").output
@@ -91,7 +93,7 @@ def test_a_prepared_split_serves_models_of_both_kinds():
 
 
 def test_without_times_the_last_one_in_the_file_is_held_out_and_that_is_said(folder, caplog):
-    run("prepare", "ratings.csv", *COLUMNS, "--protocol", "leave-one-out", "--out", "data/untimed.npz")
+    run("prepare", "ratings.csv", *COLUMNS, *LEAVE_ONE_OUT, "--out", "data/untimed.npz")
     assert "ratings.csv has no time stamps: the last event of each user in it is held out" in caplog.text
     lines = [line.split(",") for line in (folder / "ratings.csv").read_text().splitlines()[1:]]
     last = {int(user): int(item) for user, item, _ in lines}
@@ -117,9 +119,12 @@ def test_without_times_the_last_one_in_the_file_is_held_out_and_that_is_said(fol
             "41 is none of the 40 training users; their ids look like 0",
         ),
         (["recommend", "runs/ratings-gmf", "--user", "4", "--history", "100"], "or --user ID alone"),
+        (["prepare", "ratings.csv", *TIMED], "only leave-one-out asks for times, so timestamp would change nothing"),
+        (["prepare", "ratings.csv", *COLUMNS, "--negatives", "9"], "n_negatives would change nothing"),
+        (["prepare", "ratings.csv", *TIMED, *LEAVE_ONE_OUT, "--negatives", "149"], "(--negatives of 'tfvae prepare')"),
         (["fit", "part.npz", "--model", "gmf"], "part.npz has nothing for test; expected a whole split"),
         (
-            ["prepare", "ratings.csv", *TIMED, "--protocol", "leave-one-out", "--format", "vae-cf"],
+            ["prepare", "ratings.csv", *TIMED, *LEAVE_ONE_OUT, "--format", "vae-cf"],
             "the vae-cf format is one of held-out users",
         ),
     ],

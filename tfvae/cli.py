@@ -119,6 +119,7 @@ def prepare(
     min_users: opt.MinUsers = None,
     min_items: opt.MinItems = None,
     held_out: opt.HeldOut = None,
+    negatives: opt.Negatives = None,
     split_seed: opt.SplitSeed = None,
     protocol: opt.Protocol = None,
 ) -> None:
@@ -131,6 +132,7 @@ def prepare(
         min_users_per_item=min_users,
         min_items_per_user=min_items,
         held_out_users=held_out,
+        n_negatives=negatives,
         seed=split_seed,
     )
     columns = opt.those_given(user=user_col, item=item_col, rating=rating_col, timestamp=time_col)

@@ -19,6 +19,7 @@ __all__ = [
     "MinItems",
     "MinRating",
     "MinUsers",
+    "Negatives",
     "OnlyCommon",
     "Protocol",
     "RatingCol",
@@ -76,6 +77,10 @@ MinRating = Annotated[
 MinUsers = Annotated[
     int | None,
     typer.Option("--min-users-per-item", rich_help_panel=_CUT, min=0, help="Then drop rarer items."),
+]
+Negatives = Annotated[
+    int | None,
+    typer.Option(rich_help_panel=_CUT, min=1, help="Of leave-one-out, to rank each item among; 99 if not given."),
 ]
 OnlyCommon = Annotated[
     int,

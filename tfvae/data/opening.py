@@ -36,11 +36,11 @@ __all__ = ["open_split", "whereabouts"]
 
 _FILES = ".csv, .tsv or .parquet (events), .npz (a saved split), or a folder in the vae_cf layout"
 _MOST_HELD_OUT = 10_000
-_OF_ALL_USERS = {
+_CUT = {
+    StrongGeneralization.kind: (StrongGeneralizationSettings, "for held-out users all items are ranked"),
     RatingHoldout.kind: (RatingHoldoutSettings, "a rating hold-out keeps all users, items and ratings"),
     LeaveOneOut.kind: (LeaveOneOutSettings, "leave-one-out keeps all items and takes every event as met"),
 }
-_CUT = (StrongGeneralization.kind, *_OF_ALL_USERS)
 
 _log = logging.getLogger(__name__)
 
@@ -80,9 +80,8 @@ def open_split(
     name, path = os.fspath(given), Path(given)
     if protocol not in (None, *_CUT):
         raise unknown_name("protocol", protocol, _CUT)
-    if protocol in _OF_ALL_USERS:
-        settings, why = _OF_ALL_USERS[protocol]
-        _refuse({key: value for key, value in changes.items() if key not in settings.model_fields}, why)
+    settings, why = _CUT[protocol or StrongGeneralization.kind]
+    _refuse({key: value for key, value in changes.items() if key not in settings.model_fields}, why)
     if name in DATASETS:
         _refuse(columns, f"{name} is a named data set with columns of its own")
         return _open_named(name, source, changes, protocol)
@@ -93,6 +92,8 @@ def open_split(
         return _of_kind(ready, protocol, name)
     if not path.is_file():
         raise unknown_name("file or data set", name, DATASETS)
+    if "timestamp" in columns and protocol != LeaveOneOut.kind:
+        _refuse({"timestamp": columns["timestamp"]}, "only leave-one-out asks for times")
     if "rating" not in columns:
         if "min_rating" in changes:
             raise InputError(f"min_rating={changes['min_rating']:g} needs ratings; name their column (--rating-col).")

@@ -273,7 +273,7 @@ def _drawn(train: csr_array, test_items: np.ndarray, user_ids: np.ndarray, setti
         if candidates.size < settings.n_negatives:
             raise InputError(
                 f"expected {settings.n_negatives} items that user {user_ids[row]} never met, to draw "
-                f"negatives from, found {candidates.size}; set n_negatives lower."
+                f"negatives from, found {candidates.size}; set n_negatives lower (--negatives of 'tfvae prepare')."
             )
         negatives[row] = random.choice(candidates, settings.n_negatives, replace=False)
     return negatives
