@@ -11,14 +11,14 @@ import tensorflow as tf
 from common import MODEL, Problem
 from dense_keras import dense_twin
 
-from tfvae.data.rows import RowStore
 from tfvae.models.multvae import MultVAE
+from tfvae.nn.batches import RowStore
 
 UPDATE = 20_000  # halfway up the KL weight's ramp, so that both schedules are compared as well
 
 
 class Still:
-    """Stands in for `tfvae.randomness.Noise`: every normal draw is 0."""
+    """Stands in for `tfvae.nn.noise.Noise`: every normal draw is 0."""
 
     def normal(self, shape, name: str) -> tf.Tensor:
         """Zeros of that shape."""

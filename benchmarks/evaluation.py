@@ -21,12 +21,12 @@ from dense_keras import dense_twin  # noqa: E402
 from notebook_numpy import mask_seen, ndcg, recall  # noqa: E402
 from report import HERE, Target, judge, run_script, spread, store  # noqa: E402
 
-from tfvae.data.rows import RowStore, row_numbers  # noqa: E402
 from tfvae.data.splits import HeldOutUsers  # noqa: E402
 from tfvae.data.synthetic import synthetic  # noqa: E402
-from tfvae.evaluation import Evaluator  # noqa: E402
+from tfvae.evaluation.users import Evaluator  # noqa: E402
 from tfvae.models.multvae import MultVAE  # noqa: E402
-from tfvae.optimizers import FusedAdam  # noqa: E402
+from tfvae.nn.batches import RowStore, row_numbers  # noqa: E402
+from tfvae.nn.optimizers import FusedAdam  # noqa: E402
 
 OURS, NOTEBOOK = "tfvae", "dense NumPy, as in the 2018 notebook"
 METRICS = {"ndcg@100": (ndcg, 100), "recall@20": (recall, 20), "recall@50": (recall, 50)}

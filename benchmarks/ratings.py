@@ -15,12 +15,12 @@ import scipy.sparse as sp  # noqa: E402
 from common import forget_peak, peak_gb  # noqa: E402
 from report import HERE, Target, judge, run_script, spread, store  # noqa: E402
 
-from tfvae.data.rows import row_numbers, steps_per_epoch  # noqa: E402
 from tfvae.data.synthetic import synthetic  # noqa: E402
-from tfvae.memory import keep_freed_buffers  # noqa: E402
+from tfvae.evaluation.predictive import refined_codes  # noqa: E402
 from tfvae.models.pvae import PVAE  # noqa: E402
-from tfvae.optimizers import FusedAdam  # noqa: E402
-from tfvae.predictive import refined_codes  # noqa: E402
+from tfvae.nn.batches import row_numbers, steps_per_epoch  # noqa: E402
+from tfvae.nn.optimizers import FusedAdam  # noqa: E402
+from tfvae.system.memory import keep_freed_buffers  # noqa: E402
 
 N_USERS, N_ITEMS, N_RATINGS = 6_040, 3_706, 900_188  # the training part of a split of MovieLens-1M
 BATCH_SIZE = 100  # the paper's, and so are 400 epochs, and 100 and 500 hidden units

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tfvae.environment import commit, environment
-from tfvae.files import write_json, write_text
+from tfvae.system.environment import commit, environment
+from tfvae.system.files import write_json, write_text
 
 __all__ = ["HERE", "Target", "judge", "run_script", "spread", "store"]
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from common import MODEL, answer, contestant_arguments
 from keras_clock import Clock
 
-from tfvae import training
-from tfvae.data.rows import row_numbers
-from tfvae.memory import keep_freed_buffers
-from tfvae.settings import settings_of
+from tfvae.nn.batches import row_numbers
+from tfvae.system.memory import keep_freed_buffers
+from tfvae.training import loop as training
+from tfvae.training.settings import settings_of
 
 SHARED = {
     "latent_dim": MODEL.latent_dim,
@@ -38,7 +38,7 @@ VARIANTS = {  # name: (model, settings, the epoch whose steps are timed)
 
 
 def main() -> None:
-    """Trains as `tfvae.training.train` does, less validation and checkpoints."""
+    """Trains as `tfvae.training.loop.train` does, less validation and checkpoints."""
     arguments = contestant_arguments(__doc__, list(VARIANTS))
     problem = arguments.problem
     name, given, epoch = VARIANTS[arguments.variant]

@@ -14,8 +14,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from common import MODEL, Problem  # noqa: E402
 from report import HERE, Target, judge, run_script, spread, store  # noqa: E402
 
-from tfvae.data.rows import row_numbers, steps_per_epoch  # noqa: E402
 from tfvae.data.synthetic import synthetic  # noqa: E402
+from tfvae.nn.batches import row_numbers, steps_per_epoch  # noqa: E402
 
 ML20M_USERS, ML20M_ITEMS, ML20M_EVENTS = 116_677, 20_108, 8_500_000
 

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 import tfvae
-from tfvae.definitions import load_table
-from tfvae.export import export
-from tfvae.files import write_text
-from tfvae.protocols import splits_of
-from tfvae.tables import run_folder, run_table
+from tfvae.experiments.definitions import load_table
+from tfvae.experiments.protocols import splits_of
+from tfvae.experiments.runner import run_folder, run_table
+from tfvae.serving.saved_model import export
+from tfvae.system.files import write_text
 
 DEFINITION = Path(__file__).with_suffix(".toml")
 RESULTS = Path("runs/quickstart")

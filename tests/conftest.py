@@ -63,6 +63,6 @@ def two_replicas() -> tf.distribute.Strategy:
 @pytest.fixture
 def silent_noise(monkeypatch) -> None:
     """Nothing is dropped and every normal draw is 0, so that replicas cannot differ by their noise."""
-    monkeypatch.setattr("tfvae.randomness.Noise.normal", lambda self, shape, name: tf.zeros(shape))
-    monkeypatch.setattr("tfvae.randomness.Noise.uniform", lambda self, shape, name: tf.zeros(shape))
-    monkeypatch.setattr("tfvae.randomness.Noise.kept", lambda self, shape, share, name: tf.fill(shape, True))
+    monkeypatch.setattr("tfvae.nn.noise.Noise.normal", lambda self, shape, name: tf.zeros(shape))
+    monkeypatch.setattr("tfvae.nn.noise.Noise.uniform", lambda self, shape, name: tf.zeros(shape))
+    monkeypatch.setattr("tfvae.nn.noise.Noise.kept", lambda self, shape, share, name: tf.fill(shape, True))

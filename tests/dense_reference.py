@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_array
 
-from tfvae.data.rows import RowStore, UserRows
-from tfvae.randomness import Noise
+from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.noise import Noise
 
 
 class Recorded(Noise):

@@ -7,8 +7,8 @@ import tensorflow as tf
 from dense_reference import Recorded, normalised, on_the_items
 from scipy.sparse import csr_array
 
-from tfvae.optimizers import NormalizedAdam
-from tfvae.randomness import Noise
+from tfvae.nn.noise import Noise
+from tfvae.nn.optimizers import NormalizedAdam
 
 SMALL = {"latent_dim": 4, "n_pseudo_inputs": 5, "warmup_epochs": 10}
 DEPTHS = {1: (9,), 2: (9, 7), 3: (9, 7, 6)}

@@ -1,11 +1,11 @@
-"""Keras's `fit` as `tfvae.training` calls it, without its callbacks."""
+"""Keras's `fit` as `tfvae.training.loop` calls it, without its callbacks."""
 
 from __future__ import annotations
 
 import keras
 
-from tfvae.data.rows import row_numbers, steps_per_epoch
 from tfvae.models.base import GradientRecommender
+from tfvae.nn.batches import row_numbers, steps_per_epoch
 
 
 def fit(

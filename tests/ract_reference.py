@@ -8,7 +8,7 @@ import tensorflow as tf
 from dense_reference import Recorded, normalised, on_the_items, perceptron
 from scipy.sparse import csr_array
 
-from tfvae.metrics import hits, ndcg
+from tfvae.evaluation.metrics import hits, ndcg
 from tfvae.models.ract import RaCT
 
 N_ITEMS, CUTOFF, DROPOUT = 13, 4, 0.4

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_array
 
-from tfvae.data.rows import RowStore
+from tfvae.nn.batches import RowStore
 
 
 def low_rank(n_users, n_items, seed=0, share=0.5, noise=0.0):

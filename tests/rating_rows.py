@@ -6,7 +6,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from tfvae.models.base import GradientRecommender
-from tfvae.optimizers import FusedAdam
+from tfvae.nn.optimizers import FusedAdam
 
 
 def random_ratings(n_rows=7, n_items=13, density=0.4, levels=(1, 2, 3, 4, 5), seed=0, empty=(2, 5)) -> csr_array:

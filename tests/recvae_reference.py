@@ -10,7 +10,7 @@ from evcf_reference import copy_of, log_normal
 from scipy.sparse import csr_array
 
 from tfvae.models.recvae import RecVAE
-from tfvae.training import prepare_to_fit
+from tfvae.training.loop import prepare_to_fit
 
 ACTIVATIONS = {"swish": lambda x: x * tf.sigmoid(x), "tanh": tf.tanh}
 SMALL = {"hidden": (6, 6, 6), "latent_dim": 3}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfvae.definitions import load_table
-from tfvae.records import Run, Tuned, store_run
-from tfvae.report import render
+from tfvae.experiments.definitions import load_table
+from tfvae.experiments.records import Run, Tuned, store_run
+from tfvae.experiments.report import render
 
 USERS = 400
 ENVIRONMENT = {

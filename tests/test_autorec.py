@@ -10,12 +10,12 @@ from plain_fit import fit
 from rating_rows import dense, random_ratings, ratings_at, ready
 
 from tfvae.data.interactions import Interactions
-from tfvae.data.rows import RowStore
 from tfvae.data.splits import rating_holdout
-from tfvae.item_layers import ItemLogits, RatingBag
 from tfvae.models.autorec import AutoRec
-from tfvae.randomness import Noise
-from tfvae.style import Style
+from tfvae.nn.batches import RowStore
+from tfvae.nn.item_layers import ItemLogits, RatingBag
+from tfvae.nn.layer_config import Style
+from tfvae.nn.noise import Noise
 
 EVERYONE = tf.range(7, dtype=tf.int64)
 

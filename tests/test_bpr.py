@@ -9,9 +9,9 @@ import tensorflow as tf
 from dense_reference import rows_of
 from scipy.sparse import csr_array
 
-from tfvae.baselines.bpr import BPR
-from tfvae.data.rows import unpad
-from tfvae.errors import DivergedError, InputError
+from tfvae.models.bpr import BPR
+from tfvae.nn.batches import unpad
+from tfvae.system.errors import DivergedError, InputError
 
 
 def random_rows(n_users=80, n_items=20, seed=0):

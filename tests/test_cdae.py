@@ -9,11 +9,11 @@ from dense_reference import Recorded, normalised, on_the_items, random_rows, row
 from plain_fit import fit
 from scipy.sparse import csr_array
 
-from tfvae.data.rows import RowStore
-from tfvae.errors import InputError
 from tfvae.models.cdae import CDAE
-from tfvae.optimizers import FusedAdam
-from tfvae.settings import settings_of
+from tfvae.nn.batches import RowStore
+from tfvae.nn.optimizers import FusedAdam
+from tfvae.system.errors import InputError
+from tfvae.training.settings import settings_of
 
 N_USERS, N_ITEMS = 7, 13
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tfvae.cells import ordering_verdict, verdict
-from tfvae.stats import PairedTest
+from tfvae.evaluation.stats import PairedTest
+from tfvae.experiments.cells import ordering_verdict, verdict
 
 
 @pytest.mark.parametrize(

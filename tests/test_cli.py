@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tfvae.cli import app
-from tfvae.errors import InputError
-from tfvae.files import sha256_of
-from tfvae.options import settings_from
+from tfvae.cli.app import app
+from tfvae.cli.options import settings_from
+from tfvae.system.errors import InputError
+from tfvae.system.files import sha256_of
 
 COLUMNS = ["--user-col", "uid", "--item-col", "sku"]
 SMALL = ["--set", "hidden=[8]", "--set", "latent_dim=4", "--epochs", "2"]
@@ -154,7 +154,7 @@ def test_ctrl_c_says_how_to_go_on(folder, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tfvae.training.train", interrupted)
+    monkeypatch.setattr("tfvae.training.loop.train", interrupted)
     told = run("fit", "ratings.csv", *COLUMNS, code=130)
     assert "the same command again" in told.stderr
 
@@ -193,7 +193,7 @@ import tfvae
 assert {"train", "export", "recommend"} <= set(dir(tfvae))
 assert not {"tensorflow", "pandas"} & set(sys.modules), "import tfvae"
 from typer.testing import CliRunner
-from tfvae.cli import app
+from tfvae.cli.app import app
 for arguments in (["--help"], ["--version"], ["fit", "--help"], ["datasets"], ["doctor"]):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code in (0, 1) and len(result.output) > 10, result.output

@@ -10,8 +10,8 @@ import pytest
 from test_cli import COLUMNS, fingerprint, run
 
 from tfvae.data.splits import load_split
-from tfvae.scoring import top_k
-from tfvae.training import load_run
+from tfvae.evaluation.scoring import top_k
+from tfvae.training.loop import load_run
 
 RATED = [*COLUMNS, "--rating-col", "stars"]
 SMALL = [

@@ -9,8 +9,8 @@ import tensorflow_probability as tfp
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from tfvae.priors import CompositePrior, diagonal_normal, kl, sample_with, standard_normal
-from tfvae.randomness import Noise
+from tfvae.nn.noise import Noise
+from tfvae.nn.priors import CompositePrior, diagonal_normal, kl, sample_with, standard_normal
 
 tfd = tfp.distributions
 

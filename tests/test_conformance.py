@@ -13,14 +13,14 @@ from conformance_settings import CHECKERBOARD, SETTINGS
 from plain_fit import fit
 from scipy.sparse import csr_array
 
-from tfvae.data.rows import RowStore, unpad
-from tfvae.errors import InputError
-from tfvae.evaluation import top_k
-from tfvae.export import export
+from tfvae.evaluation.users import top_k
 from tfvae.models import MODELS, model_class
 from tfvae.models.base import GradientRecommender
-from tfvae.settings import settings_of
-from tfvae.training import prepare_to_fit, train
+from tfvae.nn.batches import RowStore, unpad
+from tfvae.serving.saved_model import export
+from tfvae.system.errors import InputError
+from tfvae.training.loop import prepare_to_fit, train
+from tfvae.training.settings import settings_of
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -257,7 +257,7 @@ def test_two_epochs_and_two_more_are_four(name, tiny_split, tiny_items, tmp_path
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.callbacks.Validation.on_epoch_begin", stop)
+        patch.setattr("tfvae.training.callbacks.Validation.on_epoch_begin", stop)
         with pytest.raises(Killed):
             run(tmp_path / "halves", 4)
     halves = run(tmp_path / "halves", 4)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from tiny_phases import RATE, fit, ready
 
-from tfvae.callbacks import Cooling
-from tfvae.errors import InputError
-from tfvae.settings import settings_of
+from tfvae.system.errors import InputError
+from tfvae.training.callbacks import Cooling
+from tfvae.training.settings import settings_of
 
 
 def rates(epochs, factor, plan="one loss", start=RATE, asked=None):

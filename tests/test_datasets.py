@@ -14,7 +14,7 @@ import pytest
 from tfvae.data import sources
 from tfvae.data.datasets import DATASETS, default_split, load_dataset, load_ncf
 from tfvae.data.splits import LeaveOneOutSettings
-from tfvae.errors import InputError
+from tfvae.system.errors import InputError
 
 ON_HAND = Path(os.environ.get("TFVAE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 from scipy.sparse import csr_array
 
-from tfvae.defaults import settings_for
+from tfvae.training.adapt import settings_for
 
 
 def fitted(n_users: int, model: str = "mult-vae", **given):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tfvae.definitions import load_table
-from tfvae.errors import InputError
+from tfvae.experiments.definitions import load_table
+from tfvae.system.errors import InputError
 
 HOME = """
 title = "Home"

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 from dense_reference import Recorded, on_the_items, random_rows, rows_of
 
-from tfvae.errors import InputError
-from tfvae.layers import Decoder, DenseSumEncoder
 from tfvae.models.recvae import RecVAE
-from tfvae.style import Style
+from tfvae.nn.layer_config import Style
+from tfvae.nn.mlp import Decoder, DenseSumEncoder
+from tfvae.system.errors import InputError
 
 
 def sigmoid(x):

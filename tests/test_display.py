@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from tfvae.display import show_runs
+from tfvae.cli.display import show_runs
 
 
 def test_a_run_without_a_metric_of_another_has_a_dash_there(capsys):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfvae import doctor
+from tfvae.cli import doctor
 
 
 def broken(device: bool = False) -> dict[str, str]:

@@ -12,12 +12,12 @@ import pytest
 import tensorflow as tf
 from scipy.sparse import csr_array
 
-from tfvae.baselines import ease, item_item
-from tfvae.baselines.ease import EASE
-from tfvae.baselines.item_item import gram
-from tfvae.data.rows import RowStore
-from tfvae.errors import InputError, TooLargeError
-from tfvae.evaluation import top_k
+from tfvae.evaluation.users import top_k
+from tfvae.models import ease, item_item
+from tfvae.models.ease import EASE
+from tfvae.models.item_item import gram
+from tfvae.nn.batches import RowStore
+from tfvae.system.errors import InputError, TooLargeError
 
 ML_1M = Path(__file__).parents[2] / "shared" / "data" / "ml-1m" / "ratings.csv.xz"
 

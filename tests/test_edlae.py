@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from tfvae.baselines.ease import EASE
-from tfvae.baselines.edlae import EDLAE
-from tfvae.errors import InputError, TooLargeError
+from tfvae.models.ease import EASE
+from tfvae.models.edlae import EDLAE
+from tfvae.system.errors import InputError, TooLargeError
 
 
 def random_rows(n_users=300, n_items=25, seed=0):

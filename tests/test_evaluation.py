@@ -9,10 +9,9 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from tfvae.baselines.ease import EASE
 from tfvae.data.splits import HeldOutUsers
-from tfvae.errors import DivergedError, InputError
-from tfvae.evaluation import (
+from tfvae.evaluation.stats import mean_and_se
+from tfvae.evaluation.users import (
     Evaluation,
     Evaluator,
     compare,
@@ -21,7 +20,8 @@ from tfvae.evaluation import (
     scores_at,
     top_k,
 )
-from tfvae.stats import mean_and_se
+from tfvae.models.ease import EASE
+from tfvae.system.errors import DivergedError, InputError
 
 METRICS = ("ndcg@10", "recall@5", "recall@10", "hr@10")
 

@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 from scipy.sparse import csr_array
 
-from tfvae.errors import DivergedError, InputError
-from tfvae.evaluation import top_k
-from tfvae.export import Recommendations, export, recommend
+from tfvae.evaluation.users import top_k
 from tfvae.models import MODELS, model_class
-from tfvae.settings import settings_of
+from tfvae.serving.saved_model import Recommendations, export, recommend
+from tfvae.system.errors import DivergedError, InputError
+from tfvae.training.settings import settings_of
 
 N_ITEMS, N_USERS, K = 40, 11, 12
 NUMBERS = np.random.default_rng(1).permutation(1000)[:N_ITEMS] - 200  # in no order; some are negative

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tfvae.data import formats
-from tfvae.errors import InputError
+from tfvae.system.errors import InputError
 
 
 @pytest.fixture

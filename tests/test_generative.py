@@ -11,12 +11,12 @@ from scipy.sparse import csr_array
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 
-from tfvae import generative
-from tfvae.data.rows import UserRows
-from tfvae.errors import DivergedError, InputError
-from tfvae.generative import describe, has_latents
+from tfvae.evaluation import latents as generative
+from tfvae.evaluation.latents import describe, has_latents
 from tfvae.models import model_class
-from tfvae.priors import VampPrior, diagonal_normal, sample_with
+from tfvae.nn.batches import UserRows
+from tfvae.nn.priors import VampPrior, diagonal_normal, sample_with
+from tfvae.system.errors import DivergedError, InputError
 
 tfd = tfp.distributions
 

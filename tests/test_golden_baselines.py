@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tfvae.baselines.ease import EASE
-from tfvae.baselines.popularity import Popularity
 from tfvae.data.datasets import DATASETS, default_split, load_dataset, load_ncf
 from tfvae.data.sources import look_in
 from tfvae.data.splits import strong_generalization
-from tfvae.errors import TooLargeError
-from tfvae.evaluation import evaluate, evaluate_leave_one_out
+from tfvae.evaluation.users import evaluate, evaluate_leave_one_out
+from tfvae.models.ease import EASE
+from tfvae.models.popularity import Popularity
+from tfvae.system.errors import TooLargeError
 
 FOLDER = Path(os.environ.get("TFVAE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 METRICS = ("recall@20", "recall@50", "ndcg@100")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from tfvae.errors import InputError
-from tfvae.histories import find_titles, known_ids
+from tfvae.serving.typed_history import find_titles, known_ids
+from tfvae.system.errors import InputError
 
 
 def split(ids, titles=None):

@@ -11,10 +11,10 @@ import tensorflow as tf
 from scipy.sparse import csr_array
 from scipy.stats import kstest, norm
 
-from tfvae import hmc
-from tfvae.data.rows import RowStore
-from tfvae.errors import DivergedError, InputError
-from tfvae.hmc import ObservedGaussian, Sampler
+from tfvae.nn import hmc
+from tfvae.nn.batches import RowStore
+from tfvae.nn.hmc import ObservedGaussian, Sampler
+from tfvae.system.errors import DivergedError, InputError
 
 D, N_USERS, N_ITEMS, VARIANCE = 4, 150, 30, 0.5
 FALSE_ALARM = 1e-4  # of each statistical test, had its seed not been fixed

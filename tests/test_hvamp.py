@@ -19,10 +19,10 @@ from evcf_reference import (
     unsettle,
 )
 
-from tfvae.errors import InputError
 from tfvae.models.hvamp import HVamp
 from tfvae.models.vamp import Vamp
-from tfvae.randomness import Noise
+from tfvae.nn.noise import Noise
+from tfvae.system.errors import InputError
 
 
 def unsettled(model):

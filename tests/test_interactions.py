@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfvae.data.interactions import Interactions
-from tfvae.errors import InputError
+from tfvae.system.errors import InputError
 
 USERS, ITEMS = ["b", "a", "b", "c", "a"], [30, 7, 7, 100, 30]
 RATINGS, TIMES = [1.0, 2.0, 3.0, 4.0, 5.0], [50, 40, 30, 20, 10]

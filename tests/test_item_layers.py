@@ -8,11 +8,11 @@ import tensorflow as tf
 from dense_reference import normalised, on_the_items, random_rows, rows_of
 from evcf_reference import Recorded, copy_of
 
-from tfvae.item_layers import ItemBag, ItemLogits, PseudoInputs
-from tfvae.layers import Decoder, Encoder, GatedLinear, SideBySide, hidden_stack, output_layer
 from tfvae.models.hvamp import HVamp
-from tfvae.randomness import Noise
-from tfvae.style import Style
+from tfvae.nn.item_layers import ItemBag, ItemLogits, PseudoInputs
+from tfvae.nn.layer_config import Style
+from tfvae.nn.mlp import Decoder, Encoder, GatedLinear, SideBySide, hidden_stack, output_layer
+from tfvae.nn.noise import Noise
 
 CLOSE = {"rtol": 5e-6, "atol": 5e-6}
 HE = Style("tanh", initializer="he", seed=3)

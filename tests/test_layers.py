@@ -7,11 +7,11 @@ import pytest
 import tensorflow as tf
 from dense_reference import normalised, on_the_items, perceptron, random_rows, rows_of
 
-from tfvae.data.rows import UserRows, unpad
-from tfvae.item_layers import ItemBag, ItemLogits
-from tfvae.layers import Decoder, Encoder
-from tfvae.randomness import Noise
-from tfvae.style import Style
+from tfvae.nn.batches import UserRows, unpad
+from tfvae.nn.item_layers import ItemBag, ItemLogits
+from tfvae.nn.layer_config import Style
+from tfvae.nn.mlp import Decoder, Encoder
+from tfvae.nn.noise import Noise
 
 CLOSE = {"rtol": 2e-6, "atol": 2e-6}
 

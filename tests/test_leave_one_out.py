@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tfvae.data.interactions import Interactions
 from tfvae.data.splits import LeaveOneOutSettings, leave_one_out, load_split
-from tfvae.errors import InputError
+from tfvae.system.errors import InputError
 
 
 def some_events(seed=0) -> Interactions:

@@ -9,8 +9,8 @@ import tensorflow_probability as tfp
 from dense_reference import random_rows, rows_of
 from scipy.special import logsumexp
 
-from tfvae.errors import InputError
-from tfvae.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Logistic, Multinomial, likelihood
+from tfvae.nn.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Logistic, Multinomial, likelihood
+from tfvae.system.errors import InputError
 
 tfd = tfp.distributions
 

@@ -10,11 +10,11 @@ from plain_fit import fit
 from rating_examples import low_rank, predicted
 from scipy.sparse import csr_array
 
-from tfvae.data.rows import RowStore, unpad
-from tfvae.errors import InputError
 from tfvae.models.llorma import LLORMA, epanechnikov
-from tfvae.optimizers import FusedAdam
-from tfvae.randomness import Noise
+from tfvae.nn.batches import RowStore, unpad
+from tfvae.nn.noise import Noise
+from tfvae.nn.optimizers import FusedAdam
+from tfvae.system.errors import InputError
 
 N_USERS, N_ITEMS = 14, 10
 SMALL = {"local_models": 3, "rank": 2, "pre_rank": 2, "pre_regularization": 1.0, "regularization": 0.4}

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from tfvae.memory import forget_peak, keep_freed_buffers, peak_gb
+from tfvae.system.memory import forget_peak, keep_freed_buffers, peak_gb
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process cannot forget its peak")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfvae.data.metadata import encode_metadata
+from tfvae.models.metadata import encode_metadata
 
 
 def column(features, n, name, **given):

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from tfvae.errors import InputError
-from tfvae.metrics import (
+from tfvae.evaluation.metrics import (
     hit_rate,
     hits,
     leave_one_out_ranks,
@@ -19,6 +18,7 @@ from tfvae.metrics import (
     rmse,
     rmse_per_user,
 )
+from tfvae.system.errors import InputError
 
 
 def csr(rows: list[list[int]], n_items: int) -> csr_array:

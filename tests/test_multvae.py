@@ -9,10 +9,10 @@ import tensorflow as tf
 from dense_reference import Recorded, dense_loss, on_the_items, random_rows, rows_of, weights_of
 from scipy.sparse import csr_array
 
-from tfvae.data.rows import row_numbers, steps_per_epoch
 from tfvae.models.multvae import MultDAE, MultVAE
-from tfvae.optimizers import FusedAdam
-from tfvae.randomness import Noise
+from tfvae.nn.batches import row_numbers, steps_per_epoch
+from tfvae.nn.noise import Noise
+from tfvae.nn.optimizers import FusedAdam
 
 LEARNING_RATE = 0.01
 VAE = {"hidden": (9,), "latent_dim": 4, "anneal_updates": 10, "beta_cap": 1.0}

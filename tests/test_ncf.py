@@ -10,14 +10,14 @@ from dense_reference import random_rows, rows_of
 from plain_fit import fit
 from scipy.sparse import csr_array
 
-from tfvae.data.rows import PairStore, RowStore
-from tfvae.errors import InputError
-from tfvae.evaluation import evaluate
+from tfvae.evaluation.users import evaluate
 from tfvae.models.ncf import GMF, MLP, NeuMF
-from tfvae.optimizers import FusedAdam
-from tfvae.randomness import Noise
-from tfvae.settings import settings_of
-from tfvae.training import train
+from tfvae.nn.batches import PairStore, RowStore
+from tfvae.nn.noise import Noise
+from tfvae.nn.optimizers import FusedAdam
+from tfvae.system.errors import InputError
+from tfvae.training.loop import train
+from tfvae.training.settings import settings_of
 
 N_USERS, N_ITEMS = 7, 13
 MODELS = {"gmf": GMF, "mlp": MLP, "neumf": NeuMF}

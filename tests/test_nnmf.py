@@ -10,11 +10,11 @@ from plain_fit import fit
 from rating_examples import low_rank, predicted
 from scipy.sparse import csr_array
 
-from tfvae.data.rows import RowStore, unpad
-from tfvae.errors import InputError
 from tfvae.models.nnmf import NNMF
-from tfvae.optimizers import FusedAdam
-from tfvae.randomness import Noise
+from tfvae.nn.batches import RowStore, unpad
+from tfvae.nn.noise import Noise
+from tfvae.nn.optimizers import FusedAdam
+from tfvae.system.errors import InputError
 
 N_USERS, N_ITEMS = 12, 9
 SMALL = {"features": 2, "products": 3, "product_rank": 2, "hidden": (4, 5), "regularization": 0.7}

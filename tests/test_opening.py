@@ -9,7 +9,7 @@ import pytest
 from tfvae.data.catalogue import DATASETS
 from tfvae.data.opening import open_split, whereabouts
 from tfvae.data.vae_cf import write_vae_cf
-from tfvae.errors import InputError
+from tfvae.system.errors import InputError
 
 
 @pytest.fixture

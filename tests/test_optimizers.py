@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfvae.optimizers import OPTIMIZERS, FusedAdam, NormalizedAdam
+from tfvae.nn.optimizers import OPTIMIZERS, FusedAdam, NormalizedAdam
 
 
 def gradients(n_steps=50, shape=(6, 3)):

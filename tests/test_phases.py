@@ -26,9 +26,9 @@ from tiny_phases import (
     weights,
 )
 
-from tfvae.errors import InputError
-from tfvae.optimizers import FusedAdam
-from tfvae.randomness import Noise
+from tfvae.nn.noise import Noise
+from tfvae.nn.optimizers import FusedAdam
+from tfvae.system.errors import InputError
 
 # ---- who is changed, by which gradient --------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from tfvae.plots import COLOURS, latent_planes, learning_curves, learning_shapes
+from tfvae.experiments.plots import COLOURS, latent_planes, learning_curves, learning_shapes
 
 
 @pytest.fixture

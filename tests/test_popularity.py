@@ -7,9 +7,9 @@ import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_array, random_array
 
-from tfvae.baselines.popularity import Popularity
-from tfvae.data.rows import RowStore
-from tfvae.evaluation import top_k
+from tfvae.evaluation.users import top_k
+from tfvae.models.popularity import Popularity
+from tfvae.nn.batches import RowStore
 
 
 def fitted(train):

@@ -9,13 +9,9 @@ import pytest
 from rating_rows import dense, random_ratings, ratings_at
 from scipy.stats import norm
 
-from tfvae import predictive
-from tfvae.data.rows import RowStore
 from tfvae.data.splits import HeldOutRatings
-from tfvae.hmc import Sampler, Samples
-from tfvae.models.autorec import AutoRec
-from tfvae.models.pvae import PVAE
-from tfvae.predictive import (
+from tfvae.evaluation import predictive
+from tfvae.evaluation.predictive import (
     Predictions,
     describe_predictions,
     encoder_codes,
@@ -24,6 +20,10 @@ from tfvae.predictive import (
     predict,
     refined_codes,
 )
+from tfvae.models.autorec import AutoRec
+from tfvae.models.pvae import PVAE
+from tfvae.nn.batches import RowStore
+from tfvae.nn.hmc import Sampler, Samples
 
 RATINGS = random_ratings()  # [7, 13]; rows 2 and 5 are empty
 

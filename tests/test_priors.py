@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfvae.priors import VampPrior, diagonal_normal, kl, standard_normal
+from tfvae.nn.priors import VampPrior, diagonal_normal, kl, standard_normal
 
 tfd = tfp.distributions
 

@@ -12,10 +12,10 @@ from rating_rows import dense, random_ratings, ready
 from scipy.stats import multivariate_normal
 
 from tfvae.data.interactions import Interactions
-from tfvae.data.rows import RowStore, UserRows
 from tfvae.data.splits import RatingHoldoutSettings, rating_holdout
 from tfvae.models.pvae import PVAE
-from tfvae.randomness import Noise
+from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.noise import Noise
 
 RATINGS = random_ratings()  # [7, 13]
 N_ROWS, N_ITEMS = RATINGS.shape

@@ -22,11 +22,11 @@ from ract_reference import (
 )
 from scipy.sparse import csr_array
 
-from tfvae.errors import InputError
 from tfvae.models.multvae import MultVAE
 from tfvae.models.ract import RaCT
-from tfvae.optimizers import FusedAdam
-from tfvae.randomness import Noise
+from tfvae.nn.noise import Noise
+from tfvae.nn.optimizers import FusedAdam
+from tfvae.system.errors import InputError
 
 
 @pytest.fixture

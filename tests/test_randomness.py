@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfvae.randomness import Noise, derive_seed
+from tfvae.nn.noise import Noise, derive_seed
 
 
 def test_derived_seeds_are_a_function_of_seed_and_name():

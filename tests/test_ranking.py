@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from scipy.sparse import csr_array
 
-from tfvae.data.rows import RowStore, UserRows
-from tfvae.metrics import hits, ndcg
-from tfvae.ranking import EMPTY_RANK, LEAST_IDEAL, best_unseen, ndcg_of_unseen
+from tfvae.evaluation.metrics import hits, ndcg
+from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.ranking import EMPTY_RANK, LEAST_IDEAL, best_unseen, ndcg_of_unseen
 
 N_USERS, N_ITEMS = 23, 17
 
@@ -176,9 +176,9 @@ def test_the_floor_of_the_ideal_touches_only_users_with_nothing_withheld(monkeyp
     scores, owned, shown = random_case(10)
     expected = found(scores, owned, shown, 50)
     # The least ideal of any other user is that of one item, which is 1.
-    monkeypatch.setattr("tfvae.ranking.LEAST_IDEAL", 1.0)
+    monkeypatch.setattr("tfvae.nn.ranking.LEAST_IDEAL", 1.0)
     np.testing.assert_array_equal(found(scores, owned, shown, 50), expected)
-    monkeypatch.setattr("tfvae.ranking.LEAST_IDEAL", 1.5)
+    monkeypatch.setattr("tfvae.nn.ranking.LEAST_IDEAL", 1.5)
     fewer = np.flatnonzero(found(scores, owned, shown, 50) != expected)
     np.testing.assert_array_equal(fewer, np.flatnonzero((owned & ~shown).sum(axis=1) == 1))
     assert 0 < LEAST_IDEAL <= 1 and len(fewer)

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from tfvae.baselines.rating_factors import BiasMF
 from tfvae.data.catalogue import DATASETS
 from tfvae.data.datasets import load_dataset
 from tfvae.data.interactions import Interactions
 from tfvae.data.opening import open_split, whereabouts
 from tfvae.data.splits import HeldOutRatings, RatingHoldoutSettings, load_split, rating_holdout
-from tfvae.definitions import load_table
-from tfvae.errors import InputError
-from tfvae.evaluation import bounded, evaluate
-from tfvae.protocols import splits_of
+from tfvae.evaluation.users import bounded, evaluate
+from tfvae.experiments.definitions import load_table
+from tfvae.experiments.protocols import splits_of
+from tfvae.models.pmf import BiasMF
+from tfvae.system.errors import InputError
 
 DATA = Path(os.environ.get("TFVAE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 

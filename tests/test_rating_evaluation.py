@@ -12,8 +12,8 @@ from scipy.sparse import csr_array
 
 from tfvae.data.splits import HeldOutItems, HeldOutRatings, HeldOutUsers, LeaveOneOutSettings, leave_one_out
 from tfvae.data.synthetic import synthetic
-from tfvae.errors import DivergedError, InputError
-from tfvae.evaluation import (
+from tfvae.evaluation.metrics import RATING_METRICS, check_metric, lower_is_better
+from tfvae.evaluation.users import (
     Evaluator,
     ItemEvaluator,
     RatingEvaluation,
@@ -24,8 +24,8 @@ from tfvae.evaluation import (
     evaluate_leave_one_out,
     evaluator,
 )
-from tfvae.metrics import RATING_METRICS, check_metric, lower_is_better
 from tfvae.models.base import Recommender
+from tfvae.system.errors import DivergedError, InputError
 
 
 class Linear(Recommender):

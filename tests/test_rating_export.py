@@ -10,14 +10,14 @@ import pytest
 import tensorflow as tf
 from rating_rows import dense, random_ratings, ratings_at, ready
 
-from tfvae.data.rows import RowStore
-from tfvae.errors import DivergedError, InputError
-from tfvae.export import Recommendations, export, recommend
+from tfvae.evaluation.predictive import Predictions
 from tfvae.models import MODELS, model_class
 from tfvae.models.pvae import PVAE
-from tfvae.predictive import Predictions
-from tfvae.randomness import Noise
-from tfvae.settings import settings_of
+from tfvae.nn.batches import RowStore
+from tfvae.nn.noise import Noise
+from tfvae.serving.saved_model import Recommendations, export, recommend
+from tfvae.system.errors import DivergedError, InputError
+from tfvae.training.settings import settings_of
 
 N_USERS, N_ITEMS, K, SCALE = 24, 15, 10, (1, 5)
 RATINGS = random_ratings(N_USERS, N_ITEMS)

@@ -9,11 +9,11 @@ import tensorflow as tf
 from rating_examples import low_rank, predicted
 from scipy.sparse import csr_array
 
-from tfvae.baselines import rating_factors
-from tfvae.baselines.rating_factors import PMF, BiasMF, alternate, ridge_rows
-from tfvae.data.rows import RowStore, unpad
-from tfvae.errors import InputError
-from tfvae.randomness import derive_seed
+from tfvae.models import pmf as rating_factors
+from tfvae.models.pmf import PMF, BiasMF, alternate, ridge_rows
+from tfvae.nn.batches import RowStore, unpad
+from tfvae.nn.noise import derive_seed
+from tfvae.system.errors import InputError
 
 N_USERS, N_ITEMS = 40, 25
 both = pytest.mark.parametrize("kind", [PMF, BiasMF])

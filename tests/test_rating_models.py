@@ -14,10 +14,10 @@ from plain_fit import fit
 from rating_rows import random_ratings, ready
 from scipy.sparse import csr_array
 
-from tfvae.data.rows import RowStore, UserRows
 from tfvae.models import MODELS, model_class
 from tfvae.models.base import GradientRecommender
-from tfvae.settings import settings_of
+from tfvae.nn.batches import RowStore, UserRows
+from tfvae.training.settings import settings_of
 
 N_ROWS, N_ITEMS = 24, 15
 RATINGS = random_ratings(N_ROWS, N_ITEMS)

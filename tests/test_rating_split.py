@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from tfvae.data.splits import HeldOutRatings, RatingHoldoutSettings, load_split, rating_holdout
 from tfvae.data.synthetic import synthetic
-from tfvae.errors import InputError
+from tfvae.system.errors import InputError
 
 
 def cut(seed=0, fraction=0.1, data=1):

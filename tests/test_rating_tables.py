@@ -10,14 +10,14 @@ import pytest
 from scipy.stats import sem, ttest_rel
 from stored_runs import page, section
 
-from tfvae import tables
 from tfvae.data.splits import RatingHoldoutSettings, rating_holdout
 from tfvae.data.synthetic import synthetic
-from tfvae.errors import DivergedError, InputError
-from tfvae.evaluation import evaluate
-from tfvae.hmc import Sampler
-from tfvae.records import store_run, stored_run
-from tfvae.report import render_overview
+from tfvae.evaluation.users import evaluate
+from tfvae.experiments import runner as tables
+from tfvae.experiments.records import store_run, stored_run
+from tfvae.experiments.report import render_overview
+from tfvae.nn.hmc import Sampler
+from tfvae.system.errors import DivergedError, InputError
 
 TABLE = """
 title = "Ratings"
@@ -74,10 +74,10 @@ def patched():
         return done
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.protocols.load_dataset", lambda *_, **__: INTERACTIONS)
+        patch.setattr("tfvae.experiments.protocols.load_dataset", lambda *_, **__: INTERACTIONS)
         patch.setattr(tables, "train", train)
         quick = functools.partial(Sampler, n_burn_in=10, n_leapfrog=3, jit_compile=False)
-        patch.setattr("tfvae.predictive.Sampler", quick)
+        patch.setattr("tfvae.evaluation.predictive.Sampler", quick)
         yield noted
 
 

@@ -14,11 +14,11 @@ from scipy.sparse import csr_array
 from scipy.special import expit, logsumexp, softmax
 
 from tfvae.data.interactions import Interactions
-from tfvae.data.rows import RowStore
 from tfvae.data.splits import rating_holdout
-from tfvae.errors import InputError
 from tfvae.models.rbm import RBM
-from tfvae.randomness import Noise
+from tfvae.nn.batches import RowStore
+from tfvae.nn.noise import Noise
+from tfvae.system.errors import InputError
 
 N_ITEMS, N_LEVELS, N_UNITS = 3, 2, 3
 LEVELS = (2.0, 5.0)

@@ -12,15 +12,15 @@ from evcf_reference import dense_shapes
 from plain_fit import fit
 from recvae_reference import SMALL, Reference, Rows, Watch, equal, ready, state_of, values_of
 
-from tfvae.callbacks import Keeper
-from tfvae.errors import InputError
-from tfvae.generative import describe, has_latents
+from tfvae.evaluation.latents import describe, has_latents
 from tfvae.models import recvae
 from tfvae.models.multvae import MultVAE
 from tfvae.models.recvae import RecVAE
-from tfvae.randomness import Noise
-from tfvae.settings import settings_of
-from tfvae.training import prepare_to_fit, train
+from tfvae.nn.noise import Noise
+from tfvae.system.errors import InputError
+from tfvae.training.callbacks import Keeper
+from tfvae.training.loop import prepare_to_fit, train
+from tfvae.training.settings import settings_of
 
 ALL = tf.range(7, dtype=tf.int64)
 PHASES = {"encoder": {}, "decoder": {}, "both": {"alternation": ()}}
@@ -283,7 +283,7 @@ def whole(tiny_split, tmp_path_factory):
             last["state"] = state_of(self.model)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.Keeper", Copying)
+        patch.setattr("tfvae.training.loop.Keeper", Copying)
         done = run(folder / "whole", tiny_split, epochs=9)
     assert done.model.prior_type == "composite" and done.model.encoder_type == "dense"
     return done, folder, last["state"]
@@ -300,7 +300,7 @@ def test_a_run_killed_after_any_epoch_of_a_round_goes_on_to_equal_bits(epoch, wh
             last[epoch] = state_of(self.model)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.Keeper", Watching)
+        patch.setattr("tfvae.training.loop.Keeper", Watching)
         done = run(folder / f"killed-{epoch}", tiny_split, epochs=9)
     assert done.resumed and list(last) == list(range(epoch + 1, 9))
     assert without_seconds(done.history) == without_seconds(uninterrupted.history)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from stored_runs import USERS, page, section, store, values
 
-from tfvae.records import stored_latents, stored_run
-from tfvae.report import render, render_overview
-from tfvae.stats import paired_test
+from tfvae.evaluation.stats import paired_test
+from tfvae.experiments.records import stored_latents, stored_run
+from tfvae.experiments.report import render, render_overview
 
 TABLE = """
 title = "A table"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from stored_runs import page, section, store, values
 
-from tfvae import plots
 from tfvae.data.datasets import DATASETS
-from tfvae.errors import InputError
+from tfvae.experiments import plots
+from tfvae.system.errors import InputError
 
 TABLE = """
 title = "A table"

@@ -8,8 +8,8 @@ import tensorflow as tf
 from dense_reference import on_the_items, random_rows, rows_of
 from scipy.sparse import csr_array
 
-from tfvae.data.rows import RowStore, row_numbers, steps_per_epoch, unpad
-from tfvae.errors import InputError
+from tfvae.nn.batches import RowStore, row_numbers, steps_per_epoch, unpad
+from tfvae.system.errors import InputError
 
 
 def dense(rows, n_items, flat=None) -> np.ndarray:

@@ -22,8 +22,8 @@ from tiny_phases import (
     weights,
 )
 
-from tfvae.callbacks import Keeper, Validation, best_of
-from tfvae.optimizers import FusedAdam
+from tfvae.nn.optimizers import FusedAdam
+from tfvae.training.callbacks import Keeper, Validation, best_of
 
 # ---- validation, selection, resuming ----------------------------------------------------------------
 
@@ -114,7 +114,7 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(last, tmp_path, unin
 def test_a_run_killed_between_its_two_files_in_an_epoch_that_started_from_the_best_is_resumed_exactly(
     tmp_path, monkeypatch
 ):
-    from tfvae.files import write_npz
+    from tfvae.system.files import write_npz
 
     values = [0.3, 0.2, 0.9, 0.1]  # the epoch that starts from the best is the new best
     whole, first, second = (ready("three phases", fresh_start=2) for _ in range(3))
@@ -127,7 +127,7 @@ def test_a_run_killed_between_its_two_files_in_an_epoch_that_started_from_the_be
         write_npz(path, *given, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("tfvae.callbacks.write_npz", write)
+        patch.setattr("tfvae.training.callbacks.write_npz", write)
         with pytest.raises(Killed):
             kept_fit(first, tmp_path / "parts", 4, values)
     keeper = kept_fit(second, tmp_path / "parts", 4, values)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfvae.schedules import linear_ramp, warm_up
+from tfvae.nn.schedules import linear_ramp, warm_up
 
 
 @pytest.mark.parametrize(

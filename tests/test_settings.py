@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from tfvae.errors import InputError
 from tfvae.models import MODELS, model_class
-from tfvae.settings import Settings, TrainingSettings, settings_of
+from tfvae.system.errors import InputError
+from tfvae.training.settings import Settings, TrainingSettings, settings_of
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from tfvae import tables
-from tfvae.definitions import load_table
-from tfvae.errors import DivergedError
-from tfvae.records import Sweep, datasets_of, stored_runs, sweep_of
-from tfvae.tables import run_table
+from tfvae.experiments import runner as tables
+from tfvae.experiments.definitions import load_table
+from tfvae.experiments.records import Sweep, datasets_of, stored_runs, sweep_of
+from tfvae.experiments.runner import run_table
+from tfvae.system.errors import DivergedError
 
 HOME = """
 title = "Home"

@@ -12,10 +12,10 @@ from scipy.optimize import nnls
 from scipy.sparse import csr_array, vstack
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from tfvae.baselines import item_item, slim
-from tfvae.baselines.slim import SLIM
-from tfvae.data.rows import unpad
-from tfvae.errors import InputError, TooLargeError
+from tfvae.models import item_item, slim
+from tfvae.models.slim import SLIM
+from tfvae.nn.batches import unpad
+from tfvae.system.errors import InputError, TooLargeError
 
 EXACT = {"tolerance": 1e-12, "gram_precision": "float64", "max_iterations": 100_000}
 

@@ -13,7 +13,7 @@ import pytest
 from tfvae.data import sources
 from tfvae.data.sources import Place
 from tfvae.data.text import open_bytes
-from tfvae.errors import InputError
+from tfvae.system.errors import InputError
 
 CONTENT = b"the whole file" * 1_000
 CHECKSUM = f"md5:{hashlib.md5(CONTENT).hexdigest()}"

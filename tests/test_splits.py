@@ -26,7 +26,7 @@ from tfvae.data.splits import (
     rating_holdout,
     strong_generalization,
 )
-from tfvae.errors import InputError
+from tfvae.system.errors import InputError
 
 DATA = Path(os.environ.get("TFVAE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 ML_1M = DATA / "ml-1m" / "ratings.csv.xz"

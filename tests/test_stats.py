@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfvae.errors import InputError
-from tfvae.stats import bootstrap_interval, mean_and_se, paired_test
+from tfvae.evaluation.stats import bootstrap_interval, mean_and_se, paired_test
+from tfvae.system.errors import InputError
 
 
 def test_standard_error_is_the_population_sd_over_root_n():

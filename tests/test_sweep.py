@@ -7,14 +7,15 @@ import math
 
 import pytest
 
-from tfvae import sweep, tables
 from tfvae.data.splits import StrongGeneralizationSettings, strong_generalization
 from tfvae.data.synthetic import synthetic
-from tfvae.definitions import load_table
-from tfvae.errors import DivergedError, InputError
-from tfvae.records import stored_sweep, sweep_of
-from tfvae.sweep import run_sweep
-from tfvae.training import TrainedRun
+from tfvae.experiments import runner as tables
+from tfvae.experiments import sweep
+from tfvae.experiments.definitions import load_table
+from tfvae.experiments.records import stored_sweep, sweep_of
+from tfvae.experiments.sweep import run_sweep
+from tfvae.system.errors import DivergedError, InputError
+from tfvae.training.loop import TrainedRun
 
 TINY = """
 title = "Tiny"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfvae.data.synthetic import synthetic
-from tfvae.errors import InputError
+from tfvae.system.errors import InputError
 
 
 @pytest.mark.parametrize("size", [(2_000, 500, None), (50, 40, 1_000), (300, 20, 300), (1, 2, 1)])

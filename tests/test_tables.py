@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array, vstack
 
-from tfvae import tables
 from tfvae.data.datasets import default_split
 from tfvae.data.interactions import Interactions
 from tfvae.data.splits import StrongGeneralizationSettings, strong_generalization
 from tfvae.data.vae_cf import write_vae_cf
-from tfvae.definitions import load_table, table_names
-from tfvae.errors import DivergedError, InputError
-from tfvae.protocols import splits_of
-from tfvae.records import (
+from tfvae.experiments import runner as tables
+from tfvae.experiments.definitions import load_table, table_names
+from tfvae.experiments.protocols import splits_of
+from tfvae.experiments.records import (
     per_user_metrics,
     stored_attributes,
     stored_latents,
     stored_run,
     stored_runs,
 )
-from tfvae.settings import settings_of
-from tfvae.sweep import search_problem
+from tfvae.experiments.sweep import search_problem
+from tfvae.system.errors import DivergedError, InputError
+from tfvae.training.settings import settings_of
 
 COMMITTED = Path(__file__).parents[1] / "paper_results"
 TINY = """

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfvae.callbacks import Keeper, best_of
 from tfvae.data.splits import StrongGeneralization
-from tfvae.errors import DivergedError, InputError
-from tfvae.evaluation import evaluate
-from tfvae.files import write_json
-from tfvae.settings import settings_of
-from tfvae.training import load_run, prepare_to_fit, train
+from tfvae.evaluation.users import evaluate
+from tfvae.system.errors import DivergedError, InputError
+from tfvae.system.files import write_json
+from tfvae.training.callbacks import Keeper, best_of
+from tfvae.training.loop import load_run, prepare_to_fit, train
+from tfvae.training.settings import settings_of
 
 HERE = Path(__file__).parent
 SMALL = {
@@ -93,7 +93,7 @@ def test_an_early_best_epoch_is_restored(tiny_split, tmp_path):
                 kernel.assign(-10 * kernel)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.Keeper", Worse)
+        patch.setattr("tfvae.training.loop.Keeper", Worse)
         done = run(tmp_path, tiny_split, epochs=9, patience=2, learning_rate=0.05, anneal_updates=0, beta_cap=0.0)
     values = [entry["val_ndcg@10"] for entry in done.history]
     assert done.best_epoch < done.epochs - 1 < 8
@@ -105,7 +105,7 @@ def test_a_finished_folder_is_read_back_without_training(whole, tiny_split):
     done, folder = whole
     files = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training._fit", lambda *given: pytest.fail("trained again"))
+        patch.setattr("tfvae.training.loop._fit", lambda *given: pytest.fail("trained again"))
         again = run(folder, tiny_split)
     assert again.resumed
     assert_same_run(done, again)
@@ -184,7 +184,7 @@ def test_a_run_that_died_between_its_last_epoch_and_its_result_only_writes_the_r
         write_json(path, value)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.write_json", write)
+        patch.setattr("tfvae.training.loop.write_json", write)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, tiny_split)
     again = run(tmp_path, tiny_split)
@@ -255,7 +255,7 @@ def test_the_last_good_epoch_is_kept_when_a_run_diverges(tiny_split, tmp_path):
                 self.model.encoder.first.bias.assign(np.full(8, np.nan))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.Keeper", Breaking)
+        patch.setattr("tfvae.training.loop.Keeper", Breaking)
         with pytest.raises(DivergedError, match="after [67] updates"):
             run(tmp_path, tiny_split)
     assert files_in(tmp_path) == ["best-1.npz", "settings.json", "state.npz"]
@@ -284,7 +284,7 @@ def test_patience_ends_training(tiny_split, tmp_path):
             super().on_epoch_end(epoch, logs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.Keeper", Flat)
+        patch.setattr("tfvae.training.loop.Keeper", Flat)
         done = run(tmp_path, tiny_split, epochs=6, patience=3)
     assert (done.epochs, done.best_epoch) == (5, 1)  # an equal value is not a better one
 
@@ -312,7 +312,7 @@ def scripted(values):
 
 def test_peak_anneals_to_one_and_trains_again_with_the_beta_of_the_peak(tiny_split, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.Keeper", scripted([0.1, 0.2, 0.9, 0.3]))
+        patch.setattr("tfvae.training.loop.Keeper", scripted([0.1, 0.2, 0.9, 0.3]))
         done = run(tmp_path, tiny_split, beta_selection="peak", beta_cap=0.3)
     assert done.selected_beta == pytest.approx(8 / 20)  # update 8 is the last of the third epoch
     assert [entry["beta"] for entry in done.history] == pytest.approx([2 / 20, 5 / 20, 8 / 20, 8 / 20])
@@ -323,7 +323,7 @@ def test_peak_anneals_to_one_and_trains_again_with_the_beta_of_the_peak(tiny_spl
 
 def test_stop_at_drop_goes_back_to_the_beta_of_the_peak_and_stays(tiny_split, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.Keeper", scripted([0.1, 0.9, 0.5, 0.4, 0.3, 0.2]))
+        patch.setattr("tfvae.training.loop.Keeper", scripted([0.1, 0.9, 0.5, 0.4, 0.3, 0.2]))
         options = {"beta_selection": "stop-at-drop", "drop_patience": 2}
         done = run(tmp_path, tiny_split, epochs=6, beta_cap=1.0, **options)
     betas = [2 / 20, 5 / 20, 8 / 20, 11 / 20, 5 / 20, 5 / 20]

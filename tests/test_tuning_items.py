@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tfvae.data.interactions import Interactions
 from tfvae.data.splits import LeaveOneOutSettings, leave_one_out, load_split
 from tfvae.data.synthetic import synthetic
-from tfvae.errors import InputError
+from tfvae.system.errors import InputError
 
 
 def cut(data=1, **settings):

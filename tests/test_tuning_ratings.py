@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from tfvae import sweep
 from tfvae.data.splits import LeaveOneOutSettings, leave_one_out, rating_holdout
 from tfvae.data.synthetic import synthetic
-from tfvae.definitions import load_table
-from tfvae.protocols import splits_of
-from tfvae.sweep import run_sweep
-from tfvae.training import TrainedRun
+from tfvae.experiments import sweep
+from tfvae.experiments.definitions import load_table
+from tfvae.experiments.protocols import splits_of
+from tfvae.experiments.sweep import run_sweep
+from tfvae.training.loop import TrainedRun
 
 TABLE = """
 title = "Ratings"
@@ -46,7 +46,7 @@ INTERACTIONS = synthetic(60, 250, 900, n_tastes=3, seed=1)
 def place(tmp_path, monkeypatch):
     (tmp_path / "results" / "table").mkdir(parents=True)
     (tmp_path / "results" / "table" / "table.toml").write_text(TABLE)
-    monkeypatch.setattr("tfvae.protocols.load_dataset", lambda *_, **__: INTERACTIONS)
+    monkeypatch.setattr("tfvae.experiments.protocols.load_dataset", lambda *_, **__: INTERACTIONS)
     quiet = {"progress": False, "say": lambda line: None}
     return {"results": tmp_path / "results", "work": tmp_path / "work"} | quiet
 

@@ -12,14 +12,14 @@ from plain_fit import fit
 from rating_rows import dense, random_ratings, ready
 
 from tfvae.data.interactions import Interactions
-from tfvae.data.rows import RowStore, UserRows
 from tfvae.data.splits import RatingHoldoutSettings, rating_holdout
-from tfvae.errors import InputError
 from tfvae.models.pvae import PVAE
 from tfvae.models.two_sided import ITEMS, USERS, TwoSidedPVAE
-from tfvae.randomness import Noise
-from tfvae.settings import settings_of
-from tfvae.training import train
+from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.noise import Noise
+from tfvae.system.errors import InputError
+from tfvae.training.loop import train
+from tfvae.training.settings import settings_of
 
 RATINGS = random_ratings(12, 9)
 N_USERS, N_ITEMS = RATINGS.shape

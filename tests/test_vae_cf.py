@@ -13,8 +13,8 @@ import pytest
 from tfvae.data.interactions import Interactions
 from tfvae.data.splits import StrongGeneralization, StrongGeneralizationSettings, strong_generalization
 from tfvae.data.vae_cf import FILES, read_events, read_item_ids, read_vae_cf, write_vae_cf
-from tfvae.errors import InputError
-from tfvae.files import sha256_of
+from tfvae.system.errors import InputError
+from tfvae.system.files import sha256_of
 
 DATA = Path(os.environ.get("TFVAE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 GOLDEN = DATA / "ml-20m-golden"

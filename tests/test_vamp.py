@@ -21,12 +21,12 @@ from evcf_reference import (
     unsettle,
 )
 
-from tfvae.errors import InputError
-from tfvae.layers import ItemLogits
-from tfvae.likelihoods import Multinomial
 from tfvae.models.multvae import MultVAE
 from tfvae.models.vamp import Vamp
-from tfvae.randomness import Noise
+from tfvae.nn.likelihoods import Multinomial
+from tfvae.nn.mlp import ItemLogits
+from tfvae.nn.noise import Noise
+from tfvae.system.errors import InputError
 
 
 def unsettled(model):

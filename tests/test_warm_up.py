@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from tfvae.callbacks import Keeper
-from tfvae.data.rows import row_numbers, steps_per_epoch
 from tfvae.models import model_class
-from tfvae.optimizers import FusedAdam, NormalizedAdam
-from tfvae.settings import TrainingSettings, settings_of
-from tfvae.training import prepare_to_fit, train
+from tfvae.nn.batches import row_numbers, steps_per_epoch
+from tfvae.nn.optimizers import FusedAdam, NormalizedAdam
+from tfvae.training.callbacks import Keeper
+from tfvae.training.loop import prepare_to_fit, train
+from tfvae.training.settings import TrainingSettings, settings_of
 
 SMALL = {
     "hidden": [8],
@@ -70,7 +70,7 @@ def test_a_run_interrupted_in_its_warm_up_goes_on_with_the_beta_of_its_epoch_to_
 
     whole = run(tmp_path / "whole", tiny_split, epochs=4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.Keeper", Interrupted)
+        patch.setattr("tfvae.training.loop.Keeper", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "run", tiny_split, epochs=4)
     resumed = run(tmp_path / "run", tiny_split, epochs=4)
@@ -104,7 +104,7 @@ def test_a_warm_up_by_epochs_puts_patience_off_until_its_end(anneal_by, epochs, 
             super().on_epoch_end(epoch, logs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.Keeper", Worsening)
+        patch.setattr("tfvae.training.loop.Keeper", Worsening)
         done = run(tmp_path, tiny_split, anneal_by=anneal_by, patience=1)
     assert (done.epochs, done.best_epoch) == (epochs, 0)
 
@@ -119,7 +119,7 @@ def test_the_optimizer_of_the_settings_is_the_one_that_trains(name, kind, tiny_s
             raise KeyboardInterrupt  # that is all there is to see
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.Keeper", Watch)
+        patch.setattr("tfvae.training.loop.Keeper", Watch)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, tiny_split, optimizer=name)
     assert used == [(kind, pytest.approx(0.01))]

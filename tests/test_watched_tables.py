@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from stored_runs import page, section
 
-from tfvae import tables
 from tfvae.data.synthetic import synthetic
-from tfvae.records import stored_run
+from tfvae.experiments import runner as tables
+from tfvae.experiments.records import stored_run
 
 TABLE = """
 title = "Items"
@@ -42,7 +42,7 @@ def place(tmp_path_factory):
     (folder / "results" / "table" / "table.toml").write_text(TABLE)
     with pytest.MonkeyPatch.context() as patch:
         interactions = synthetic(60, 250, 900, n_tastes=3, seed=1)
-        patch.setattr("tfvae.protocols.load_dataset", lambda *_, **__: interactions)
+        patch.setattr("tfvae.experiments.protocols.load_dataset", lambda *_, **__: interactions)
         quiet = {"progress": False, "say": lambda line: None}
         yield {"results": folder / "results", "work": folder / "work"} | quiet
 

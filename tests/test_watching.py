@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfvae.callbacks import Keeper, best_of
 from tfvae.data.splits import LeaveOneOutSettings, leave_one_out, rating_holdout
 from tfvae.data.synthetic import synthetic
-from tfvae.errors import InputError
-from tfvae.evaluation import evaluate
-from tfvae.settings import settings_of
-from tfvae.training import train
+from tfvae.evaluation.users import evaluate
+from tfvae.system.errors import InputError
+from tfvae.training.callbacks import Keeper, best_of
+from tfvae.training.loop import train
+from tfvae.training.settings import settings_of
 
 RATINGS = {"units": 6, "batch_size": 20, "learning_rate": 0.01, "monitor": "rmse", "epochs": 4, "dropout": 0.2}
 ITEMS = {"hidden": [], "latent_dim": 6, "batch_size": 20, "learning_rate": 0.05, "monitor": "ndcg@10", "epochs": 4}
@@ -71,7 +71,7 @@ def test_a_search_on_ratings_keeps_the_weights_of_the_least_error(ratings, tmp_p
 
     split = ratings.for_tuning()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.Keeper", Worse)
+        patch.setattr("tfvae.training.loop.Keeper", Worse)
         done = run(autorec(), split, tmp_path)
     errors = [entry["val_rmse"] for entry in done.history]
     assert len(errors) == 4 and done.best_epoch == np.argmin(errors) < 2
@@ -106,7 +106,7 @@ def interrupted(settings, split, folder, after, monkeypatch, **options):
                 raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr("tfvae.training.Keeper", Stopping)
+        patch.setattr("tfvae.training.loop.Keeper", Stopping)
         with pytest.raises(Stopped):
             run(settings, split, folder, **options)
 

@@ -12,10 +12,10 @@ import tensorflow as tf
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from tfvae.baselines import wmf
-from tfvae.baselines.wmf import WMF
-from tfvae.data.rows import RowStore, unpad
-from tfvae.errors import DivergedError, InputError
+from tfvae.models import wmf
+from tfvae.models.wmf import WMF
+from tfvae.nn.batches import RowStore, unpad
+from tfvae.system.errors import DivergedError, InputError
 
 SOLVERS = ["conjugate-gradients", "cholesky"]
 

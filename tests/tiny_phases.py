@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_array
 
-from tfvae.evaluation import Evaluation
+from tfvae.evaluation.users import Evaluation
 from tfvae.models.base import Aim, GradientRecommender
-from tfvae.optimizers import FusedAdam
-from tfvae.randomness import Noise
+from tfvae.nn.noise import Noise
+from tfvae.nn.optimizers import FusedAdam
 
 RATE = 0.05
 N_USERS, BATCH_SIZE = 8, 4

@@ -11,10 +11,10 @@ import os
 import signal
 import sys
 
-from tfvae.callbacks import Keeper
 from tfvae.data.splits import load_split
-from tfvae.settings import settings_of
-from tfvae.training import train
+from tfvae.training.callbacks import Keeper
+from tfvae.training.loop import train
+from tfvae.training.settings import settings_of
 
 
 def main(split: str, folder: str, flat: str, last_epoch: int, moment: str) -> None:

@@ -21,17 +21,17 @@ _HOMES = {
     "LeaveOneOutSettings": "tfvae.data.splits",
     "RatingHoldoutSettings": "tfvae.data.splits",
     "StrongGeneralizationSettings": "tfvae.data.splits",
-    "evaluate": "tfvae.evaluation",
+    "evaluate": "tfvae.evaluation.users",
     "leave_one_out": "tfvae.data.splits",
     "load_dataset": "tfvae.data.datasets",
-    "load_run": "tfvae.training",
+    "load_run": "tfvae.training.loop",
     "model_class": "tfvae.models",
     "rating_holdout": "tfvae.data.splits",
-    "recommend": "tfvae.export",
-    "settings_of": "tfvae.settings",
+    "recommend": "tfvae.serving.saved_model",
+    "settings_of": "tfvae.training.settings",
     "strong_generalization": "tfvae.data.splits",
-    "top_k": "tfvae.evaluation",
-    "train": "tfvae.training",
+    "top_k": "tfvae.evaluation.users",
+    "train": "tfvae.training.loop",
 }
 
 __all__ = ["__version__", "export", *_HOMES]  # noqa: F822, they are found by __getattr__
@@ -39,7 +39,7 @@ __all__ = ["__version__", "export", *_HOMES]  # noqa: F822, they are found by __
 
 def __getattr__(name: str) -> Any:
     if name == "export":
-        return importlib.import_module("tfvae.export")
+        return importlib.import_module("tfvae.serving.saved_model")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

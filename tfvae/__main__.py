@@ -1,6 +1,6 @@
 """`python -m tfvae` is the same as the command `tfvae`."""
 
-from tfvae.cli import main
+from tfvae.cli.app import main
 
 if __name__ == "__main__":
     main()

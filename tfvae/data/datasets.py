@@ -20,7 +20,7 @@ from tfvae.data.interactions import Interactions
 from tfvae.data.sources import Place
 from tfvae.data.splits import LeaveOneOut, LeaveOneOutSettings, StrongGeneralizationSettings, leave_one_out
 from tfvae.data.synthetic import synthetic
-from tfvae.errors import InputError, unknown_name
+from tfvae.system.errors import InputError, unknown_name
 
 __all__ = ["DATASETS", "Dataset", "default_split", "load_dataset", "load_ncf"]
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import scipy.sparse as sp
 from pandas.api import types
 
-from tfvae.errors import InputError
+from tfvae.system.errors import InputError
 
 __all__ = [
     "Duplicates",

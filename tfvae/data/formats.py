@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from tfvae.data import text
 from tfvae.data.text import AnyPath
-from tfvae.errors import InputError
+from tfvae.system.errors import InputError
 
 __all__ = [
     "RawEvents",

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from tfvae import files
 from tfvae.data import events, text
 from tfvae.data.events import Duplicates
-from tfvae.errors import InputError, unknown_name
+from tfvae.system import files
+from tfvae.system.errors import InputError, unknown_name
 
 __all__ = ["Duplicates", "Interactions"]
 

@@ -29,8 +29,8 @@ from tfvae.data.splits import (
     strong_generalization,
 )
 from tfvae.data.vae_cf import read_vae_cf
-from tfvae.errors import InputError, unknown_name
-from tfvae.strict import checked
+from tfvae.system.errors import InputError, unknown_name
+from tfvae.system.validation import checked
 
 __all__ = ["open_split", "whereabouts"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pooch
 
 from tfvae.data.text import AnyPath
-from tfvae.errors import InputError
+from tfvae.system.errors import InputError
 
 __all__ = ["Place", "cache_folder", "data_folder", "download", "look_in"]
 

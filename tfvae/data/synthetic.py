@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tfvae.data.interactions import Interactions
-from tfvae.errors import InputError
+from tfvae.system.errors import InputError
 
 __all__ = ["synthetic"]
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from tfvae.errors import InputError
+from tfvae.system.errors import InputError
 
 __all__ = [
     "IDS",

@@ -19,8 +19,8 @@ import pyarrow as pa
 from tfvae.data import text
 from tfvae.data.splits.saved import binary_rows
 from tfvae.data.splits.strong import HeldOutUsers, StrongGeneralization, group_counts, table_counts
-from tfvae.errors import InputError
-from tfvae.files import digest, replacing, sha256_of
+from tfvae.system.errors import InputError
+from tfvae.system.files import digest, replacing, sha256_of
 
 __all__ = ["FILES", "read_events", "read_item_ids", "read_vae_cf", "write_vae_cf"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 
-from tfvae.errors import unknown_name
+from tfvae.system.errors import unknown_name
 
 __all__ = ["MODELS", "model_class"]
 
@@ -26,16 +26,16 @@ MODELS = {
     "mlp": "tfvae.models.ncf:MLP",
     "neumf": "tfvae.models.ncf:NeuMF",
     "rbm": "tfvae.models.rbm:RBM",
-    "popularity": "tfvae.baselines.popularity:Popularity",
-    "bpr": "tfvae.baselines.bpr:BPR",
-    "wmf": "tfvae.baselines.wmf:WMF",
-    "slim": "tfvae.baselines.slim:SLIM",
-    "ease": "tfvae.baselines.ease:EASE",
-    "edlae": "tfvae.baselines.edlae:EDLAE",
+    "popularity": "tfvae.models.popularity:Popularity",
+    "bpr": "tfvae.models.bpr:BPR",
+    "wmf": "tfvae.models.wmf:WMF",
+    "slim": "tfvae.models.slim:SLIM",
+    "ease": "tfvae.models.ease:EASE",
+    "edlae": "tfvae.models.edlae:EDLAE",
     "nnmf": "tfvae.models.nnmf:NNMF",
     "llorma": "tfvae.models.llorma:LLORMA",
-    "pmf": "tfvae.baselines.rating_factors:PMF",
-    "bias-mf": "tfvae.baselines.rating_factors:BiasMF",
+    "pmf": "tfvae.models.pmf:PMF",
+    "bias-mf": "tfvae.models.pmf:BiasMF",
 }
 
 

@@ -19,12 +19,12 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat
 
-from tfvae.data.rows import UserRows, column_means
-from tfvae.item_layers import ItemLogits, RatingBag
 from tfvae.models.base import GradientRecommender
 from tfvae.models.multvae import Activation, Share, Width
-from tfvae.randomness import Noise
-from tfvae.style import Style
+from tfvae.nn.batches import UserRows, column_means
+from tfvae.nn.item_layers import ItemLogits, RatingBag
+from tfvae.nn.layer_config import Style
+from tfvae.nn.noise import Noise
 
 __all__ = ["AutoRec"]
 

@@ -14,10 +14,10 @@ import keras
 import scipy.sparse as sp
 import tensorflow as tf
 
-from tfvae.data.rows import RowStore, UserRows
 from tfvae.data.splits import Split
-from tfvae.errors import InputError
-from tfvae.randomness import Noise
+from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.noise import Noise
+from tfvae.system.errors import InputError
 
 __all__ = ["Aim", "GradientRecommender", "Recommender"]
 
@@ -280,7 +280,7 @@ class GradientRecommender(Recommender):
             InputError: When no training rows are attached.
         """
         if self.histories is None:
-            raise InputError(f"{self.name} has no training rows; tfvae.training.prepare_to_fit attaches them.")
+            raise InputError(f"{self.name} has no training rows; tfvae.training.loop.prepare_to_fit attaches them.")
         phases = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda *_: self.begin_epoch(self._epochs_done()),
             on_epoch_end=lambda *_: self.end_epoch(),

@@ -18,13 +18,13 @@ import keras
 import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from tfvae.data.rows import UserRows
-from tfvae.item_layers import ItemBag, ItemLogits
-from tfvae.likelihoods import likelihood
 from tfvae.models.base import GradientRecommender
 from tfvae.models.multvae import Share, Width
-from tfvae.randomness import Noise
-from tfvae.style import Style
+from tfvae.nn.batches import UserRows
+from tfvae.nn.item_layers import ItemBag, ItemLogits
+from tfvae.nn.layer_config import Style
+from tfvae.nn.likelihoods import likelihood
+from tfvae.nn.noise import Noise
 
 __all__ = ["CDAE"]
 

@@ -17,14 +17,14 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfvae.data.rows import UserRows
-from tfvae.errors import InputError
-from tfvae.item_layers import ItemBag
-from tfvae.layers import Decoder, hidden_stack, output_layer
 from tfvae.models.vamp import Vamp
-from tfvae.priors import diagonal_normal, sample_with
-from tfvae.randomness import Noise
-from tfvae.style import Style
+from tfvae.nn.batches import UserRows
+from tfvae.nn.item_layers import ItemBag
+from tfvae.nn.layer_config import Style
+from tfvae.nn.mlp import Decoder, hidden_stack, output_layer
+from tfvae.nn.noise import Noise
+from tfvae.nn.priors import diagonal_normal, sample_with
+from tfvae.system.errors import InputError
 
 __all__ = ["HVamp"]
 

@@ -25,12 +25,12 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from tfvae.baselines.rating_factors import alternate
-from tfvae.data.rows import UserRows
-from tfvae.errors import InputError
 from tfvae.models.base import GradientRecommender
+from tfvae.models.pmf import alternate
 from tfvae.models.ratings import require_ratings, require_users, user_means
-from tfvae.randomness import Noise, derive_seed
+from tfvae.nn.batches import UserRows
+from tfvae.nn.noise import Noise, derive_seed
+from tfvae.system.errors import InputError
 
 __all__ = ["LLORMA", "epanechnikov"]
 

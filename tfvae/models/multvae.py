@@ -20,15 +20,15 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from tfvae.data.rows import UserRows
-from tfvae.errors import InputError
-from tfvae.layers import Decoder, Encoder
-from tfvae.likelihoods import likelihood
 from tfvae.models.base import GradientRecommender
-from tfvae.priors import diagonal_normal, kl, sample_with, standard_normal
-from tfvae.randomness import Noise
-from tfvae.schedules import linear_ramp, warm_up
-from tfvae.style import Style
+from tfvae.nn.batches import UserRows
+from tfvae.nn.layer_config import Style
+from tfvae.nn.likelihoods import likelihood
+from tfvae.nn.mlp import Decoder, Encoder
+from tfvae.nn.noise import Noise
+from tfvae.nn.priors import diagonal_normal, kl, sample_with, standard_normal
+from tfvae.nn.schedules import linear_ramp, warm_up
+from tfvae.system.errors import InputError
 
 __all__ = ["MultDAE", "MultVAE"]
 

@@ -20,13 +20,13 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from tfvae.data.rows import PairStore, UserRows
-from tfvae.errors import InputError
 from tfvae.models.base import Aim, GradientRecommender
 from tfvae.models.multvae import Share, Width
-from tfvae.pair_layers import PairLogit, PairNetwork, Product, Tower
-from tfvae.randomness import Noise
-from tfvae.style import Style
+from tfvae.nn.batches import PairStore, UserRows
+from tfvae.nn.layer_config import Style
+from tfvae.nn.noise import Noise
+from tfvae.nn.pair_layers import PairLogit, PairNetwork, Product, Tower
+from tfvae.system.errors import InputError
 
 __all__ = ["GMF", "MLP", "NeuMF"]
 

@@ -21,10 +21,10 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from tfvae.data.rows import UserRows
 from tfvae.models.base import Aim, GradientRecommender
 from tfvae.models.ratings import require_ratings, require_users, user_means
-from tfvae.randomness import Noise, derive_seed
+from tfvae.nn.batches import UserRows
+from tfvae.nn.noise import Noise, derive_seed
 
 __all__ = ["NNMF"]
 

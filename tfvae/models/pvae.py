@@ -23,18 +23,18 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from pydantic import NonNegativeFloat, PositiveFloat
 
-from tfvae.data.metadata import encode_metadata
-from tfvae.data.rows import UserRows, column_means
 from tfvae.data.splits import RatingHoldout
-from tfvae.errors import InputError
-from tfvae.item_layers import ItemLogits
-from tfvae.layers import hidden_stack
 from tfvae.models.base import GradientRecommender
+from tfvae.models.metadata import encode_metadata
 from tfvae.models.multvae import Activation, Share, Width
-from tfvae.priors import diagonal_normal, kl, sample_with, standard_normal
-from tfvae.randomness import Noise
-from tfvae.set_encoder import SetEncoder
-from tfvae.style import Style
+from tfvae.nn.batches import UserRows, column_means
+from tfvae.nn.item_layers import ItemLogits
+from tfvae.nn.layer_config import Style
+from tfvae.nn.mlp import hidden_stack
+from tfvae.nn.noise import Noise
+from tfvae.nn.priors import diagonal_normal, kl, sample_with, standard_normal
+from tfvae.nn.set_encoder import SetEncoder
+from tfvae.system.errors import InputError
 
 __all__ = ["PVAE"]
 

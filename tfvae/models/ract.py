@@ -18,16 +18,16 @@ import keras
 import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from tfvae.data.rows import UserRows
-from tfvae.errors import InputError
-from tfvae.layers import hidden_stack, output_layer
-from tfvae.likelihoods import likelihood
 from tfvae.models.base import Aim
 from tfvae.models.multvae import MultVAE, Width
-from tfvae.priors import sample_with
-from tfvae.randomness import Noise
-from tfvae.ranking import ndcg_of_unseen
-from tfvae.style import Style
+from tfvae.nn.batches import UserRows
+from tfvae.nn.layer_config import Style
+from tfvae.nn.likelihoods import likelihood
+from tfvae.nn.mlp import hidden_stack, output_layer
+from tfvae.nn.noise import Noise
+from tfvae.nn.priors import sample_with
+from tfvae.nn.ranking import ndcg_of_unseen
+from tfvae.system.errors import InputError
 
 __all__ = ["RaCT"]
 

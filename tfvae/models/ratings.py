@@ -5,10 +5,10 @@ from __future__ import annotations
 import scipy.sparse as sp
 import tensorflow as tf
 
-from tfvae.baselines.checks import check_ratings
-from tfvae.data.rows import UserRows
-from tfvae.errors import InputError
 from tfvae.models.base import Recommender
+from tfvae.models.checks import check_ratings
+from tfvae.nn.batches import UserRows
+from tfvae.system.errors import InputError
 
 __all__ = ["require_ratings", "require_users", "user_means"]
 

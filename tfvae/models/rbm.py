@@ -24,13 +24,13 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from tfvae.data.rows import UserRows
-from tfvae.errors import InputError
-from tfvae.item_layers import RatingBag
 from tfvae.models.base import GradientRecommender
 from tfvae.models.multvae import Width
-from tfvae.randomness import Noise
-from tfvae.style import Style
+from tfvae.nn.batches import UserRows
+from tfvae.nn.item_layers import RatingBag
+from tfvae.nn.layer_config import Style
+from tfvae.nn.noise import Noise
+from tfvae.system.errors import InputError
 
 __all__ = ["RBM"]
 

@@ -23,14 +23,14 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from tfvae.data.rows import RowStore, UserRows
-from tfvae.errors import InputError
-from tfvae.layers import Decoder, DenseSumEncoder
-from tfvae.likelihoods import Multinomial
 from tfvae.models.base import Aim
 from tfvae.models.multvae import Activation, MultVAE, Width
-from tfvae.priors import CompositePrior, diagonal_normal, kl, sample_with
-from tfvae.randomness import Noise
+from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.likelihoods import Multinomial
+from tfvae.nn.mlp import Decoder, DenseSumEncoder
+from tfvae.nn.noise import Noise
+from tfvae.nn.priors import CompositePrior, diagonal_normal, kl, sample_with
+from tfvae.system.errors import InputError
 
 __all__ = ["RecVAE"]
 

@@ -25,13 +25,13 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat
 
-from tfvae.data.rows import RowStore, UserRows
-from tfvae.hmc import ObservedGaussian
 from tfvae.models.base import Aim, GradientRecommender
 from tfvae.models.multvae import Share, Width
 from tfvae.models.pvae import PVAE
 from tfvae.models.ratings import require_ratings
-from tfvae.randomness import Noise, derive_seed
+from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.hmc import ObservedGaussian
+from tfvae.nn.noise import Noise, derive_seed
 
 __all__ = ["TwoSidedPVAE"]
 

@@ -16,11 +16,11 @@ from typing import Any, ClassVar, Literal
 import keras
 from pydantic import NonNegativeFloat, PositiveInt
 
-from tfvae.data.rows import UserRows
-from tfvae.item_layers import PseudoInputs
 from tfvae.models.multvae import MultVAE
-from tfvae.priors import VampPrior
-from tfvae.randomness import Noise
+from tfvae.nn.batches import UserRows
+from tfvae.nn.item_layers import PseudoInputs
+from tfvae.nn.noise import Noise
+from tfvae.nn.priors import VampPrior
 
 __all__ = ["Vamp"]
 

@@ -18,7 +18,7 @@ from tfvae.data.splits.strong import (
     StrongGeneralizationSettings,
     strong_generalization,
 )
-from tfvae.errors import unknown_name
+from tfvae.system.errors import unknown_name
 
 __all__ = [
     "HeldOutItems",

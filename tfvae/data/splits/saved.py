@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy.sparse import csr_array
 
-from tfvae.errors import InputError
-from tfvae.files import write_npz
-from tfvae.strict import Strict
+from tfvae.system.errors import InputError
+from tfvae.system.files import write_npz
+from tfvae.system.validation import Strict
 
 __all__ = ["SavedSplit", "binary_rows", "pack", "read_split", "unpack"]
 

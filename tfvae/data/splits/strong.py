@@ -18,9 +18,9 @@ from scipy.sparse import csr_array
 
 from tfvae.data.interactions import Interactions
 from tfvae.data.splits.saved import SavedSplit, binary_rows, pack, unpack
-from tfvae.errors import InputError
-from tfvae.files import digest
-from tfvae.strict import Strict
+from tfvae.system.errors import InputError
+from tfvae.system.files import digest
+from tfvae.system.validation import Strict
 
 __all__ = [
     "HeldOutUsers",

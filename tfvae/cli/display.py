@@ -1,0 +1,96 @@
+"""What the commands print: tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tfvae.experiments.records import Run
+    from tfvae.serving.saved_model import Ranking
+
+__all__ = ["how_to_serve", "show_counts", "show_metrics", "show_ranking", "show_runs", "show_table"]
+
+
+def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[str] = ()) -> None:
+    """Prints a table.
+
+    Args:
+        headings: Of the columns.
+        rows: Their cells.
+        numbers: Headings of the columns to be aligned right.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    # No markup: a bracket in a path or a title is a bracket.
+    Console(markup=False, emoji=False, highlight=False).print(table)
+
+
+def show_counts(report: Mapping[str, int | float]) -> None:
+    """Prints the report of a split, one count a line."""
+    for name, count in report.items():
+        shown = f"{count:,}" if isinstance(count, int) else f"{count:.4%}"
+        typer.echo(f"  {name.replace('_', ' '):<34}{shown:>14}")
+
+
+def show_metrics(summary: Mapping[str, Mapping[str, float]], counts: Mapping[str, int]) -> None:
+    """Prints metrics with standard error and 95 % interval, and how many users or ratings they are of."""
+    rows = (
+        (name, f"{value['mean']:.4f}", f"± {value['se']:.4f}", f"{value['low']:.4f} to {value['high']:.4f}")
+        for name, value in summary.items()
+    )
+    show_table(("metric", "mean", "s.e.", "95 % interval"), rows)
+    typer.echo(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()))
+
+
+def show_ranking(ranking: Ranking, predicts_ratings: bool) -> None:
+    """Prints the first user's ranking, without its empty ranks; predicted ratings with their sd, where it is known."""
+    columns = {"id": ranking.items[0].tolist()}
+    if ranking.titles is not None:
+        columns["title"] = ranking.titles[0].tolist()
+    numbers = {"predicted rating" if predicts_ratings else "score": ranking.scores[0]}
+    if ranking.sd is not None:
+        numbers["s.d."] = ranking.sd[0]
+    columns |= {name: [f"{value:.3f}" for value in values] for name, values in numbers.items()}
+    filled = ranking.scores[0] > float("-inf")
+    rows = (map(str, cells) for cells, real in zip(zip(*columns.values(), strict=True), filled, strict=True) if real)
+    show_table(list(columns), map(list, rows), list(numbers))
+
+
+def how_to_serve(folder: Path, item_ids: np.ndarray, scale: tuple[float, float] | None) -> str:
+    """Lines of Python that recommend from an exported model.
+
+    Args:
+        folder: Where it is.
+        item_ids: Ids of its items.
+        scale: Of a model of ratings, the lowest and the highest; None for a model that ranks.
+    """
+    whole = item_ids.dtype.kind in "iu"
+    history, dtype = [*item_ids[:2].tolist(), -1 if whole else ""], "int64" if whole else "string"
+    ratings = "" if scale is None else f"ratings=tf.constant([[{scale[1]:.1f}, {scale[0]:.1f}, 0.0]]), "
+    return (
+        "  import tensorflow as tf\n"
+        f"  model = tf.saved_model.load({str(folder)!r})\n"
+        f'  model.signatures["recommend"](history=tf.constant([{history}], tf.{dtype}), {ratings}k=tf.constant(10))'
+    )
+
+
+def show_runs(runs: Sequence[Run]) -> None:
+    """Prints the metrics of stored runs, one run a line; a dash where a run lacks another's metric."""
+    metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
+    lines = []
+    for run in runs:
+        found = [run.metrics.get(name) for name in metrics]
+        cells = [f"{cell['mean']:.4f} ± {cell['se']:.4f}" if cell else "–" for cell in found]
+        lines.append((run.row, str(run.seed), *cells))
+    show_table(("row", "seed", *metrics), lines)

@@ -1,0 +1,194 @@
+"""The options that several commands share, and what is made of their text."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from tfvae.system.errors import InputError
+
+__all__ = [
+    "Data",
+    "DatasetName",
+    "Epochs",
+    "HeldOut",
+    "ItemCol",
+    "MinItems",
+    "MinRating",
+    "MinUsers",
+    "Negatives",
+    "OnlyCommon",
+    "Protocol",
+    "RatingCol",
+    "RunFolder",
+    "Set",
+    "Source",
+    "SplitSeed",
+    "TableName",
+    "TimeCol",
+    "UserCol",
+    "listed",
+    "rated",
+    "settings_from",
+    "stem",
+    "those_given",
+    "whole_numbers",
+]
+
+_FILE = "A file of your own"
+_CUT = "How the data are cut (a named data set as in its papers, if not given)"
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        show_default=False,
+        help="A data set's name (see 'tfvae datasets'), a .csv, .tsv or .parquet file of one line per event, "
+        "a split saved by 'tfvae prepare', or a folder in the vae_cf layout.",
+    ),
+]
+Source = Annotated[
+    Path | None,
+    typer.Option(help="The data set's zip, folder or ratings file, if you fetched it yourself."),
+]
+UserCol = Annotated[
+    str | None, typer.Option(rich_help_panel=_FILE, help="Its column of user ids; 'user' if not given.")
+]
+ItemCol = Annotated[
+    str | None, typer.Option(rich_help_panel=_FILE, help="Its column of item ids; 'item' if not given.")
+]
+RatingCol = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_FILE, help="Its column of ratings; needed for --min-rating and by models of ratings."
+    ),
+]
+TimeCol = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_FILE, help="Its column of Unix seconds, by which leave-one-out takes the latest event."
+    ),
+]
+MinRating = Annotated[
+    float | None, typer.Option(rich_help_panel=_CUT, help="First drop events rated below; 0 keeps all.")
+]
+MinUsers = Annotated[
+    int | None,
+    typer.Option("--min-users-per-item", rich_help_panel=_CUT, min=0, help="Then drop rarer items."),
+]
+Negatives = Annotated[
+    int | None,
+    typer.Option(rich_help_panel=_CUT, min=1, help="Of leave-one-out, to rank each item among; 99 if not given."),
+]
+OnlyCommon = Annotated[
+    int,
+    typer.Option(
+        "--min-users-per-item", min=0, help="Recommend no item that fewer training users have, or have rated."
+    ),
+]
+MinItems = Annotated[
+    int | None,
+    typer.Option(
+        "--min-items-per-user",
+        rich_help_panel=_CUT,
+        min=0,
+        help="Then drop users with fewer; 5 for a file of your own, if not given.",
+    ),
+]
+HeldOut = Annotated[
+    int | None,
+    typer.Option(
+        "--held-out-users",
+        rich_help_panel=_CUT,
+        min=1,
+        help="Users for validation, and as many again for test. For a file of your own a tenth of its users, "
+        "at most 10,000, if not given.",
+    ),
+]
+Protocol = Annotated[
+    Literal["strong-generalization", "rating-holdout", "leave-one-out"] | None,
+    typer.Option(
+        rich_help_panel=_CUT,
+        help="Whether to hold out users, for models that rank (if not given), ratings, for those that predict them, or "
+        "each user's latest item, as NCF does.",
+    ),
+]
+SplitSeed = Annotated[
+    int | None,
+    typer.Option(rich_help_panel=_CUT, min=0, max=2**32 - 1, help="Of the draw of users and targets."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A setting of the model or of training, such as latent_dim=100, hidden=[600] or "
+        "likelihood=gaussian; may be given again and again. To an unknown key the nearest is named.",
+    ),
+]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training users, at most.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished 'tfvae fit'.")]
+TableName = Annotated[str, typer.Argument(metavar="TABLE", help="A folder of paper_results/.")]
+DatasetName = Annotated[str, typer.Option(help="A data set's name (see 'tfvae datasets').")]
+
+
+def settings_from(pairs: list[str] | None) -> dict[str, Any]:
+    """`key=value` pairs as settings; a value that is no TOML (number, list, true, "text") is plain text.
+
+    Raises:
+        InputError: For a pair without an equals sign.
+    """
+    settings = {}
+    for pair in pairs or ():
+        key, equals, text = (part.strip() for part in pair.partition("="))
+        if not (key and equals):
+            raise InputError(f"--set {pair}: expected KEY=VALUE, such as latent_dim=100.")
+        try:
+            settings[key] = None if text == "null" else tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            settings[key] = text
+    return settings
+
+
+def those_given(**options: Any) -> dict[str, Any]:
+    """The options that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def listed(text: str) -> list[str]:
+    """The parts between commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def rated(parts: list[str]) -> tuple[list[str], list[float]]:
+    """Items with their ratings, as in 318=5, as the names of the items and the ratings.
+
+    Raises:
+        InputError: For a part without a rating.
+    """
+    names, ratings = [], []
+    for part in parts:
+        name, _, rating = (piece.strip() for piece in part.rpartition("="))
+        try:
+            ratings.append(float(rating))
+        except ValueError:
+            name = ""
+        if not name:
+            raise InputError(f"this model predicts ratings from ratings: expected ITEM=RATING, found {part!r}.")
+        names.append(name)
+    return names, ratings
+
+
+def whole_numbers(text: str) -> list[int]:
+    """The whole numbers between commas; raises InputError for anything else."""
+    for part in listed(text):
+        if not part.isdecimal():
+            raise InputError(f"expected whole numbers such as 1,2,3, found {part!r}.")
+    return [int(part) for part in listed(text)]
+
+
+def stem(data: str) -> str:
+    """What to call things made from DATA: its name without folders and suffixes."""
+    return Path(data).resolve().name.partition(".")[0]

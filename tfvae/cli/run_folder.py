@@ -1,0 +1,218 @@
+"""Run folders as the commands make and read them: a split that suits the model, kept beside it, and its questions.
+
+A model that ranks learns from a split by users, of which a part is for validation. A model of ratings learns from the
+part of a rating hold-out that a search is given, so that its epoch is chosen on training ratings; the folder keeps the
+whole split, whose test ratings are still to be asked. So it is with leave-one-out, which a model that knows nobody but
+its training users needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+
+from tfvae.cli.options import rated
+from tfvae.data.opening import open_split
+from tfvae.data.splits import LeaveOneOut, RatingHoldout, Split, StrongGeneralization, load_split
+from tfvae.evaluation.scoring import top_k
+from tfvae.evaluation.users import HeldOut, RatingEvaluation, evaluate
+from tfvae.models import model_class
+from tfvae.models.base import Recommender
+from tfvae.nn.ranking import EMPTY_RANK
+from tfvae.serving.saved_model import Ranking
+from tfvae.serving.typed_history import find_titles, known_ids
+from tfvae.system.errors import InputError
+from tfvae.training.loop import TrainedRun, load_run
+
+__all__ = [
+    "common_items",
+    "finished",
+    "history_of",
+    "learnt_from",
+    "measure",
+    "ranking_for",
+    "split_for",
+    "typed_history",
+]
+
+
+def split_for(model: str, data: str, by: str = "users", **given: Any) -> Split:
+    """Opens data as a model needs them.
+
+    Args:
+        model: The model's name in the registry.
+        data: What `open_split` takes.
+        by: What a model of ratings takes as rows, "users" or "items".
+        **given: Other arguments of `open_split`.
+
+    Returns:
+        Held-out ratings for a model of ratings; one held-out item of each user for a model of its training users, and
+        for any that ranks where the data come so split; else held-out users.
+
+    Raises:
+        InputError: As `open_split` does, if what is held out is not to be had, or rows are to be items of a model that
+            ranks.
+    """
+    kind = model_class(model)
+    rates = kind.predicts_ratings
+    if by == "items" and not rates:
+        raise InputError(f"{model} ranks the items of users; only a model of ratings can take items as rows.")
+    needed = RatingHoldout.kind if rates else None if kind.serves_strangers else LeaveOneOut.kind
+    split = open_split(data, protocol=needed, **given)
+    if split.kind == RatingHoldout.kind and not rates:
+        raise InputError(f"{data} holds ratings out, of which {model} has no use; expected held-out users or items.")
+    if split.kind != StrongGeneralization.kind and split.test is None:
+        raise InputError(f"{data} has nothing for test; expected a whole split, not its part for tuning.")
+    return split.by_items() if by == "items" else split
+
+
+def learnt_from(split: Split) -> Split:
+    """The split that a model is trained on: it has a validation part; says so where that is cut here."""
+    if split.kind == StrongGeneralization.kind:
+        return split
+    part = split.for_tuning()
+    if split.kind == LeaveOneOut.kind:
+        typer.echo(
+            f"Learns from {part.train.nnz:,} events; one item of each of {len(part.user_ids):,} users is for "
+            "validation, where the best epoch is chosen, and one for 'tfvae evaluate'."
+        )
+        return part
+    typer.echo(
+        f"Learns from {part.train.nnz:,} ratings; {part.validation.targets.nnz:,} are for validation, where the best "
+        f"epoch is chosen, and {split.test.targets.nnz:,} for 'tfvae evaluate'."
+    )
+    return part
+
+
+def measure(
+    model: Recommender, held_out: HeldOut, metrics: Sequence[str] = ()
+) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
+    """Evaluates a model.
+
+    Args:
+        model: The model.
+        held_out: What it is asked.
+        metrics: Names; the usual ones if there are none.
+
+    Returns:
+        The summary of each metric, and how many users or ratings it is of, by name.
+
+    Raises:
+        InputError: If a metric is unknown.
+    """
+    measured = evaluate(model, held_out, metrics or None)
+    if isinstance(measured, RatingEvaluation):
+        return measured.summary(), {"ratings": len(measured.ratings)}
+    return measured.summary(), {"users": measured.n_users, "users_without_targets": measured.n_without_targets}
+
+
+def finished(folder: Path) -> tuple[TrainedRun, Split]:
+    """A finished run and its whole split; raises InputError where there is none."""
+    return load_run(folder), load_split(folder / "split.npz")
+
+
+def common_items(split: Split, min_users: int) -> np.ndarray | None:
+    """Which items so many training users have at least, bool [n_items]; None for no minimum.
+
+    Raises:
+        InputError: If there is no such item.
+    """
+    if not min_users:
+        return None
+    users = np.bincount(split.train.indices, minlength=split.n_items)
+    if users.max() < min_users:
+        raise InputError(f"no item has {min_users:,} training users, the most common has {users.max():,}; lower it.")
+    return users >= min_users
+
+
+def typed_history(
+    split: Split, history: Sequence[str], like: Sequence[str], rates: bool
+) -> tuple[list[int | str], list[float]]:
+    """A person's history as it was typed; says which ids are left out and what titles are taken for.
+
+    Args:
+        split: The split the model was trained on.
+        history: Item ids, each with "=RATING" for a model of ratings.
+        like: Parts of titles, likewise.
+        rates: Whether the model is one of ratings.
+
+    Returns:
+        Ids of items, and the rating of each; no ratings for a model that ranks.
+
+    Raises:
+        InputError: If a rating is missing or has no use, or nothing typed is known.
+    """
+    ratings, liked = [], []
+    if rates:
+        (history, ratings), (like, liked) = rated(history), rated(like)
+    else:
+        _refuse_ratings(split, history)
+    ids, unknown = known_ids(split, history)
+    ratings = [rating for name, rating in zip(history, ratings, strict=False) if name not in unknown]
+    if unknown:
+        typer.echo(f"Not in the training data, left out: {', '.join(unknown)}", err=True)
+    for part in like:
+        (item, title), *others = find_titles(split, part)
+        more = ", ".join(f"{name} ({other})" for other, name in others[:3])
+        typer.echo(f"'{part}' is taken for {title} ({item})" + (f"; there are also: {more}" if more else ""))
+        ids.append(item)
+    return ids, ratings + liked
+
+
+def history_of(split: Split, user: str, rates: bool) -> tuple[list[int | str], list[float]]:
+    """The training history of a user, by the id as it was typed; like `typed_history` else.
+
+    Raises:
+        InputError: If there is no such training user.
+    """
+    row = _training_row(split, user)
+    place = slice(*split.train.indptr[row : row + 2])
+    ratings = split.train.data[place].tolist() if rates else []
+    return split.item_ids[split.train.indices[place]].tolist(), ratings
+
+
+def ranking_for(model: Recommender, split: Split, user: str, k: int, candidates: np.ndarray | None = None) -> Ranking:
+    """What a model of training users recommends to one of them.
+
+    Args:
+        model: The model.
+        split: The split it was trained on.
+        user: The user's id, as it was typed.
+        k: Length of the ranking; it is shorter where there are fewer unseen items.
+        candidates: bool [n_items], which items may be recommended; all of them if None.
+
+    Raises:
+        InputError: If there is no such training user.
+    """
+    longest = min(k, split.n_items) if candidates is None else split.n_items
+    items, scores = (found[0] for found in top_k(model, split.train, longest, users=[_training_row(split, user)]))
+    kept = items != EMPTY_RANK
+    if candidates is not None:
+        kept &= candidates[items]
+    items, scores = items[kept][None, :k], scores[kept][None, :k]
+    if model.predicts_ratings:
+        scores = np.clip(scores, *split.scale)
+    titles = None if split.titles is None else split.titles[items]
+    return Ranking(split.item_ids[items], scores, unknown=np.zeros(1, np.int32), titles=titles)
+
+
+def _training_row(split: Split, user: str) -> int:
+    ids = split.train_user_ids if isinstance(split, StrongGeneralization) else split.user_ids
+    rows = np.flatnonzero(ids.astype(str) == user)
+    if not len(rows):
+        raise InputError(f"{user} is none of the {len(ids):,} training users; their ids look like {ids[0]}.")
+    return int(rows[0])
+
+
+def _refuse_ratings(split: Split, history: Sequence[str]) -> None:
+    items = set(map(str, split.item_ids.tolist()))
+    for part in history:
+        name = part.rpartition("=")[0].strip()
+        if part not in items and name in items:
+            raise InputError(
+                f"this model ranks by what is in a history, not by ratings; give {name} instead of {part}."
+            )

@@ -1,0 +1,237 @@
+"""A model with latent codes as a generative model: bounds on log p(x), and its aggregated posterior beside its prior.
+
+Ranking metrics ask what a model recommends; this module asks what it has learnt of the data. All figures are of one
+group of users, their *histories* being both the input and what is explained: for test users these are the fold-in
+items, since held-out items never enter a network. The KL weight is 1, whatever β trained the model.
+
+    ELBO_S  = 1/S Σ_s log w_s,   IWAE_S = log 1/S Σ_s w_s,   w_s = p(x, z_s) / q(z_s | x),   z_s ~ q(z | x)
+
+Burda, Grosse, Salakhutdinov: Importance Weighted Autoencoders, ICLR 2016: E ELBO_S ≤ E IWAE_S ≤ log p(x), and the
+second grows with S. Hoffman, Johnson: ELBO surgery, 2016: what the prior should match is the aggregated posterior
+q(z) = 1/N Σ_u q(z | x_u); KL(q(z) ‖ p(z)) is what no encoder can repair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+from scipy.sparse import csr_array
+
+from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.noise import Noise, derive_seed
+from tfvae.nn.priors import VampPrior, sample_with
+from tfvae.system.errors import DivergedError, InputError
+from tfvae.system.memory import keep_freed_buffers
+
+__all__ = ["Generative", "LatentVariableModel", "describe", "has_latents"]
+
+tfd = tfp.distributions
+
+SAMPLES = 100
+ACTIVE_VARIANCE = 0.01  # Burda et al., section 5
+USERS_OF_MIXTURE = 5000
+POINTS = 2000
+USERS_PER_DRAW = 64
+
+
+class LatentVariableModel(Protocol):
+    """What a model must offer to be described; `MultVAE` and what is built on it do."""
+
+    n_items: int
+
+    def posterior(self, rows: UserRows) -> tfd.Distribution:
+        """q(z | x) of B users, with mean and sd; of the top code where there are several."""
+
+    def prior(self) -> tfd.Distribution:
+        """p(z) of the same code."""
+
+    def importance(self, rows: UserRows) -> Callable[[Noise], tf.Tensor]:
+        """A function that draws one z ~ q(z | x) per user and gives log p(x, z) - log q(z | x), float32 [B]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Generative:
+    """A model as a generative model, on n_users users.
+
+    Attributes:
+        per_user: "elbo" and "iwae" of each user, float64 [n_users], in nats; the second is never below the first.
+        figures: "samples" S of the two; "latent_dim"; "active_units", the latent dimensions in which the posterior
+            mean has a variance over users above 0.01; "marginal_kl", KL(q(z) ‖ p(z)) in nats; "marginal_users", the
+            users of that q(z).
+        posterior: float32 [n, 2], samples of the aggregated posterior in the plane of their two principal components.
+        prior: float32 [n, 2], samples of the prior in the same plane.
+    """
+
+    per_user: dict[str, np.ndarray]
+    figures: dict[str, float]
+    posterior: np.ndarray
+    prior: np.ndarray
+
+
+def has_latents(model: Any) -> bool:
+    """Whether `describe` can describe a model: whether it is a `LatentVariableModel`, with one prior for all users."""
+    has_codes = all(hasattr(model, name) for name in ("posterior", "prior", "importance"))
+    return has_codes and getattr(model, "has_one_prior", True)
+
+
+def describe(
+    model: LatentVariableModel,
+    histories: csr_array,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    batch_size: int = 500,
+) -> Generative:
+    """Describes a model on users; a function of the model, the histories, `samples` and `seed`.
+
+    Each user's noise is its own, so that `batch_size` changes nothing beyond float rounding. A batch's logits are
+    made for one sample at a time.
+
+    KL(q(z) ‖ p(z)) is the mean of log q(z_u) - log p(z_u) over users, with one z_u ~ q(z | x_u) each; q(z) and the
+    picture are of 5,000 users at most, evenly spaced. For the mixture of these N users it has no bias. As an estimate
+    for all users to come it is too high, since each z_u meets its own component in q(z): the mean KL(q(z | x_u) ‖ p(z))
+    exceeds it by log N at most (Hoffman and Johnson), however far apart the posteriors lie.
+
+    Args:
+        model: The model.
+        histories: The users' items, sparse [n_users, n_items].
+        samples: S, draws per user.
+        seed: Of the draws.
+        batch_size: Users at once; it costs memory.
+
+    Returns:
+        Bounds, figures and points to draw.
+
+    Raises:
+        InputError: If there are no users, the histories are of another catalogue, or a number is below 1.
+        DivergedError: If a bound is not finite.
+    """
+    n_users, n_items = histories.shape
+    if n_items != model.n_items:
+        raise InputError(f"expected histories of the model's {model.n_items} items, found {n_items} columns.")
+    for name, number in (("users", n_users), ("samples", samples), ("batch_size", batch_size)):
+        if number < 1:
+            raise InputError(f"{name} is {number}; expected at least 1.")
+    keep_freed_buffers()
+    visit = _visit(model, RowStore(histories), samples, seed)
+    starts = range(0, n_users, batch_size)
+    visited = [visit(tf.range(first, min(first + batch_size, n_users), dtype=tf.int64)) for first in starts]
+    elbo, iwae, mean, sd, z = (np.concatenate(parts) for parts in zip(*visited, strict=True))
+    if diverged := np.count_nonzero(~np.isfinite(iwae + elbo)):
+        raise DivergedError(f"{model.name} gives {diverged} of {n_users} users a bound that is not finite.")
+
+    mixture = _spaced(n_users, USERS_OF_MIXTURE)
+    drawn = _spaced(len(mixture), POINTS)
+    log_prior, of_prior = _at_prior(model, len(drawn), seed)(tf.constant(z[mixture]))
+    log_aggregated = _log_mixture(z[mixture], mean[mixture], sd[mixture])
+    figures = {
+        "samples": float(samples),
+        "latent_dim": float(z.shape[1]),
+        "active_units": float(np.count_nonzero(mean.var(axis=0, dtype=np.float64) > ACTIVE_VARIANCE)),
+        "marginal_kl": float(np.mean(log_aggregated - log_prior.numpy().astype(np.float64))),
+        "marginal_users": float(len(mixture)),
+    }
+    plane = _principal_plane(z[mixture][drawn], of_prior.numpy())
+    return Generative({"elbo": elbo, "iwae": iwae}, figures, *plane)
+
+
+def _visit(model: LatentVariableModel, store: RowStore, samples: int, seed: int) -> Callable:
+    """One graph: from consecutive user numbers [B] to ELBO, IWAE, posterior mean and sd, and one z of each."""
+    seed = derive_seed(seed, "generative")
+
+    def visit(users: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        rows = store.gather(users)
+        log_weight = model.importance(rows)
+        # One sample after the other: each makes logits [B, n_items].
+        log_weights = tf.map_fn(
+            lambda sample: log_weight(_NoiseOfUsers(seed, sample, users)),
+            tf.range(samples, dtype=tf.int64),
+            fn_output_signature=tf.float32,
+            parallel_iterations=1,
+        )
+        log_weights = tf.cast(log_weights, tf.float64)
+        elbo = tf.reduce_mean(log_weights, axis=0)
+        iwae = tfp.math.reduce_logmeanexp(log_weights, axis=0)
+        posterior = model.posterior(rows)
+        z = sample_with(_NoiseOfUsers(seed, samples, users), "aggregated", posterior)
+        # Equal weights make equal bounds, of which rounding must not put the first above.
+        return elbo, tf.maximum(iwae, elbo), posterior.mean(), posterior.stddev(), z
+
+    return _traced(visit, tf.TensorSpec([None], tf.int64))
+
+
+def _at_prior(model: LatentVariableModel, n: int, seed: int) -> Callable:
+    """One graph: from codes [N, D] to their log p(z), and n samples of the prior; the prior is made once."""
+    key = tf.constant([derive_seed(seed, "prior"), 0], tf.int32)
+
+    def at_prior(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        prior = model.prior()
+        return prior.log_prob(z), prior.sample(n, seed=key)
+
+    return _traced(at_prior, tf.TensorSpec([None, None], tf.float32))
+
+
+def _traced(function: Callable, signature: tf.TensorSpec) -> Callable:
+    """The function as one graph, traced now; a `tf.function` would warn where a process describes many models."""
+    return tf.function(function, [signature], autograph=False).get_concrete_function()
+
+
+class _NoiseOfUsers(Noise):
+    """Draws that belong to users, whatever batch they come in: those of users 64·b to 64·b + 63 are one draw.
+
+    Args:
+        seed: As of `Noise`.
+        sample: int64 scalar, the number of the draw.
+        users: int64 [B], consecutive numbers.
+    """
+
+    def __init__(self, seed: int, sample: tf.Tensor, users: tf.Tensor):
+        super().__init__(seed, sample)
+        self._users = users
+
+    def normal(self, shape, name: str) -> tf.Tensor:
+        """float32 draws from N(0, 1) of the given shape, whose first axis is the users."""
+        first, last = self._users[0] // USERS_PER_DRAW, self._users[-1] // USERS_PER_DRAW
+        shape_of_draw = tf.concat([[USERS_PER_DRAW], shape[1:]], axis=0)
+
+        def draw(block: tf.Tensor) -> tf.Tensor:
+            seed = tf.random.experimental.stateless_fold_in(self._seed(name), block)
+            return tf.random.stateless_normal(shape_of_draw, seed)
+
+        draws = tf.map_fn(draw, tf.range(first, last + 1), fn_output_signature=tf.float32)
+        rows = tf.reshape(draws, tf.concat([[-1], shape[1:]], axis=0))
+        return tf.gather(rows, self._users - first * USERS_PER_DRAW)
+
+
+def _log_mixture(z: np.ndarray, mean: np.ndarray, sd: np.ndarray, codes_at_once: int = 500) -> np.ndarray:
+    """Log density of codes [N, D] under the even mixture of N Normals, float64 [N]; no array [N, N, D] is made.
+
+    In double precision, since narrow posteriors make the squares in the exponent large.
+    """
+    mixture = VampPrior(mean.astype(np.float64), 2 * np.log(sd.astype(np.float64)))
+    starts = range(0, len(z), codes_at_once)
+    parts = [mixture.log_prob(z[first : first + codes_at_once].astype(np.float64)) for first in starts]
+    return np.concatenate(parts)
+
+
+def _spaced(n: int, at_most: int) -> np.ndarray:
+    """Evenly spaced numbers below n, int64; all of them where there are no more than `at_most`."""
+    return np.linspace(0, n - 1, min(n, at_most)).astype(np.int64)
+
+
+def _principal_plane(posterior: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both sets of codes [n, D] on the first two principal components of the first, float32 [n, 2].
+
+    A component's sign is that which makes its largest entry positive; a code of one dimension has 0 in the second.
+    """
+    centre = posterior.mean(axis=0, dtype=np.float64)
+    _, _, components = np.linalg.svd(posterior - centre, full_matrices=False)
+    plane = np.zeros((2, posterior.shape[1]))
+    plane[: len(components)] = components[:2]
+    largest = np.take_along_axis(plane, np.abs(plane).argmax(axis=1)[:, None], axis=1)
+    plane *= np.where(largest < 0, -1, 1)
+    return tuple(((codes - centre) @ plane.T).astype(np.float32) for codes in (posterior, prior))

@@ -1,0 +1,184 @@
+"""From histories to scores in compiled batches: the one place that calls a model for many users.
+
+A batch of user row numbers goes into one compiled function: gather the rows, score all items, and keep what is asked
+for: the best unseen items, or the scores of chosen pairs. Only that leaves the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+from scipy.sparse import csr_array
+
+from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.ranking import best_unseen
+from tfvae.system.errors import DivergedError, InputError
+from tfvae.system.memory import keep_freed_buffers
+
+if TYPE_CHECKING:
+    from tfvae.models.base import Recommender
+
+__all__ = ["pair_scorer", "ranker", "scores_at", "top_k"]
+
+Ranking = tuple[np.ndarray, np.ndarray]
+
+
+def top_k(
+    model: Recommender,
+    histories: csr_array,
+    k: int = 100,
+    batch_size: int = 500,
+    users: Sequence[int] | np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best unseen items of each user; equal scores are ranked by item number.
+
+    Args:
+        model: The model.
+        histories: The items each user has seen, sparse [n, n_items]; none of them is returned. For a model that knows
+            its training users, the training matrix.
+        k: Length of the rankings.
+        batch_size: Users scored at once.
+        users: Rows to rank for, in any order; all n of them if None.
+
+    Returns:
+        Items, int32 [n, k], and their scores, float32 [n, k], a row for each of `users`. Where a user has fewer than
+        `k` unseen items the last ranks are empty: item −1, score −∞.
+
+    Raises:
+        DivergedError: If a score is NaN or infinite.
+        InputError: If the histories are of another catalogue than the model's, or a user lies outside them.
+    """
+    return ranker(model, histories, k, batch_size, users)()
+
+
+def scores_at(
+    model: Recommender, histories: csr_array, users: np.ndarray, items: np.ndarray, batch_size: int = 500
+) -> np.ndarray:
+    """The scores of chosen (user, item) pairs, seen items included.
+
+    Args:
+        model: The model.
+        histories: The input of each user, sparse [n, n_items].
+        users: Row of each pair, int [p], in any order.
+        items: Item of each pair, int [p].
+        batch_size: Users scored at once.
+
+    Returns:
+        Scores, float32 [p], in the order of the pairs.
+
+    Raises:
+        DivergedError: If a score is NaN or infinite.
+        InputError: If a pair lies outside the histories, or these are of another catalogue than the model's.
+    """
+    return pair_scorer(model, histories, users, items, batch_size)()
+
+
+def ranker(
+    model: Recommender,
+    histories: csr_array,
+    k: int,
+    batch_size: int,
+    users: Sequence[int] | np.ndarray | None = None,
+) -> Callable[[], Ranking]:
+    """A function that ranks as `top_k` does, in a graph that is traced here, once."""
+    keep_freed_buffers()
+    chosen = np.arange(histories.shape[0]) if users is None else np.asarray(users, np.int64)
+    _refuse_outside(chosen, histories.shape[0], "user")
+    score = _finite_scores(model, histories)
+
+    def rank(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        rows, scores, finite = score(batch)
+        return *best_unseen(scores, rows, k), finite
+
+    rank = _traced(rank, tf.TensorSpec([None], tf.int64))
+
+    def all_chosen() -> Ranking:
+        items = np.empty((len(chosen), k), dtype=np.int32)
+        scores = np.empty((len(chosen), k), dtype=np.float32)
+        for batch in _batches(len(chosen), batch_size):
+            items[batch], scores[batch], finite = rank(tf.constant(chosen[batch]))
+            _refuse_diverged(model, chosen[batch], finite.numpy())
+        return items, scores
+
+    return all_chosen
+
+
+def pair_scorer(
+    model: Recommender, histories: csr_array, users: np.ndarray, items: np.ndarray, batch_size: int
+) -> Callable[[], np.ndarray]:
+    """A function that scores the pairs, as `scores_at` does, in a graph that is traced here, once."""
+    keep_freed_buffers()
+    users, items = np.asarray(users, np.int64), np.asarray(items, np.int64)
+    _refuse_outside(users, histories.shape[0], "user")
+    _refuse_outside(items, histories.shape[1], "item")
+    store = _store(model, histories)
+
+    def pick(batch: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
+        return model.scores_at(store.gather(batch), pairs)
+
+    pick = _traced(pick, tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64))
+    order = np.argsort(users, kind="stable")
+
+    def all_pairs() -> np.ndarray:
+        result = np.empty(len(users), dtype=np.float32)
+        for batch in _batches(histories.shape[0], batch_size):
+            first, last = np.searchsorted(users, [batch[0], batch[-1] + 1], sorter=order)
+            chosen = order[first:last]
+            pairs = np.column_stack([users[chosen] - batch[0], items[chosen]])
+            result[chosen] = pick(tf.constant(batch), tf.constant(pairs))
+            diverged = np.unique(pairs[~np.isfinite(result[chosen]), 0])
+            _refuse_diverged(model, batch, ~np.isin(np.arange(len(batch)), diverged))
+        return result
+
+    return all_pairs
+
+
+def _traced(function: Callable, *signature: tf.TensorSpec) -> Callable:
+    """The function as one graph; a `tf.function` would warn that a process with many models has many graphs."""
+    return tf.function(function, signature, autograph=False).get_concrete_function()
+
+
+def _finite_scores(model: Recommender, histories: csr_array) -> Callable:
+    """In the graph: row numbers [B] to rows, scores [B, n_items], and whether each user's are finite."""
+    store = _store(model, histories)
+
+    def score(batch: tf.Tensor) -> tuple[UserRows, tf.Tensor, tf.Tensor]:
+        rows = store.gather(batch)
+        scores = model.scores(rows)
+        return rows, scores, tf.reduce_all(tf.math.is_finite(scores), axis=1)
+
+    return score
+
+
+def _store(model: Recommender, histories: csr_array) -> RowStore:
+    if histories.shape[1] != model.n_items:
+        raise InputError(
+            f"{model.name} scores {model.n_items} items, but the histories have {histories.shape[1]} columns; "
+            "use the split that the model was trained on."
+        )
+    return RowStore(histories, with_values=model.predicts_ratings)
+
+
+def _batches(n_users: int, batch_size: int) -> Iterator[np.ndarray]:
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; expected at least 1.")
+    users = np.arange(n_users, dtype=np.int64)
+    return (users[start : start + batch_size] for start in range(0, n_users, batch_size))
+
+
+def _refuse_outside(numbers: np.ndarray, limit: int, kind: str) -> None:
+    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < limit:
+        raise InputError(f"expected {kind} numbers from 0 to {limit - 1}, found {numbers.min()} to {numbers.max()}.")
+
+
+def _refuse_diverged(model: Recommender, batch: np.ndarray, finite: np.ndarray) -> None:
+    # top_k ranks NaN first, so that a diverged model could look perfect.
+    diverged = batch[~finite]
+    if len(diverged):
+        raise DivergedError(
+            f"{model.name} gave NaN or infinite scores for {len(diverged)} of {len(batch)} users (first: row "
+            f"{diverged[0]}), so they have no ranking; train again with a lower learning rate."
+        )

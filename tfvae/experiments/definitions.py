@@ -1,0 +1,303 @@
+"""What a table shall be: `paper_results/<table>/table.toml`, read and checked.
+
+A table has rows (a model and the settings that differ from its defaults), metrics, and per data set the
+published cells. An unknown key is an error that names the nearest known one. A row may be another table's row
+(`same_as`): it is then run, tuned and stored there, once.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from tfvae.data.datasets import DATASETS
+from tfvae.evaluation.metrics import check_metric
+from tfvae.system.errors import InputError, unknown_name
+from tfvae.system.validation import Strict, checked
+
+__all__ = [
+    "RESULTS",
+    "Attribute",
+    "Curve",
+    "Ordering",
+    "Published",
+    "Row",
+    "SearchSpace",
+    "Table",
+    "load_table",
+    "table_names",
+]
+
+RESULTS = Path("paper_results")
+REFERENCE = r"^[a-z0-9-]+/[a-z0-9-]+$"  # table/row
+Value = int | float | str | bool | list | None
+
+
+class SearchSpace(Strict):
+    """Where the sweep may look for one setting: an interval or a list of choices.
+
+    Attributes:
+        low: Least value, included.
+        high: Greatest value, included. Two whole numbers make a search over whole numbers.
+        log: Whether to search on a logarithmic scale.
+        step: Distance of the values, or None for all of the interval.
+        choices: The values, of any JSON type; excludes the other four.
+    """
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    step: int | float | None = None
+    choices: list[Value] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        interval = self.low is not None and self.high is not None
+        if interval == (self.choices is not None):
+            raise ValueError("expected either low and high, or choices")
+        if interval and self.low >= self.high:
+            raise ValueError(f"low must be below high, found {self.low} and {self.high}")
+        return self
+
+
+class Published(Strict):
+    """What a paper says about its cells for one data set.
+
+    Attributes:
+        source: Where they stand, such as ``"Table 2 (a)"``.
+        standard_error: The standard error the paper states for them.
+        train_users: Training users of the paper's split.
+        n_items: Items of the paper's split. A split of another size is a subset, and its runs say so.
+    """
+
+    source: str
+    standard_error: float | None = None
+    train_users: int | None = None
+    n_items: int | None = None
+
+
+class Curve(Strict):
+    """A published learning curve: the table's monitored metric on validation users.
+
+    Attributes:
+        source: Where it is from.
+        rounds: After how many rounds, ascending.
+        values: The metric then.
+    """
+
+    source: str
+    rounds: list[int]
+    values: list[float]
+
+    @model_validator(mode="after")
+    def _one_value_each(self) -> Self:
+        if len(self.rounds) != len(self.values) or sorted(set(self.rounds)) != self.rounds or not self.rounds:
+            raise ValueError("expected ascending rounds and one value for each")
+        return self
+
+
+class Row(Strict):
+    """One row of a table.
+
+    Attributes:
+        name: As printed.
+        slug: As used in file names.
+        model: Name in `tfvae.models.MODELS`; None for a published row whose model is not built yet.
+        settings: Settings that differ from the model's defaults.
+        refined: Whether ratings are predicted from codes refined by Hamiltonian Monte Carlo instead of the encoder's.
+        by: What the model takes as rows: "users", or "items" for an item-based model of ratings.
+        datasets: Further settings by data set.
+        published: Published cells, by data set and metric.
+        curves: Published learning curves, by data set.
+        search: What the sweep may vary.
+        tuned_as: "table/row" of the same model and settings, whose sweep also tunes this row; excludes `search`.
+        same_as: "table/row" in another table that is this very row: `load_table` takes model, settings, datasets,
+            search and tuned_as from there, so that this row gives none of them, and its runs are stored there.
+        note: Printed below the table.
+    """
+
+    name: str
+    slug: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    model: str | None = None
+    settings: dict[str, Value] = {}
+    by: Literal["users", "items"] = "users"
+    refined: bool = False
+    datasets: dict[str, dict[str, Value]] = {}
+    published: dict[str, dict[str, float]] = {}
+    curves: dict[str, Curve] = {}
+    search: dict[str, SearchSpace] = {}
+    tuned_as: str | None = Field(None, pattern=REFERENCE)
+    same_as: str | None = Field(None, pattern=REFERENCE)
+    note: str | None = None
+
+    @model_validator(mode="after")
+    def _one_sweep(self) -> Self:
+        if self.search and self.tuned_as:
+            raise ValueError("expected either a search space or tuned_as, found both")
+        return self
+
+    @model_validator(mode="after")
+    def _stored_once(self) -> Self:
+        if self.same_as and (own := [key for key in SHARED if key in self.model_fields_set]):
+            raise ValueError(f"same_as takes {', '.join(own)} from {self.same_as}; leave out one or the other")
+        return self
+
+    def home(self, table: str) -> tuple[str, str]:
+        """Where this row of a table is stored: the table and the slug, its own or those of `same_as`."""
+        return tuple(self.same_as.split("/")) if self.same_as else (table, self.slug)
+
+
+SHARED = ("model", "settings", "by", "refined", "datasets", "search", "tuned_as")
+
+
+class Ordering(Strict):
+    """A claim of the paper: one row is better than another.
+
+    Attributes:
+        above: Slug of the better row.
+        below: Slug of the other.
+        source: Where the paper says so, such as ``"section 5.2"``.
+    """
+
+    above: str
+    below: str
+    source: str
+
+
+class Attribute(Strict):
+    """One line of a table of data attributes.
+
+    Attributes:
+        name: As printed.
+        key: Name of the count in `Attributes.counts`.
+        style: How the number is printed, and so how closely it is compared.
+        published: The paper's number, by data set.
+    """
+
+    name: str
+    key: str
+    style: Literal["count", "millions", "percent"] = "count"
+    published: dict[str, float] = {}
+
+
+class Table(Strict):
+    """A `table.toml`. A table has rows of runs, or (`kind = "data-attributes"`) lines of counts.
+
+    Attributes:
+        name: The folder's name.
+        title: Heading.
+        paper: The paper it is from, or None for a table of our own.
+        caption: What is measured, in a sentence or two.
+        kind: What its cells are.
+        protocol: How the data are split.
+        metrics: In printed order.
+        monitor: The metric that selects the epoch and the settings, on validation users.
+        seeds: Seeds that are run when none are asked for; of ratings the numbers of the splits.
+        rows: The rows, in printed order.
+        orderings: What the paper claims of them; judged by the monitored metric on the test part.
+        watch_test: Whether the test part is measured after each epoch, to report its best epoch as a paper did.
+        generative: Whether runs of models with latent codes are also described as generative models.
+        attributes: The lines of a table of data attributes.
+        published: What the paper says about its cells, by data set.
+        command: What makes it, if not `tfvae table`.
+    """
+
+    name: str
+    title: str
+    paper: str | None = None
+    caption: str
+    kind: Literal["ranking", "data-attributes"] = "ranking"
+    protocol: Literal["strong-generalization", "rating-holdout", "leave-one-out"] = "strong-generalization"
+    metrics: list[str] = []
+    monitor: str = "ndcg@100"
+    seeds: list[int] = [1]
+    rows: list[Row] = []
+    orderings: list[Ordering] = []
+    watch_test: bool = False
+    generative: bool = False
+    attributes: list[Attribute] = []
+    published: dict[str, Published] = {}
+    command: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for metric in [*self.metrics, self.monitor]:
+            check_metric(metric)
+        slugs = [row.slug for row in self.rows]
+        if len(set(slugs)) < len(slugs):
+            raise ValueError(f"two rows have the same slug: {', '.join(slugs)}")
+        for part in [self, *self.rows, *self.attributes]:
+            for dataset in [*part.published, *getattr(part, "datasets", {}), *getattr(part, "curves", {})]:
+                if dataset not in DATASETS:
+                    raise unknown_name("data set", dataset, DATASETS)
+        for metric in {metric for row in self.rows for cells in row.published.values() for metric in cells}:
+            if metric not in self.metrics:
+                raise unknown_name("metric of the table", metric, self.metrics)
+        for ordering in self.orderings:
+            for slug in (ordering.above, ordering.below):
+                if slug not in slugs:
+                    raise unknown_name("row in an ordering", slug, slugs)
+            if ordering.above == ordering.below:
+                raise ValueError(f"an ordering needs two rows, found {ordering.above!r} twice")
+        if self.orderings and self.monitor not in self.metrics:
+            raise ValueError(f"orderings are judged by {self.monitor}, which is not among the metrics")
+        return self
+
+    def row(self, slug: str) -> Row:
+        """The row of this slug.
+
+        Raises:
+            InputError: If there is none.
+        """
+        rows = {row.slug: row for row in self.rows}
+        if slug not in rows:
+            raise unknown_name(f"row of {self.name}", slug, rows)
+        return rows[slug]
+
+
+def table_names(results: Path = RESULTS) -> list[str]:
+    """The names of all tables in a results folder, sorted."""
+    return sorted(path.parent.name for path in Path(results).glob("*/table.toml"))
+
+
+def load_table(name: str, results: Path = RESULTS) -> Table:
+    """Reads and checks `<results>/<name>/table.toml`; what a `same_as` shares is filled in.
+
+    Raises:
+        InputError: If there is no such table, its file is not as it should be, or a row is `same_as` one that does
+            not exist, lies in the same table or is itself `same_as` another.
+    """
+    table = _read(name, results)
+    return table.model_copy(update={"rows": [_resolved(table, row, results) for row in table.rows]})
+
+
+def _resolved(table: Table, row: Row, results: Path) -> Row:
+    """The row with all that it shares."""
+    if row.same_as is None:
+        return row
+    place = f"{Path(results) / table.name / 'table.toml'}: row {row.slug!r} is same_as {row.same_as!r}"
+    home, slug = row.home(table.name)
+    if home == table.name:
+        raise InputError(f"{place}, a row of its own table; name a row of another, or write the row out.")
+    try:
+        other = _read(home, results).row(slug)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
+    if other.same_as:
+        raise InputError(f"{place}, which is itself same_as {other.same_as!r}; name that row.")
+    return row.model_copy(update={key: getattr(other, key) for key in SHARED})
+
+
+def _read(name: str, results: Path) -> Table:
+    """The table as its file has it."""
+    path = Path(results) / name / "table.toml"
+    if not path.is_file():
+        raise unknown_name(f"table in {Path(results)}", name, table_names(results))
+    try:
+        definition = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not valid TOML: {error}.") from error
+    return checked(Table, definition | {"name": name}, path)

@@ -1,0 +1,137 @@
+"""The pictures beside a table: made from stored runs alone, and the same bytes from the same runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy.ndimage import gaussian_filter
+
+from tfvae.system.files import replacing
+
+__all__ = ["latent_planes", "learning_curves", "learning_shapes"]
+
+# Okabe and Ito's palette, which the colour-blind can tell apart; the dashes serve print without colour.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":")
+LOWEST_SHARE = 0.5
+GREY = "#6E6E6E"
+SHADES = LinearSegmentedColormap.from_list("prior", ["#FFFFFF", "#8F8F8F"])
+DENSITY_BINS = 120
+PANELS_ABREAST = 4
+
+
+def learning_curves(
+    curves: Mapping[str, Sequence[Mapping[int, float]]],
+    levels: Mapping[str, float],
+    path: Path,
+    *,
+    title: str,
+    metric: str,
+) -> None:
+    """Draws a metric on validation users against the epoch, one curve per row, and writes a PNG.
+
+    A row's curve is the mean over its seeds as far as the shortest of them goes, with the range of the seeds
+    shaded. A model without epochs is a thin level line. The axis begins at half the best value where
+    a curve starts below that, since what matters happens at the top.
+
+    Args:
+        curves: By printed row: for each seed its values by epochs, counted from 0, in ascending order.
+        levels: By printed row of a model without epochs: its value.
+        path: The PNG to write.
+        title: Heading of the picture.
+        metric: Name of the metric, for the axis.
+    """
+    figure, axes = _one_panel()
+    styles = zip(cycle(COLOURS), cycle(DASHES), strict=False)
+    values = list(levels.values())
+    for (name, seeds), (colour, dashes) in zip(curves.items(), styles, strict=False):
+        at = [epoch for epoch in seeds[0] if all(epoch in seed for seed in seeds)]
+        stacked = np.array([[seed[epoch] for epoch in at] for seed in seeds])
+        axes.plot(at, stacked.mean(axis=0), dashes, color=colour, label=name, linewidth=1.8)
+        axes.plot(at[-1], stacked[:, -1].mean(), "o", color=colour, markersize=4)
+        axes.fill_between(at, stacked.min(axis=0), stacked.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+        values.extend(stacked.ravel())
+    for (name, level), (colour, dashes) in zip(levels.items(), styles, strict=False):
+        axes.axhline(level, color=colour, linestyle=dashes, linewidth=1, label=f"{name} (no epochs)")
+    axes.set_ylim(bottom=max(LOWEST_SHARE * max(values), min(values) - 0.05 * max(values)))
+    axes.set(xlabel="epoch (from 0)", ylabel=f"{metric}, validation users", title=title)
+    _finish(figure, axes, path)
+
+
+def learning_shapes(curves: Mapping[str, Mapping[int, float]], path: Path, *, title: str, metric: str) -> None:
+    """Draws learning curves as shares of their own best value against the round, and writes a PNG.
+
+    Args:
+        curves: By name: shares by rounds, counted from 1, in ascending order.
+        path: The PNG to write.
+        title: Heading of the picture.
+        metric: Name of the metric, for the axis.
+    """
+    figure, axes = _one_panel()
+    for (name, shares), colour, dashes in zip(curves.items(), cycle(COLOURS), cycle(DASHES), strict=False):
+        marker = "." if len(shares) < max(shares) else ""  # where it is known only now and then
+        axes.plot(list(shares), list(shares.values()), dashes + marker, color=colour, label=name, linewidth=1.8)
+    axes.set_ylim(bottom=max(LOWEST_SHARE, min(min(shares.values()) for shares in curves.values()) - 0.02))
+    axes.set(xlabel="rounds", ylabel=f"{metric}, validation users, share of the best", title=title)
+    _finish(figure, axes, path)
+
+
+def _one_panel() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _finish(figure: Figure, axes: Axes, path: Path) -> None:
+    """What all pictures of curves have, and the file."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    with replacing(path) as draft:
+        figure.savefig(draft, metadata={"Software": None})
+
+
+def latent_planes(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path, *, title: str) -> None:
+    """Draws samples of aggregated posteriors over the densities of their priors, a panel per row, and writes a PNG.
+
+    The panels have planes and scales of their own; within one both axes have the same scale. A prior's density is
+    that of its samples, smoothed, and its square root is shaded, so that its tails can be seen.
+
+    Args:
+        panels: By printed row: the posterior's points and the prior's, float [n, 2] each.
+        path: The PNG to write.
+        title: Heading of the picture.
+    """
+    down = -(-len(panels) // PANELS_ABREAST)
+    abreast = -(-len(panels) // down)
+    figure = Figure(figsize=(2.5 * abreast + 0.5, 2.6 * down + 0.7), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(down, abreast, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (name, (posterior, prior)), colour in zip(grid, panels.items(), cycle(COLOURS), strict=False):
+        both = np.concatenate([posterior, prior])
+        low, high = both.min(axis=0), both.max(axis=0)
+        half = 0.53 * float((high - low).max()) or 1.0
+        x, y = ((middle - half, middle + half) for middle in ((low + high) / 2).tolist())
+        counts, _, _ = np.histogram2d(*prior.T, bins=DENSITY_BINS, range=(x, y))
+        shade = np.sqrt(gaussian_filter(counts, sigma=DENSITY_BINS / 40).T)
+        axes.imshow(shade, cmap=SHADES, origin="lower", extent=(*x, *y), interpolation="bilinear")
+        axes.scatter(*posterior.T, s=3, color=colour, alpha=0.5, linewidths=0)
+        axes.set(xlim=x, ylim=y)
+        axes.set_title(name, fontsize=9)
+        axes.locator_params(nbins=4)
+        axes.tick_params(labelsize=7, length=2, color=GREY, labelcolor=GREY)
+        axes.spines[:].set(color=GREY, alpha=0.4)
+    figure.suptitle(f"{title}\ndots: aggregated posterior; grey: prior", fontsize=9)
+    with replacing(path) as draft:
+        figure.savefig(draft, metadata={"Software": None})

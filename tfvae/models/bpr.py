@@ -1,0 +1,135 @@
+"""BPR: matrix factorisation that ranks what a user has above what he has not, pair by pair.
+
+Rendle, Freudenthaler, Gantner, Schmidt-Thieme: BPR: Bayesian Personalized Ranking from Implicit Feedback, UAI 2009,
+section 4.3.1, trained by stochastic gradient ascent as in its figure 4:
+
+    max_{U,V,b}  Σ_{(u,i,j)} log σ(u_u·(v_i − v_j) + b_i − b_j) − λ(‖u_u‖² + ‖v_i‖² + ‖v_j‖² + b_i² + b_j²),
+
+with an item i that the user has and an item j that he has not. A held-out user has no closed form. Where the gradient
+of u is zero, 2λu is a weighted mean of v_i − v_j; so he is folded in with the mean of his items' factors:
+
+    u = scale · Σ_{i∈u} v_i / n_u,   scores = V u + b.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+from implicit.cpu.bpr import BayesianPersonalizedRanking
+from implicit.recommender_base import ModelFitError
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from scipy.sparse import csr_array, csr_matrix
+
+from tfvae.models.base import Recommender
+from tfvae.models.checks import check_matrix
+from tfvae.nn.batches import UserRows
+from tfvae.system.errors import DivergedError, InputError
+
+__all__ = ["BPR"]
+
+
+@keras.saving.register_keras_serializable(package="tfvae")
+class BPR(Recommender):
+    """BPR-MF (Rendle et al. 2009): item factors and biases; a user is the mean of his items' factors.
+
+    Trained by the `implicit` library, which draws j by the number of its users, not uniformly as the paper does, and
+    leaves out the draws that the user has.
+
+    Args:
+        n_items: Width of the catalogue, I.
+        factors: Length of a user's and an item's vector, K.
+        ascent_rate: Of gradient ascent, constant.
+        regularization: λ, times two.
+        iterations: As many draws of (u, i, j) as there are interactions, so many times.
+        scale: Of the mean with which a user is folded in; it weighs his taste against the items' biases.
+        threads: More than one are faster, but write over each other's factors: no two such runs are equal.
+        seed: Of the initial factors and, on one thread, of the draws.
+        **kwargs: Of `keras.Model`.
+
+    Attributes:
+        item_factors: V, float32 weight [n_items, factors].
+        item_biases: b, float32 weight [n_items].
+
+    Raises:
+        InputError: If a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        *,
+        factors: PositiveInt = 50,
+        ascent_rate: PositiveFloat = 0.05,
+        regularization: NonNegativeFloat = 0.01,
+        iterations: PositiveInt = 100,
+        scale: PositiveFloat = 1.0,
+        threads: PositiveInt = 1,
+        seed: int = 98765,
+        **kwargs,
+    ):
+        super().__init__(n_items, seed=seed, **kwargs)
+        self.factors = factors
+        self.ascent_rate = ascent_rate
+        self.regularization = regularization
+        self.iterations = iterations
+        self.scale = scale
+        self.threads = threads
+        for name in ("factors", "ascent_rate", "iterations", "scale", "threads"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} is {getattr(self, name)}; expected a positive number.")
+        if not 0 <= regularization < math.inf:
+            raise InputError(f"regularization is {regularization}; expected 0 or a positive number.")
+        self.item_factors, self.item_biases = (
+            self.add_weight(
+                name=name, shape=shape, dtype="float32", initializer="zeros", trainable=False, autocast=False
+            )
+            for name, shape in (("item_factors", (n_items, factors)), ("item_biases", (n_items,)))
+        )
+        self.build()
+
+    def fit_matrix(self, train: csr_array, report: Callable[[str], None] = print) -> None:
+        """Finds the factors of users and items, and keeps those of the items.
+
+        Args:
+            train: Binary user rows, sparse [n_users, n_items].
+            report: Told what is done.
+
+        Raises:
+            InputError: If the matrix is not binary or of another width.
+            DivergedError: If a factor is no longer a number.
+        """
+        check_matrix(self, train)
+        report(
+            f"BPR: {self.iterations} iterations on {train.nnz:,} interactions of {train.shape[0]:,} users, "
+            f"{self.factors} factors, {self.threads} thread(s)"
+        )
+        bpr = BayesianPersonalizedRanking(
+            factors=self.factors,
+            learning_rate=self.ascent_rate,
+            regularization=self.regularization,
+            iterations=self.iterations,
+            num_threads=self.threads,
+            random_state=self.seed,
+        )
+        try:
+            # It looks an item up in a row by bisection.
+            bpr.fit(csr_matrix(train.sorted_indices()), show_progress=False)
+        except ModelFitError as error:
+            raise DivergedError(
+                f"BPR: the factors are no longer numbers; lower ascent_rate (now {self.ascent_rate:g})."
+            ) from error
+        # The library's last column is the bias, the user's there being 1.
+        self.item_factors.assign(bpr.item_factors[:, :-1])
+        self.item_biases.assign(bpr.item_factors[:, -1])
+
+    def scores(self, rows: UserRows) -> tf.Tensor:
+        """V u + b for B histories, float32 [B, n_items]; the biases alone for an empty one."""
+        item_factors = tf.convert_to_tensor(self.item_factors.value)
+        total = tf.math.unsorted_segment_sum(
+            tf.gather(item_factors, rows.items), rows.row_ids, tf.shape(rows.counts)[0]
+        )
+        users = self.scale * total / tf.maximum(rows.counts, 1.0)[:, None]
+        return tf.matmul(users, item_factors, transpose_b=True) + self.item_biases.value

@@ -1,0 +1,122 @@
+"""EASE: a linear autoencoder with a zero diagonal, in closed form.
+
+Steck: Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, section 3. With the Gram matrix
+G = X'X of the binary training matrix,
+
+    min_B ‖X − XB‖² + λ‖B‖²   subject to   diag(B) = 0
+
+has the solution
+
+    P = (G + λI)⁻¹,   B_ij = −P_ij / P_jj for i ≠ j.
+
+The division is by the diagonal of the *column*; B is not symmetric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+from scipy.linalg import lapack
+from scipy.sparse import csr_array
+from threadpoolctl import threadpool_limits
+
+from tfvae.models.checks import check_matrix
+from tfvae.models.item_item import ItemItem, gram
+from tfvae.system.errors import InputError, unknown_name
+
+__all__ = ["EASE"]
+
+PRECISIONS = {
+    "float32": (np.float32, lapack.spotrf, lapack.spotri),
+    "float64": (np.float64, lapack.dpotrf, lapack.dpotri),
+}
+ROWS_AT_ONCE = 1000
+
+
+@keras.saving.register_keras_serializable(package="tfvae")
+class EASE(ItemItem):
+    """EASE (Steck 2019): scores are the user's row times an item-item matrix B with a zero diagonal.
+
+    Time grows with n_items³, memory with n_items²: 20,108 items take about a minute on two cores and 3.2 GB.
+
+    Args:
+        n_items: Width of the catalogue, I.
+        regularization: λ, in users; 500 on ML-20M, 1000 on Netflix, 200 on MSD.
+        gram_precision: Of the Gram matrix and its inverse, "float32" or "float64"; B is stored in float32.
+        seed: Taken like every model's; there is nothing random here.
+        **kwargs: Of `keras.Model`.
+
+    Raises:
+        TooLargeError: If B alone does not fit in memory.
+        InputError: If λ is not positive or `gram_precision` unknown.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        *,
+        regularization: float = 500.0,
+        gram_precision: str = "float32",
+        seed: int = 98765,
+        **kwargs,
+    ):
+        super().__init__(n_items, seed=seed, **kwargs)
+        if not regularization > 0:
+            raise InputError(f"regularization is {regularization}; expected a positive number of users.")
+        if gram_precision not in PRECISIONS:
+            raise unknown_name("gram_precision", gram_precision, PRECISIONS)
+        self.regularization = regularization
+        self.gram_precision = gram_precision
+
+    def penalty(self, item_counts: np.ndarray) -> np.ndarray | float:
+        """What is added to the diagonal of the Gram matrix, which holds each item's number of users, [n_items]."""
+        return self.regularization
+
+    def fit_matrix(self, train: csr_array, report: Callable[[str], None] = print) -> None:
+        """Solves for B.
+
+        Args:
+            train: Binary user rows, sparse [n_users, n_items], each item at most once per user.
+            report: Told the memory that is needed before it is allocated, then what is done.
+
+        Raises:
+            TooLargeError: If the Gram matrix does not fit in memory.
+            InputError: If the matrix is not binary or of another width, or no inverse is found.
+        """
+        check_matrix(self, train)
+        name = type(self).__name__
+        dtype, factorise, invert = PRECISIONS[self.gram_precision]
+        need = self.require_memory(dtype, "the Gram matrix")
+        report(f"{name}: {need} for the Gram matrix of {self.n_items:,} items, inverted in place")
+        matrix = gram(train, dtype)
+        matrix[np.diag_indices_from(matrix)] += self.penalty(matrix.diagonal())
+        report(f"{name}: inverting in {self.gram_precision}")
+        # The transpose of a symmetric C array is the Fortran array that LAPACK overwrites without a copy.
+        # OpenBLAS was seen to crash in float64 on two threads at 20,108 items, hence one.
+        with threadpool_limits(1 if self.gram_precision == "float64" else None, user_api="blas"):
+            matrix, failed = factorise(matrix.T, lower=1, clean=0, overwrite_a=1)
+            if not failed:
+                matrix, failed = invert(matrix, lower=1, overwrite_c=1)
+        if failed:
+            raise InputError(
+                f"{name}: the Gram matrix could not be inverted in {self.gram_precision} with regularization "
+                f"{self.regularization}; raise it, or use gram_precision float64."
+            )
+        for rows, block in _weights(matrix):
+            self.item_weights.value[rows].assign(block)
+
+
+def _weights(inverse: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """B by blocks of rows, from P of which only the lower triangle is valid."""
+    n_items = len(inverse)
+    diagonal = inverse.diagonal()
+    for start in range(0, n_items, ROWS_AT_ONCE):
+        stop = min(start + ROWS_AT_ONCE, n_items)
+        square = np.tril(inverse[start:stop, start:stop])
+        square += np.tril(square, -1).T
+        block = np.hstack([inverse[start:stop, :start], square, inverse[stop:, start:stop].T])
+        block /= -diagonal
+        block[np.arange(stop - start), np.arange(start, stop)] = 0
+        yield slice(start, stop), block.astype(np.float32, copy=False)

@@ -1,0 +1,98 @@
+"""What the baselines share whose model is an item-item matrix: its scores, its memory, the Gram matrix."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import psutil
+import tensorflow as tf
+from scipy.sparse import csr_array
+
+from tfvae.models.base import Recommender
+from tfvae.nn.batches import UserRows
+from tfvae.system.errors import TooLargeError
+
+__all__ = ["ItemItem", "gram"]
+
+
+class ItemItem(Recommender):
+    """A recommender whose scores are the user's row times an item-item matrix; a subclass fits the matrix.
+
+    Args:
+        n_items: Width of the catalogue, I.
+        seed: Taken like every model's; there is nothing random here.
+        **kwargs: Of `keras.Model`.
+
+    Attributes:
+        item_weights: float32 weight [n_items, n_items]; column j holds what each item adds to the score of item j.
+
+    Raises:
+        TooLargeError: If the matrix does not fit in memory.
+    """
+
+    seedless: ClassVar[bool] = True
+
+    def __init__(self, n_items: int, *, seed: int = 98765, **kwargs):
+        super().__init__(n_items, seed=seed, **kwargs)
+        self.require_memory(np.float32, "the item-item matrix")
+        self.item_weights = self.add_weight(
+            name="item_weights",
+            shape=(n_items, n_items),
+            dtype="float32",
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+        )
+        self.build()
+
+    def scores(self, rows: UserRows) -> tf.Tensor:
+        """The sum of the matrix rows of each user's items, float32 [B, n_items]."""
+        total = tf.raw_ops.SparseSegmentSumWithNumSegments(
+            data=tf.convert_to_tensor(self.item_weights.value),
+            indices=rows.items,
+            segment_ids=rows.row_ids,
+            num_segments=tf.shape(rows.counts)[0],
+        )
+        return tf.ensure_shape(total, (None, self.n_items))
+
+    def require_memory(self, dtype: type, what: str) -> str:
+        """The size of an item-item matrix, in words; an error where there is no room for it.
+
+        Args:
+            dtype: Of the matrix.
+            what: Its name in the error.
+
+        Raises:
+            TooLargeError: When it is larger than the free memory.
+        """
+        need, free = self.n_items**2 * np.dtype(dtype).itemsize, psutil.virtual_memory().available
+        if need > free:
+            raise TooLargeError(
+                f"{type(self).__name__}: {what} of {self.n_items:,} items needs {need / 1e9:,.2f} GB in "
+                f"{np.dtype(dtype).name}, and {free / 1e9:,.2f} GB are free; keep fewer items (min_users_per_item), "
+                "use gram_precision float32, or take a model whose memory grows with n_items only, such as mult-dae."
+            )
+        return f"{need / 1e9:,.2f} GB"
+
+
+def gram(train: csr_array, dtype: type = np.float32) -> np.ndarray:
+    """X'X of a binary matrix, item by item: row i counts the items of the users that have i.
+
+    Counting needs no memory beyond the result, and is faster than a sparse product, whose result is
+    nearly dense. The counts are exact, in float32 up to 2²⁴ users.
+
+    Args:
+        train: Binary user rows, sparse [n_users, n_items], each item at most once per user.
+        dtype: Of the result.
+
+    Returns:
+        Co-occurrence counts, [n_items, n_items], with the item counts on the diagonal.
+    """
+    n_items = train.shape[1]
+    by_item = train.tocsc()
+    counts = np.empty((n_items, n_items), dtype=dtype)
+    for item in range(n_items):
+        users = by_item.indices[by_item.indptr[item] : by_item.indptr[item + 1]]
+        counts[item] = np.bincount(train[users].indices, minlength=n_items)
+    return counts

@@ -1,0 +1,57 @@
+"""Popularity: every user is offered what most users have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy.sparse import csr_array
+
+from tfvae.models.base import Recommender
+from tfvae.nn.batches import UserRows
+
+__all__ = ["Popularity"]
+
+
+@keras.saving.register_keras_serializable(package="tfvae")
+class Popularity(Recommender):
+    """Scores an item by the number of training users that have it, the same for everyone.
+
+    Items of equal count are ranked by item number.
+
+    Args:
+        n_items: Width of the catalogue.
+        seed: Taken like every model's; there is nothing random here.
+        **kwargs: Of `keras.Model`.
+    """
+
+    seedless: ClassVar[bool] = True
+
+    def __init__(self, n_items: int, *, seed: int = 98765, **kwargs):
+        super().__init__(n_items, seed=seed, **kwargs)
+        self.item_counts = self.add_weight(
+            name="item_counts",
+            shape=(n_items,),
+            dtype="float32",
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+        )
+        self.build()
+
+    def fit_matrix(self, train: csr_array, report: Callable[[str], None] = print) -> None:
+        """Counts the users of each item.
+
+        Args:
+            train: Binary user rows, sparse [n_users, n_items].
+            report: Told what is done, a line at a time.
+        """
+        report(f"popularity: counting {train.nnz:,} interactions")
+        self.item_counts.assign(np.bincount(train.indices, minlength=self.n_items).astype(np.float32))
+
+    def scores(self, rows: UserRows) -> tf.Tensor:
+        """The item counts for each of B histories, float32 [B, n_items]."""
+        return tf.tile(self.item_counts.value[None, :], [tf.shape(rows.counts)[0], 1])

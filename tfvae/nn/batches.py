@@ -1,0 +1,224 @@
+"""The wire format: user rows as flat non-zeros, gathered inside the graph from one stored CSR matrix.
+
+tf.data streams *row numbers* only, of users or of their pairs with items. The CSR arrays live once in memory as
+tensors, and a batch's rows are gathered from them inside the graph. Nothing dense is made, a batch costs less than a
+millisecond, and `tf.distribute` accepts it (it refuses sparse and ragged batches). At the door to the outside
+(serving) a batch is padded ids; `unpad` turns it into the same flat non-zeros before the first layer.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+
+from tfvae.system.errors import InputError
+
+__all__ = [
+    "PairStore",
+    "RowStore",
+    "UserRows",
+    "check_batch_size",
+    "column_means",
+    "row_numbers",
+    "steps_per_epoch",
+    "unpad",
+]
+
+
+class UserRows(NamedTuple):
+    """A batch of B user rows with nnz stored items in all.
+
+    Attributes:
+        items: int32 [nnz], item columns, user by user.
+        row_ids: int32 [nnz], the batch row of each stored item, ascending.
+        counts: float32 [B], the number of stored items of each user (0 for an empty history).
+        values: float32 [nnz], ratings or weights; None when the data are binary.
+        users: int64 [B], the users' row numbers in the `RowStore` they come from; None for rows from elsewhere.
+    """
+
+    items: tf.Tensor
+    row_ids: tf.Tensor
+    counts: tf.Tensor
+    values: tf.Tensor | None = None
+    users: tf.Tensor | None = None
+
+
+class RowStore:
+    """A user-by-item matrix held as tensors, of which batches of rows are gathered in the graph.
+
+    It is no weight: it is neither trained nor saved with a model.
+
+    Args:
+        matrix: CSR [n_rows, n_items]; explicit values are kept only with `with_values`.
+        with_values: Whether batches carry the stored values (ratings); binary data leave them out.
+    """
+
+    def __init__(self, matrix: sp.csr_array, with_values: bool = False):
+        self.n_rows, self.n_items = matrix.shape
+        starts = tf.constant(matrix.indptr.astype(np.int64))
+
+        def ragged(flat: np.ndarray) -> tf.RaggedTensor:
+            return tf.RaggedTensor.from_row_splits(tf.constant(flat), starts, validate=False)
+
+        self._items = ragged(matrix.indices.astype(np.int32))
+        self._values = ragged(matrix.data.astype(np.float32)) if with_values else None
+
+    def gather(self, users: tf.Tensor) -> UserRows:
+        """The rows of a batch.
+
+        Args:
+            users: int [B], row numbers of the stored matrix.
+
+        Returns:
+            The rows in the wire format, in the order of `users`.
+        """
+        items = tf.gather(self._items, users)
+        return UserRows(
+            items=items.values,
+            row_ids=tf.cast(items.value_rowids(), tf.int32),
+            counts=tf.cast(items.row_lengths(), tf.float32),
+            values=None if self._values is None else tf.gather(self._values, users).values,
+            users=users,
+        )
+
+
+class PairStore:
+    """The stored entries of a user-by-item matrix, each streamed as a row of its own with one item.
+
+    Args:
+        matrix: CSR [n_users, n_items].
+
+    Attributes:
+        n_rows: Stored entries.
+    """
+
+    def __init__(self, matrix: sp.csr_array):
+        matrix = matrix.sorted_indices()
+        self.n_rows, self.n_items = matrix.nnz, matrix.shape[1]
+        lengths, starts = np.diff(matrix.indptr), matrix.indptr[:-1]
+        users = np.repeat(np.arange(matrix.shape[0]), lengths)
+        # Of a user's items the j-th (from 0), i, has i - j items before it that he does not have. That ascends with j.
+        unseen_before = matrix.indices - (np.arange(matrix.nnz) - starts[users])
+        self._users, self._items = tf.constant(users), tf.constant(matrix.indices.astype(np.int32))
+        self._starts, self._unseen = (tf.constant(a.astype(np.int32)) for a in (starts, self.n_items - lengths))
+        self._unseen_before = self._keys(self._users, tf.constant(unseen_before))
+
+    def gather(self, numbers: tf.Tensor) -> UserRows:
+        """The pairs of a batch.
+
+        Args:
+            numbers: int [B], of the stored entries, row by row.
+
+        Returns:
+            B rows in the wire format; `users` are the rows of the matrix.
+        """
+        return UserRows(
+            items=tf.gather(self._items, numbers),
+            row_ids=tf.range(tf.size(numbers)),
+            counts=tf.ones(tf.shape(numbers)),
+            users=tf.gather(self._users, numbers),
+        )
+
+    def unseen(self, users: tf.Tensor, uniform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Items that the users do not have, each of them equally likely.
+
+        Args:
+            users: int64 [N], rows of the matrix.
+            uniform: float32 [N], draws from U[0, 1).
+
+        Returns:
+            Items, int32 [N], and whether there was one to draw, bool [N]; else the item is one that the user has.
+        """
+        choices = tf.gather(self._unseen, users)
+        rank = tf.minimum(tf.cast(uniform * tf.cast(choices, tf.float32), tf.int32), choices - 1)
+        # The item of that rank has as many seen ones before it as have at most so many unseen ones before them; one
+        # search in all rows laid end to end finds them.
+        found = tf.searchsorted(self._unseen_before, self._keys(users, rank), side="right")
+        items = rank + found - tf.gather(self._starts, users)
+        return tf.clip_by_value(items, 0, self.n_items - 1), choices > 0
+
+    def _keys(self, users: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+        return tf.cast(users, tf.int64) * (self.n_items + 1) + tf.cast(numbers, tf.int64)
+
+
+def unpad(padded: tf.Tensor, pad: int = -1, values: tf.Tensor | None = None) -> UserRows:
+    """Turns padded item columns into the wire format; pads may stand anywhere in a row.
+
+    Args:
+        padded: int32 [B, L], item columns and pads.
+        pad: The pad.
+        values: float32 [B, L], the items' ratings or weights, anything at pads; None for binary rows.
+
+    Returns:
+        The rows without pads.
+    """
+    present = tf.not_equal(padded, pad)
+    return UserRows(
+        items=tf.boolean_mask(padded, present),
+        row_ids=tf.cast(tf.where(present)[:, 0], tf.int32),
+        counts=tf.reduce_sum(tf.cast(present, tf.float32), axis=1),
+        values=None if values is None else tf.boolean_mask(values, present),
+    )
+
+
+def column_means(ratings: sp.csr_array, damping: float = 5.0) -> np.ndarray:
+    """The mean rating of each column, drawn towards the mean of all so that few ratings say little.
+
+    Args:
+        ratings: CSR [n_rows, n_items]; a stored zero is a rating of zero.
+        damping: So many ratings of the overall mean are added to each column; more than none.
+
+    Returns:
+        float32 [n_items]; of a column without ratings the overall mean, which is 0 where there are none at all.
+    """
+    n_items = ratings.shape[1]
+    counts = np.bincount(ratings.indices, minlength=n_items)
+    sums = np.bincount(ratings.indices, ratings.data, minlength=n_items)
+    overall = ratings.data.sum(dtype=float) / max(ratings.nnz, 1)
+    return ((sums + damping * overall) / (counts + damping)).astype(np.float32)
+
+
+def check_batch_size(n_rows: int, batch_size: int, kind: str = "training users") -> None:
+    """Refuses a batch that is larger than the data.
+
+    Raises:
+        InputError: When it is, or is empty.
+    """
+    if not 0 < batch_size <= n_rows:
+        raise InputError(f"batch_size is {batch_size}, but there are {n_rows} {kind}; choose 1 to {n_rows}.")
+
+
+def steps_per_epoch(n_rows: int, batch_size: int) -> int:
+    """Updates in one pass over the rows; the last, smaller batch counts."""
+    return -(-n_rows // batch_size)
+
+
+def row_numbers(n_rows: int, batch_size: int, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
+    """Batches of row numbers, epoch after epoch without end, each epoch a fresh full permutation.
+
+    The order is a function of the seed and the epoch's number alone, so that a resumed run meets the rows in
+    the order of the uninterrupted one.
+
+    Args:
+        n_rows: Training users, or whatever else a batch is made of.
+        batch_size: Rows per batch; the last batch of an epoch keeps what is left.
+        seed: The run's seed.
+        first_epoch: The epoch to begin with, counted from 0.
+
+    Returns:
+        A dataset of int64 [B]; `steps_per_epoch` batches make one epoch.
+
+    Raises:
+        InputError: When a batch would be larger than the data.
+    """
+    check_batch_size(n_rows, batch_size)
+
+    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        key = tf.stack([tf.constant(seed, tf.int64), epoch])
+        order = tf.random.experimental.stateless_shuffle(tf.range(n_rows, dtype=tf.int64), seed=key)
+        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+
+    return tf.data.Dataset.counter(start=first_epoch).flat_map(one_epoch).prefetch(2)

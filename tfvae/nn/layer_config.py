@@ -1,0 +1,65 @@
+"""How the layers of a network are made: activation, gates, initialisers, weight decay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+
+from tfvae.nn.noise import derive_seed
+
+__all__ = ["PLAIN", "Style"]
+
+
+@dataclass(frozen=True)
+class Style:
+    """How all layers of a network are made.
+
+    Attributes:
+        activation: Of the hidden layers; a gated layer has none.
+        gated: Whether hidden layers are gated linear units (EVCF, equation 7).
+        initializer: "glorot" as in Mult-VAE's code: Glorot uniform kernels, biases from a truncated normal of sd
+            0.001. "he" as in EVCF's: kernels from N(0, 2 / fan_in), not truncated, biases from U(±1/√fan_in).
+            "fan-in" as in RecVAE's, PyTorch's own: kernels and biases from U(±1/√fan_in).
+        weight_decay: λ of λ·Σ kernel², added to the model's losses.
+        seed: Of the initialisers; each layer draws by its name, so that no two draw alike.
+        dtype: A Keras dtype policy.
+    """
+
+    activation: str = "linear"
+    gated: bool = False
+    initializer: str = "glorot"
+    weight_decay: float = 0.0
+    seed: int = 0
+    dtype: Any = None
+
+    def of_outputs(self, activation: str = "linear") -> Style:
+        """The style of an output layer: never gated, with an activation of its own."""
+        return replace(self, activation=activation, gated=False)
+
+    def weights(self, name: str, fan_in: int) -> dict:
+        """The initialisers and the regulariser of a kernel and its bias, as Keras's `Dense` takes them.
+
+        Args:
+            name: Of the layer and the use, unlike all others in the model.
+            fan_in: Inputs of a unit, which the kernel's shape does not tell: it may be item-major.
+        """
+        kernel_seed, bias_seed = (derive_seed(self.seed, f"{name}/{part}") for part in ("kernel", "bias"))
+        if self.initializer == "glorot":
+            kernel = keras.initializers.GlorotUniform(kernel_seed)
+            bias = keras.initializers.TruncatedNormal(stddev=0.001, seed=bias_seed)
+        else:
+            limit = fan_in**-0.5
+            if self.initializer == "he":
+                # Keras's HeNormal would be truncated.
+                kernel = keras.initializers.RandomNormal(stddev=2**0.5 * limit, seed=kernel_seed)
+            else:
+                kernel = keras.initializers.RandomUniform(-limit, limit, seed=kernel_seed)
+            bias = keras.initializers.RandomUniform(-limit, limit, seed=bias_seed)
+        # Keras's L2 is the plain coefficient times the sum of squares, with no half.
+        decay = keras.regularizers.L2(self.weight_decay) if self.weight_decay else None
+        return {"kernel_initializer": kernel, "bias_initializer": bias, "kernel_regularizer": decay}
+
+
+PLAIN = Style()

@@ -1,0 +1,265 @@
+"""Networks between user rows and codes: gated linear units, stacks of layers, two encoders and the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import keras
+import tensorflow as tf
+
+from tfvae.nn.batches import UserRows
+from tfvae.nn.item_layers import ItemBag, ItemLogits
+from tfvae.nn.layer_config import Style
+from tfvae.nn.noise import Noise
+from tfvae.system.errors import InputError
+
+__all__ = ["Decoder", "DenseSumEncoder", "Encoder", "GatedLinear", "SideBySide", "hidden_stack", "output_layer"]
+
+
+class GatedLinear(keras.layers.Layer):
+    """The gated linear unit (xW + b) ⊗ σ(xV + c) (EVCF, equation 7): two layers, and no tanh on the first.
+
+    Args:
+        inputs: Width of the input.
+        units: Width of the output.
+        style: How the two layers are made.
+    """
+
+    def __init__(self, inputs: int, units: int, style: Style, **kwargs):
+        super().__init__(dtype=style.dtype, **kwargs)
+        self.value = _dense(inputs, units, style.of_outputs(), f"{self.name}_value")
+        self.gate = _dense(inputs, units, style.of_outputs("sigmoid"), f"{self.name}_gate")
+        self.built = True
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Maps [B, inputs] to [B, units]."""
+        return self.value(inputs) * self.gate(inputs)
+
+
+class SideBySide(keras.layers.Layer):
+    """Output layers of equal width on the same input, concatenated: mean and log-variance as EVCF makes them.
+
+    One wide layer computes the same. But Glorot's limit depends on the width, and an optimiser that normalises each
+    gradient tensor treats two tensors otherwise than one.
+
+    Args:
+        inputs: Width of the input.
+        units: Width of all outputs together.
+        n_layers: Number of output layers, which must divide `units`.
+        style: How the layers are made.
+    """
+
+    def __init__(self, inputs: int, units: int, n_layers: int, style: Style, **kwargs):
+        super().__init__(dtype=style.dtype, **kwargs)
+        self.outputs = [_dense(inputs, units // n_layers, style, f"{self.name}_{number}") for number in range(n_layers)]
+        self.built = True
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Maps [B, inputs] to [B, units]."""
+        return tf.concat([layer(inputs) for layer in self.outputs], axis=1)
+
+
+def _dense(inputs: int, units: int, style: Style, name: str) -> keras.layers.Dense:
+    layer = keras.layers.Dense(units, style.activation, name=name, dtype=style.dtype, **style.weights(name, inputs))
+    layer.build((None, inputs))
+    return layer
+
+
+def hidden_stack(inputs: int, widths: Sequence[int], style: Style, name: str) -> list[keras.layers.Layer]:
+    """Built hidden layers, dense or gated, one on the other; [] for no widths.
+
+    Args:
+        inputs: Width of the input.
+        widths: Of the layers.
+        style: How they are made.
+        name: Of the stack; a layer's name is this and its number, from 1.
+    """
+    make = GatedLinear if style.gated else _dense
+    stack = []
+    for number, width in enumerate(widths, start=1):
+        stack.append(make(inputs, width, style, name=f"{name}_{number}"))
+        inputs = width
+    return stack
+
+
+def output_layer(inputs: int, units: int, style: Style, name: str, n_layers: int = 1) -> keras.layers.Layer:
+    """A built output layer, or several side by side.
+
+    Args:
+        inputs: Width of the input.
+        units: Width of the output.
+        style: How it is made; see `Style.of_outputs`.
+        name: Of the layer.
+        n_layers: In how many layers of equal width the output is computed.
+    """
+    if n_layers == 1:
+        return _dense(inputs, units, style, name)
+    return SideBySide(inputs, units, n_layers, style, name=name)
+
+
+class Encoder(keras.layers.Layer):
+    """The multilayer perceptron from a user row to a code: `ItemBag`, then dense or gated layers.
+
+    Args:
+        n_items: Width of the catalogue.
+        hidden: Widths of the hidden layers; may be empty.
+        outputs: Width of the code.
+        style: How the layers are made.
+        output_activation: Of the code.
+        output_layers: In how many layers the code is computed; see `SideBySide`. 1 where there is no hidden layer.
+        dropout: Of the input.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        hidden: Sequence[int],
+        outputs: int,
+        style: Style,
+        *,
+        output_activation: str = "linear",
+        output_layers: int = 1,
+        dropout: float,
+        name: str = "encoder",
+        **kwargs,
+    ):
+        super().__init__(name=name, autocast=False, dtype=style.dtype, **kwargs)
+        last = style.of_outputs(output_activation)
+        units, first_style = (hidden[0], style) if hidden else (outputs, last)
+        self.first = ItemBag(n_items, units, first_style, dropout=dropout, name=f"{name}_0")
+        self.rest = []
+        if hidden:
+            output_name = f"{name}_{len(hidden)}"
+            self.rest = hidden_stack(units, hidden[1:], style, name)
+            self.rest += [output_layer(hidden[-1], outputs, last, output_name, output_layers)]
+        self.built = True
+
+    def call(self, rows: UserRows, noise: Noise | None = None) -> tf.Tensor:
+        """Maps B user rows to codes [B, outputs]; deterministic without `noise`."""
+        return self._of_hidden(self.first(rows, noise=noise))
+
+    def of_dense(self, inputs: tf.Tensor, noise: Noise | None = None) -> tf.Tensor:
+        """Maps dense rows, float32 [K, n_items], to codes [K, outputs]; see `ItemBag.of_dense`."""
+        return self._of_hidden(self.first.of_dense(inputs, noise))
+
+    def _of_hidden(self, code: tf.Tensor) -> tf.Tensor:
+        for layer in self.rest:
+            code = layer(code)
+        return code
+
+
+class _LayerNorm(keras.layers.LayerNormalization):
+    """Keras's layer normalisation of [B, width], whose own gradient takes two thirds of the time."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """γ·(h - mean) / √(variance + ε) + β for each row h; in float32, whatever comes in."""
+        gain, shift = (tf.convert_to_tensor(weight.value) for weight in (self.gamma, self.beta))
+        return tf.cast(_layer_norm(tf.cast(inputs, tf.float32), gain, shift, self.epsilon), self.compute_dtype)
+
+
+@tf.custom_gradient
+def _layer_norm(inputs: tf.Tensor, gain: tf.Tensor, shift: tf.Tensor, epsilon: float):
+    centred = inputs - tf.reduce_mean(inputs, axis=1, keepdims=True)
+    precision = tf.math.rsqrt(tf.reduce_mean(centred * centred, axis=1, keepdims=True) + epsilon)
+    normal = centred * precision
+
+    def gradient(upstream):
+        by_gain, of_normal = upstream * normal, upstream * gain
+        # What changes a row's mean or its length is taken out again by the normalisation.
+        along = tf.linalg.matvec(by_gain, gain)[:, None] / tf.cast(tf.shape(inputs)[1], tf.float32)
+        of_centred = of_normal - tf.reduce_mean(of_normal, axis=1, keepdims=True) - normal * along
+        return precision * of_centred, tf.reduce_sum(by_gain, axis=0), tf.reduce_sum(upstream, axis=0), None
+
+    return normal * gain + shift, gradient
+
+
+class DenseSumEncoder(keras.layers.Layer):
+    """RecVAE's encoder: each hidden layer adds up all before it.
+
+        h_1 = LN(a(W_1 x + b_1)),   h_j = LN(a(W_j h_{j-1} + b_j + Σ_{i<j} h_i))
+
+    with the activation a (RecVAE's is swish), layer normalisation after it, and a linear layer to the code at the
+    end. Where the layers are gated, W h + b is a gated linear unit.
+
+    Args:
+        n_items: Width of the catalogue.
+        hidden: Widths of the hidden layers, one at least and all alike.
+        outputs: Width of the code.
+        style: How the layers are made.
+        output_layers: In how many layers the code is computed; see `SideBySide`.
+        dropout: Of the input.
+        epsilon: Added to the variance in layer normalisation.
+
+    Raises:
+        InputError: When there is no hidden layer or their widths differ.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        hidden: Sequence[int],
+        outputs: int,
+        style: Style,
+        *,
+        output_layers: int = 1,
+        dropout: float,
+        epsilon: float,
+        name: str = "encoder",
+        **kwargs,
+    ):
+        super().__init__(name=name, autocast=False, dtype=style.dtype, **kwargs)
+        if len(set(hidden)) != 1:
+            raise InputError(
+                f"an encoder of dense sums adds its hidden layers up, so they need one width; found {list(hidden)}. "
+                "Give widths such as [600, 600, 600], or take the plain encoder."
+            )
+        linear = replace(style, activation="linear")
+        self.activation = keras.activations.get(style.activation)
+        self.first = ItemBag(n_items, hidden[0], linear, dropout=dropout, name=f"{name}_0")
+        self.rest = hidden_stack(hidden[0], hidden[1:], linear, name)
+        self.norms = []
+        for number, width in enumerate(hidden):
+            norm = _LayerNorm(epsilon=epsilon, name=f"{name}_norm_{number}", dtype=style.dtype)
+            norm.build((None, width))
+            self.norms.append(norm)
+        self.heads = output_layer(hidden[-1], outputs, style.of_outputs(), f"{name}_{len(hidden)}", output_layers)
+        self.built = True
+
+    def call(self, rows: UserRows, noise: Noise | None = None) -> tf.Tensor:
+        """Maps B user rows to codes [B, outputs]; deterministic without `noise`."""
+        first_norm, *norms = self.norms
+        code = total = first_norm(self.activation(self.first(rows, noise=noise)))
+        for layer, norm in zip(self.rest, norms, strict=True):
+            code = norm(self.activation(layer(code) + total))
+            total += code
+        return self.heads(code)
+
+
+class Decoder(keras.layers.Layer):
+    """The multilayer perceptron from a code to item logits: dense or gated layers, then `ItemLogits`.
+
+    Args:
+        n_items: Width of the catalogue.
+        hidden: Widths of the hidden layers; may be empty.
+        latent_dim: Width of the code.
+        style: How the layers are made.
+    """
+
+    def __init__(
+        self, n_items: int, hidden: Sequence[int], latent_dim: int, style: Style, *, name: str = "decoder", **kwargs
+    ):
+        super().__init__(name=name, dtype=style.dtype, **kwargs)
+        self.hidden = hidden_stack(latent_dim, hidden, style, name)
+        self.last = ItemLogits(n_items, [latent_dim, *hidden][-1], style, name=f"{name}_logits")
+        self.built = True
+
+    def call(self, code: tf.Tensor) -> tf.Tensor:
+        """Maps codes [B, latent_dim] to float32 logits [B, n_items]."""
+        return self.last(self.of_hidden(code))
+
+    def of_hidden(self, code: tf.Tensor) -> tf.Tensor:
+        """Maps codes [B, latent_dim] to the last layer's input; the code itself where nothing is hidden."""
+        for layer in self.hidden:
+            code = layer(code)
+        return code

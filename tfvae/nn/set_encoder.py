@@ -1,0 +1,131 @@
+"""The set encoder: from the ratings of a row, in any number and order, to a code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import keras
+import tensorflow as tf
+
+from tfvae.nn.batches import UserRows
+from tfvae.nn.item_layers import sum_of_rows, weighted_sum_of_rows
+from tfvae.nn.layer_config import Style
+from tfvae.nn.mlp import hidden_stack, output_layer
+from tfvae.nn.noise import Noise
+
+__all__ = ["SetEncoder"]
+
+
+class SetEncoder(keras.layers.Layer):
+    """The partial inference network of p-VAE (equation 3 and Appendix A).
+
+        code = NN_2(σ(g(NN_1(s_1), …, NN_1(s_|O|)) + b)),   s_m = e_m · r_m   or   [e_m, r_m]
+
+    over the observed ratings r_m only, where e_m is a learned embedding of column m beside what is known of it, and g a
+    sum or an element-wise maximum. Without NN_1 the first form and the sum make a product of the row with the matrix of
+    embeddings, zeros for what is missing: zero imputation is that special case, and takes the sparse product. With NN_1
+    equal ratings of a column are one element to all rows of a batch, and computed once.
+
+    Args:
+        n_items: Columns.
+        embedding_dim: Learned part of e_m.
+        element: "product" or "concat", the form of s_m.
+        element_hidden: Widths of NN_1's layers; () for none.
+        element_activation: Of NN_1's layers; that of the style, if None.
+        pooling: "sum" or "max".
+        hidden: Widths of NN_2's hidden layers.
+        outputs: Width of the code.
+        style: How the layers are made; σ is its activation.
+        n_features: Width of what is known of a column.
+        dropout: Share of the ratings left out in training.
+
+    Attributes:
+        embedding: float32 weight [n_items, embedding_dim].
+        features: float32 weight [n_items, n_features], not trained; zeros until they are assigned.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        embedding_dim: int,
+        element: str,
+        element_hidden: Sequence[int],
+        pooling: str,
+        hidden: Sequence[int],
+        outputs: int,
+        style: Style,
+        *,
+        element_activation: str | None = None,
+        n_features: int = 0,
+        dropout: float = 0.0,
+        name: str = "encoder",
+        **kwargs,
+    ):
+        super().__init__(name=name, autocast=False, dtype=style.dtype, **kwargs)
+        self.concatenates, self.takes_maximum = element == "concat", pooling == "max"
+        self.dropout = dropout
+        self.activation = keras.activations.get(style.activation)
+        weights = style.weights(f"{name}/embedding", fan_in=n_items)
+        self.embedding = self.add_weight(
+            name="embedding",
+            shape=(n_items, embedding_dim),
+            initializer=weights["kernel_initializer"],
+            regularizer=weights["kernel_regularizer"],
+            autocast=False,
+        )
+        self.features = self.add_weight(
+            name="features", shape=(n_items, n_features), initializer="zeros", trainable=False, autocast=False
+        )
+        width = embedding_dim + n_features + self.concatenates
+        of_elements = replace(style, activation=element_activation or style.activation)
+        self.element_layers = hidden_stack(width, element_hidden, of_elements, f"{name}_element")
+        pooled = element_hidden[-1] if element_hidden else width
+        self.bias = self.add_weight(
+            name="bias", shape=(pooled,), initializer=weights["bias_initializer"], autocast=False
+        )
+        self.rest = hidden_stack(pooled, hidden, style, name)
+        self.rest += [output_layer([pooled, *hidden][-1], outputs, style.of_outputs(), f"{name}_code")]
+        self.built = True
+
+    def call(self, rows: UserRows, noise: Noise | None = None) -> tf.Tensor:
+        """Maps B rows with values to codes [B, outputs]; deterministic without `noise`."""
+        keep = 1.0
+        if noise is not None and self.dropout:
+            keep = 1.0 - self.dropout
+            kept = tf.where(noise.uniform(tf.shape(rows.items), f"{self.name}/dropout") < keep)[:, 0]
+            items, row_ids, values = (tf.gather(part, kept) for part in (rows.items, rows.row_ids, rows.values))
+            rows = rows._replace(items=items, row_ids=row_ids, values=values)
+        pooled = self._maximum(rows) if self.takes_maximum else self._sum(rows) / keep
+        code = self.activation(tf.cast(pooled + self.bias, self.compute_dtype))
+        for layer in self.rest:
+            code = layer(code)
+        return code
+
+    def _table(self) -> tf.Tensor:
+        """All e_m, float32 [n_items, embedding_dim + n_features]."""
+        learned = tf.convert_to_tensor(self.embedding.value)
+        return tf.concat([learned, self.features.value], axis=1) if self.features.shape[1] else learned
+
+    def _elements(self, rows: UserRows) -> tuple[tf.Tensor, tf.Tensor]:
+        """NN_1(s_m) of the distinct ratings of a batch, float32 [N, K], and for each rating its place there, [nnz]."""
+        pairs = tf.bitcast(tf.stack([rows.items, tf.bitcast(rows.values, tf.int32)], axis=1), tf.int64)
+        pairs, places = tf.unique(pairs)
+        items, ratings = tf.unstack(tf.bitcast(pairs, tf.int32), axis=1)
+        known, ratings = tf.gather(self._table(), items), tf.bitcast(ratings, tf.float32)[:, None]
+        elements = tf.concat([known, ratings], axis=1) if self.concatenates else known * ratings
+        for layer in self.element_layers:
+            elements = layer(elements)
+        return tf.cast(elements, tf.float32), places
+
+    def _sum(self, rows: UserRows) -> tf.Tensor:
+        n_users = tf.shape(rows.counts)[0]
+        if not (self.element_layers or self.concatenates):
+            return weighted_sum_of_rows(self._table(), rows.values, rows.items, rows.row_ids, n_users)
+        elements, places = self._elements(rows)
+        return sum_of_rows(elements, places, rows.row_ids, n_users)
+
+    def _maximum(self, rows: UserRows) -> tf.Tensor:
+        elements, places = self._elements(rows)
+        largest = tf.math.unsorted_segment_max(tf.gather(elements, places), rows.row_ids, tf.shape(rows.counts)[0])
+        return tf.where(largest > tf.float32.min, largest, 0.0)  # a row without ratings has no largest element

@@ -1,0 +1,1 @@
+"""From settings and a split to a trained model in a run folder."""

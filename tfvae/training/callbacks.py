@@ -1,0 +1,262 @@
+"""What happens between epochs: validation, selection, saving for an exact resume, progress, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
+from tqdm import tqdm
+
+from tfvae.evaluation.metrics import lower_is_better
+from tfvae.evaluation.users import Evaluation, RatingEvaluation
+from tfvae.system.files import write_npz
+
+__all__ = ["Board", "Cooling", "HoldBeta", "Keeper", "Progress", "Validation", "best_of"]
+
+
+def best_of(history: list[dict[str, float]], monitor: str) -> int | None:
+    """The first epoch, counted from 0, with the best value of a metric; None where no epoch has a value."""
+    validated = [epoch for epoch, entry in enumerate(history) if monitor in entry]
+    best = min if lower_is_better(monitor.removeprefix("val_")) else max
+    return best(validated, key=lambda epoch: history[epoch][monitor], default=None)
+
+
+class Validation(keras.callbacks.Callback):
+    """Adds the metrics of what is held out to an epoch's logs, under `val_…`.
+
+    It does so after each round of a model's phases and after the last epoch; most models' rounds are epochs.
+
+    Args:
+        evaluator: Of the model in training.
+        prefix: Before the names of the metrics.
+    """
+
+    def __init__(self, evaluator: Callable[[], Evaluation | RatingEvaluation], prefix: str = "val_"):
+        super().__init__()
+        self._evaluator, self._prefix = evaluator, prefix
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Asks and measures."""
+        if not (self.model.round_ends(epoch) or epoch == self.params["epochs"] - 1):
+            return
+        evaluation = self._evaluator()
+        logs |= {f"{self._prefix}{name}": evaluation.mean(name) for name in evaluation.names}
+
+
+class Keeper(keras.callbacks.Callback):
+    """Keeps what a run needs to go on after `kill -9` as if nothing had happened, and its best weights.
+
+    After each epoch one file, renamed into place, holds all weights, the optimisers' states and the history of the
+    epochs so far. Order of users, phase and noise are functions of seed, epoch and update, so nothing else is needed.
+
+    Args:
+        folder: Where the files lie.
+        monitor: The entry of the logs that marks the best epoch; where there is none, the last is kept.
+        patience: Epochs without a better value after which training ends; None for never.
+        patient_from: The epoch, counted from 0, before which none is counted as one without a better value.
+    """
+
+    def __init__(self, folder: Path, monitor: str, patience: int | None, patient_from: int = 0):
+        super().__init__()
+        self._folder, self._state = folder, folder / "state.npz"
+        self._monitor = monitor
+        self._patience = patience
+        self._patient_from = patient_from
+        self.history: list[dict[str, float]] = []
+        self._started = 0.0
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The first epoch, counted from 0, with the best monitored value; None before the first."""
+        return best_of(self.history, self._monitor)
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the value has not improved for `patience` epochs."""
+        if self._patience is None or not self.history or self._monitor not in self.history[-1]:
+            return False
+        since = max(self.best_epoch, self._patient_from - 1)
+        return len(self.history) - 1 - since >= self._patience
+
+    def resume(self) -> bool:
+        """Restores model, optimiser and history from an interrupted run; False when there is none."""
+        for draft in self._folder.glob(".*.npz.*"):  # a file that was being written when the run was killed
+            shutil.rmtree(draft)
+        if not self._state.exists():
+            return False
+        with np.load(self._state, allow_pickle=False) as stored:
+            self.history = json.loads(str(stored["history"]))
+            _restore(self._all_variables(), stored)
+        return True
+
+    def restore_best(self) -> None:
+        """Gives the model the weights of the best epoch, where one is known."""
+        if self.best_epoch is None:
+            return
+        with np.load(self._weights_of(self.best_epoch), allow_pickle=False) as stored:
+            _restore(self.model.variables, stored)
+
+    def on_train_begin(self, logs=None):
+        """Starts the clock."""
+        self._started = time.perf_counter()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Goes back to the best weights where the model asks for it; the counters of its updates go on."""
+        if self.model.starts_from_best(epoch):
+            counters = [(counter, counter.numpy()) for counter in (self.model.updates, self.model.visits)]
+            self.restore_best()
+            for counter, value in counters:
+                counter.assign(value)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds the epoch to the history and saves."""
+        numbers = {name: float(value) for name, value in logs.items()}
+        logs["seconds"] = time.perf_counter() - self._started
+        rate = float(self.model.optimizers[self.model.phase[0]].learning_rate)
+        self.history.append({"epoch": epoch, **numbers, "learning_rate": rate, "seconds": logs["seconds"]})
+        if self.best_epoch == epoch:
+            write_npz(self._weights_of(epoch), _numbered(self.model.variables), compressed=False)
+        state = _numbered(self._all_variables()) | {"history": np.array(json.dumps(self.history))}
+        write_npz(self._state, state, compressed=False)
+        # The former best weights go last: until the new state is there, a resumed run needs them.
+        for weights in set(self._folder.glob("best-*.npz")) - {self._weights_of(self.best_epoch)}:
+            weights.unlink()
+        if self.out_of_patience:
+            self.model.stop_training = True
+        self._started = time.perf_counter()
+
+    def _weights_of(self, epoch: int | None) -> Path:
+        return self._folder / f"best-{epoch}.npz"
+
+    def _all_variables(self) -> list[keras.Variable]:
+        states = (optimizer.variables for optimizer in self.model.optimizers.values())
+        return [*self.model.variables, *chain.from_iterable(states)]
+
+
+def _numbered(variables: list[keras.Variable]) -> dict[str, np.ndarray]:
+    return {f"v{number}": variable.numpy() for number, variable in enumerate(variables)}
+
+
+def _restore(variables: list[keras.Variable], stored: Any) -> None:
+    for number, variable in enumerate(variables):
+        variable.assign(stored[f"v{number}"])
+
+
+class HoldBeta(keras.callbacks.Callback):
+    """Lowers β's cap to its best value once validation has stopped rising, and so ends the annealing.
+
+    Args:
+        keeper: Of the run, whose history it reads.
+        patience: Epochs without a better value.
+    """
+
+    def __init__(self, keeper: Keeper, patience: int):
+        super().__init__()
+        self._keeper = keeper
+        self._patience = patience
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Looks whether validation has stopped rising; a resumed run, which has the history, comes to the same."""
+        best = self._keeper.best_epoch
+        if best is None or epoch - 1 - best < self._patience:
+            return
+        beta = self._keeper.history[best]["beta"]
+        if beta < float(self.model.cap.numpy()):
+            self.model.cap.assign(beta)
+
+
+class Cooling(keras.callbacks.Callback):
+    """Lowers the learning rates, epoch by epoch, geometrically over the second half of the epochs.
+
+    Args:
+        learning_rate: The first one, of aims that have none of their own.
+        factor: What it has been multiplied by in the last epoch.
+    """
+
+    def __init__(self, learning_rate: float, factor: float):
+        super().__init__()
+        self._learning_rate, self._factor = learning_rate, factor
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Sets the rates of this epoch, which follow from its number alone."""
+        last = self.params["epochs"] - 1
+        done = max(0.0, 2 * epoch / last - 1) if last else 0.0
+        for name, optimizer in self.model.optimizers.items():
+            optimizer.learning_rate = (self.model.aims[name].learning_rate or self._learning_rate) * self._factor**done
+
+
+class Progress(keras.callbacks.Callback):
+    """A bar with the time left and the latest validation value.
+
+    Args:
+        name: Of what is trained.
+        done: Epochs that lie behind a resumed run.
+        monitor: The entry of the logs to show.
+    """
+
+    def __init__(self, name: str, done: int, monitor: str):
+        super().__init__()
+        self._name, self._done, self._monitor = name, done, monitor
+        self._latest, self._best = None, None
+        self._better = min if lower_is_better(monitor.removeprefix("val_")) else max
+
+    def on_train_begin(self, logs=None):
+        """Draws the bar; a log file gets a line now and then instead of a moving one."""
+        pause = 0.2 if sys.stderr.isatty() else 15.0
+        total = self.params["epochs"]
+        self._bar = tqdm(desc=self._name, total=total, initial=self._done, unit="epoch", mininterval=pause)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Moves the bar."""
+        shown = {"loss": f"{logs['loss']:.4g}"}
+        if self._monitor in logs:
+            self._latest = logs[self._monitor]
+            self._best = self._latest if self._best is None else self._better(self._best, self._latest)
+        if self._latest is not None:
+            shown |= {self._monitor: f"{self._latest:.4f}", "best": f"{self._best:.4f}"}
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update()
+
+    def on_train_end(self, logs=None):
+        """Leaves the finished bar."""
+        self._bar.close()
+
+
+class Board(keras.callbacks.TensorBoard):
+    """Keras's TensorBoard log with the run's settings beside the curves.
+
+    Losses, KL, β, ranking metrics and the learning rate are scalars per epoch; the settings are a text and, for
+    TensorBoard's HParams page, a session.
+
+    Args:
+        folder: Where TensorBoard looks.
+        settings: The run's flat settings.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]):
+        super().__init__(str(folder), write_graph=False)
+        self._settings = settings
+
+    def on_train_begin(self, logs=None):
+        """Writes the settings."""
+        super().on_train_begin(logs)
+        plain = {k: v if isinstance(v, (bool, int, float, str)) else json.dumps(v) for k, v in self._settings.items()}
+        with self._train_writer.as_default():
+            tf.summary.text("settings", "\n".join(f"    {name} = {value}" for name, value in plain.items()), step=0)
+            hparams.hparams(plain)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Nothing: Keras would time each batch, which costs small models a tenth of their time."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Nothing, as above."""

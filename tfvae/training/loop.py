@@ -1,0 +1,247 @@
+"""From settings and a split to a trained model in a run folder, through Keras `fit` or in one fit.
+
+A run folder holds `settings.json` from the start, `state.npz` and `best-<epoch>.npz` while training, and `model.keras`
+and `run.json` when done; `tensorboard/` all along. A finished folder is read back, an interrupted one goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tfvae.data.splits import Split
+from tfvae.evaluation.users import HeldOut, default_metrics, evaluator, refuse_strangers
+from tfvae.models import model_class
+from tfvae.models.base import GradientRecommender, Recommender
+from tfvae.nn.batches import check_batch_size, row_numbers, steps_per_epoch
+from tfvae.nn.optimizers import OPTIMIZERS
+from tfvae.system.errors import DivergedError, InputError
+from tfvae.system.files import replacing, write_json
+from tfvae.system.memory import keep_freed_buffers
+from tfvae.training.callbacks import Board, Cooling, HoldBeta, Keeper, Progress, Validation, best_of
+from tfvae.training.settings import Settings, settings_of
+
+__all__ = ["WATCHED", "TrainedRun", "load_run", "prepare_to_fit", "train"]
+
+WATCHED = "test_"  # before a metric of what is only watched
+
+SETTINGS_FILE = "settings.json"
+PARTS = "parts"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedRun:
+    """A finished run.
+
+    Attributes:
+        model: With the weights of its best epoch.
+        settings: As asked for.
+        history: One entry per epoch: losses, β, learning rate, `val_…` metrics, seconds; [] where there are none.
+        best_epoch: Counted from 0; None without epochs.
+        seconds: Wall time of training, interruptions left out.
+        selected_beta: The cap found by the pilot run of `beta_selection="peak"`.
+        resumed: Whether this call found earlier work in the folder.
+    """
+
+    model: Recommender
+    settings: Settings
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int | None = None
+    seconds: float = 0.0
+    selected_beta: float | None = None
+    resumed: bool = False
+
+    @property
+    def epochs(self) -> int:
+        """Epochs trained."""
+        return len(self.history)
+
+
+def train(
+    settings: Settings,
+    split: Split,
+    folder: Path | str,
+    *,
+    watched: HeldOut | None = None,
+    progress: bool = True,
+    report: Callable[[str], None] = print,
+) -> TrainedRun:
+    """Trains a model on a split's training part, selecting its epoch on the validation part; the test part is not read.
+
+    A split without a validation part trains all epochs, and keeps the last one's weights.
+
+    Args:
+        settings: What to train and how.
+        split: The data.
+        folder: The run folder; made when missing.
+        watched: What is measured after each epoch beside the validation part, as `test_…`; nothing is chosen by it.
+        progress: Whether to show a bar.
+        report: Takes lines of plain text, such as the memory a fit will need.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: When the folder holds a run of other settings or data, a batch is larger than the data, the KL
+            weight is to be selected where there is no validation part, or a model of training users is to be validated
+            on others.
+        DivergedError: When the loss is no longer a number; the folder keeps the last good epoch.
+    """
+    folder = Path(folder)
+    kind = model_class(settings.name)
+    if issubclass(kind, GradientRecommender):
+        refuse_strangers(kind, split.validation)
+        check_batch_size(kind.n_rows(split.train), settings.training.batch_size, kind.rows_are)
+    if split.validation is None and (selection := settings.training.beta_selection) != "fixed":
+        raise InputError(f'beta_selection="{selection}" needs a validation part, which this split lacks; set beta_cap.')
+    started_before = _belongs(folder, settings, split.digest)
+    if (folder / "run.json").exists():
+        return load_run(folder)
+    if settings.training.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keep_freed_buffers()
+
+    effective, selected_beta = settings, None
+    if settings.training.beta_selection == "peak":
+        pilot_settings = settings.with_changes(beta_selection="fixed", beta_cap=1.0)
+        pilot = train(pilot_settings, split, folder / "pilot", progress=progress, report=report)
+        selected_beta = pilot.history[pilot.best_epoch]["beta"]
+        effective = settings.with_changes(beta_selection="fixed", beta_cap=selected_beta)
+
+    model = effective.build_for(split)
+    write_json(folder / SETTINGS_FILE, _claim(settings, split.digest))
+    begun = time.perf_counter()
+    if isinstance(model, GradientRecommender):
+        history = _fit(model, effective, split, folder, watched, progress)
+        seconds = sum(entry["seconds"] for entry in history)
+        model.detach()
+    else:
+        parts = {"folder": folder / PARTS} if model.keeps_parts else {}
+        model.fit_matrix(split.train, report, **parts)
+        history, seconds = [], time.perf_counter() - begun
+    best_epoch = best_of(history, f"val_{settings.training.monitor}")
+
+    with replacing(folder / "model.keras") as draft:
+        model.save(draft)
+    outcome = {"history": history, "best_epoch": best_epoch, "seconds": seconds, "selected_beta": selected_beta}
+    write_json(folder / "run.json", outcome)
+    for leftover in [*folder.glob("state.npz"), *folder.glob("best-*.npz")]:
+        leftover.unlink()
+    for finished in ("pilot", PARTS):
+        shutil.rmtree(folder / finished, ignore_errors=True)
+    return TrainedRun(model, settings, resumed=started_before, **outcome)
+
+
+def load_run(folder: Path | str) -> TrainedRun:
+    """Reads a finished run back.
+
+    Raises:
+        InputError: When the folder holds none.
+    """
+    folder = Path(folder)
+    if not (folder / "run.json").exists():
+        raise InputError(f"{folder} holds no finished run: run.json is missing. Train it to the end first.")
+    outcome = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    flat = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))["settings"]
+    settings = settings_of(flat.pop("model"), flat)
+    return TrainedRun(keras.models.load_model(folder / "model.keras"), settings, resumed=True, **outcome)
+
+
+def prepare_to_fit(model: GradientRecommender, split: Split, learning_rate: float, optimizer: str = "adam") -> None:
+    """Attaches the training rows and compiles, after which Keras `fit` on `row_numbers` trains the model.
+
+    Args:
+        model: To be trained.
+        split: Whose training users it learns from.
+        learning_rate: Of the optimiser.
+        optimizer: A key of `OPTIMIZERS`.
+    """
+    model.attach(split.train)
+    # XLA loses on a CPU at these sizes, and cannot compile the sparse kernels where it would be the default.
+    model.compile(optimizer=OPTIMIZERS[optimizer](learning_rate), jit_compile=False)
+
+
+def _fit(
+    model: GradientRecommender,
+    settings: Settings,
+    split: Split,
+    folder: Path,
+    watched: HeldOut | None,
+    progress: bool,
+) -> list[dict[str, float]]:
+    training = settings.training
+    prepare_to_fit(model, split, training.learning_rate, training.optimizer)
+    monitor = f"val_{training.monitor}"
+    keeper = Keeper(folder, monitor, training.patience, patient_from=model.patient_from)
+    keeper.set_model(model)
+    keeper.resume()
+    done = len(keeper.history)
+    callbacks = []
+    if split.validation is not None:
+        metrics = dict.fromkeys([training.monitor, *default_metrics(split.validation)])
+        callbacks.append(Validation(evaluator(model, split.validation, list(metrics))))
+    if watched is not None:
+        callbacks.append(Validation(evaluator(model, watched), WATCHED))
+    callbacks.append(keeper)
+    if training.cooling < 1:
+        callbacks.append(Cooling(training.learning_rate, training.cooling))
+    if training.beta_selection == "stop-at-drop":
+        callbacks.append(HoldBeta(keeper, training.drop_patience))
+    callbacks.append(Board(folder / "tensorboard", settings.flat()))
+    if progress:
+        callbacks.append(Progress(settings.name, done, monitor))
+    n_rows = model.histories.n_rows
+    batches = row_numbers(n_rows, training.batch_size, training.seed, first_epoch=done)
+    if not keeper.out_of_patience:
+        try:
+            model.fit(
+                batches,
+                initial_epoch=done,
+                epochs=training.epochs,
+                steps_per_epoch=steps_per_epoch(n_rows, training.batch_size),
+                callbacks=callbacks,
+                shuffle=False,
+                verbose=0,
+            )
+        except tf.errors.InvalidArgumentError as error:
+            if "the loss : Tensor had" not in error.message:
+                raise
+            raise DivergedError(
+                f"the loss of {settings.name} is no longer a number after {int(model.updates.numpy())} updates; "
+                f"lower learning_rate (now {training.learning_rate:g}). {folder} keeps the last good epoch."
+            ) from None
+    keeper.restore_best()
+    return keeper.history
+
+
+def _claim(settings: Settings, data_digest: str) -> dict:
+    """What a run folder says of whose it is."""
+    return {"settings": settings.flat(), "data_digest": data_digest}
+
+
+def _belongs(folder: Path, settings: Settings, data_digest: str) -> bool:
+    """Whether the folder is this run's already; False when it is nobody's, an error when it is another's."""
+    marker = folder / SETTINGS_FILE
+    if not marker.exists():
+        return False
+    stored, claim = json.loads(marker.read_text(encoding="utf-8")), _claim(settings, data_digest)
+    if stored == claim:
+        return True
+    there, here = stored["settings"], claim["settings"]
+    differing = [
+        f"{name} is {there.get(name)!r} there, {here.get(name)!r} here"
+        for name in {**there, **here}
+        if there.get(name) != here.get(name)
+    ]
+    if stored["data_digest"] != data_digest:
+        differing.append("the data are others")
+    raise InputError(
+        f"{folder} holds a run of another configuration: {'; '.join(differing)}. Choose another folder or remove it."
+    )
