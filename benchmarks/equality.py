@@ -42,7 +42,7 @@ def main() -> None:
         anneal_updates=MODEL.anneal_updates,
         dropout=0.0,
     )
-    ours.updates.assign(UPDATE)
+    ours.step.assign(UPDATE)
     ours.before_update()
     our_loss = ours.objective(RowStore(problem.matrix[users]).gather(tf.range(len(users))), Still())["loss"]
 

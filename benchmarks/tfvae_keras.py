@@ -48,7 +48,7 @@ def main() -> None:
     n_users, n_items = problem.matrix.shape
     model = settings.build(n_items)
     training.prepare_to_fit(model, SimpleNamespace(train=problem.matrix), settings.training.learning_rate)
-    model.visits.assign(epoch * n_users)
+    model.rows_seen.assign(epoch * n_users)
     model.begin_epoch(epoch)  # traces what it needs
     begun = time.perf_counter()
     model.begin_epoch(epoch)

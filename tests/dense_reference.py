@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_array
 
-from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.noise import Noise
 
 
@@ -36,7 +36,7 @@ def random_rows(n_users=7, n_items=13, density=0.3, seed=0, empty=(2, 5)) -> np.
     return x
 
 
-def rows_of(x: np.ndarray) -> UserRows:
+def rows_of(x: np.ndarray) -> SparseBatch:
     """All rows of a dense matrix in the wire format."""
     return RowStore(csr_array(x)).gather(tf.range(len(x)))
 

@@ -28,7 +28,7 @@ def ready(model, x, epoch=7):
     model.attach(csr_array(x))
     model.compile(optimizer=NormalizedAdam(0.01), jit_compile=False)
     model.optimizer.build(model.trainable_variables)
-    model.visits.assign((epoch - 1) * len(x))
+    model.rows_seen.assign((epoch - 1) * len(x))
     return model
 
 
@@ -210,7 +210,7 @@ def assert_losses_and_gradients_agree(model, x, monkeypatch, beta):
     for weight, copy in zip(model.trainable_variables, reference.weights.values(), strict=True):
         weight.assign(copy)
     with tf.GradientTape() as tape:
-        again = model.objective(model.histories.gather(tf.range(len(x))), Noise(model.seed, model.updates.value - 1))
+        again = model.objective(model.histories.gather(tf.range(len(x))), Noise(model.seed, model.step.value - 1))
     np.testing.assert_allclose(again["loss"], logs["loss"], rtol=1e-6)
     for variable, found in zip(
         model.trainable_variables, tape.gradient(again["loss"], model.trainable_variables), strict=True

@@ -13,8 +13,8 @@ from tfvae.data.interactions import Interactions
 from tfvae.data.splits import rating_holdout
 from tfvae.models.autorec import AutoRec
 from tfvae.nn.batches import RowStore
-from tfvae.nn.item_layers import ItemLogits, RatingBag
-from tfvae.nn.layer_config import Style
+from tfvae.nn.item_layers import ItemLogits, WeightedEmbeddingBag
+from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.noise import Noise
 
 EVERYONE = tf.range(7, dtype=tf.int64)
@@ -166,7 +166,7 @@ def test_test_ratings_do_not_reach_the_model():
 
 def test_the_outputs_at_stored_items_are_those_of_all():
     ratings = random_ratings()
-    rows, layer = RowStore(ratings, with_values=True).gather(EVERYONE), ItemLogits(13, 6, Style(seed=1))
+    rows, layer = RowStore(ratings, with_values=True).gather(EVERYONE), ItemLogits(13, 6, LayerConfig(seed=1))
     hidden = tf.random.stateless_normal([7, 6], [1, 2])
     found = layer.at_the_items_of(rows, hidden)
     np.testing.assert_allclose(found, layer(hidden).numpy()[dense(ratings)[1]], rtol=1e-5, atol=1e-6)
@@ -175,7 +175,10 @@ def test_the_outputs_at_stored_items_are_those_of_all():
 def test_gradients_have_the_same_bits_each_time():
     # Large enough that TensorFlow divides the products among threads.
     ratings = random_ratings(500, 3000, density=0.1)
-    rows, layer = RowStore(ratings, with_values=True).gather(tf.range(500)), RatingBag(3000, 300, Style(seed=1))
+    rows, layer = (
+        RowStore(ratings, with_values=True).gather(tf.range(500)),
+        WeightedEmbeddingBag(3000, 300, LayerConfig(seed=1)),
+    )
     upstream = tf.random.stateless_normal([500, 300], [1, 2])
 
     @tf.function

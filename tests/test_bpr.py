@@ -25,7 +25,7 @@ def random_rows(n_users=80, n_items=20, seed=0):
 
 def fitted(x, **settings):
     model = BPR(x.shape[1], **{"factors": 4, "iterations": 60} | settings)
-    model.fit_matrix(csr_array(x), report=[].append)
+    model.fit_matrix(csr_array(x), log=[].append)
     return model
 
 
@@ -72,7 +72,7 @@ def test_the_order_of_a_rows_items_does_not_matter():
         shuffled.indices[start:stop] = shuffled.indices[start:stop][::-1]
     shuffled.has_sorted_indices = False
     model = BPR(20, factors=4, iterations=60)
-    model.fit_matrix(shuffled, report=[].append)
+    model.fit_matrix(shuffled, log=[].append)
     np.testing.assert_array_equal(model.item_factors, fitted(x).item_factors)
 
 

@@ -26,9 +26,9 @@ README = Path(__file__).parents[1] / "README.md"
 
 RANKERS = [name for name in MODELS if not model_class(name).predicts_ratings]
 BY_GRADIENT = [name for name in RANKERS if issubclass(model_class(name), GradientRecommender)]
-OF_STRANGERS = [name for name in RANKERS if model_class(name).serves_strangers]
+SCORING_NEW_USERS = [name for name in RANKERS if model_class(name).scores_new_users]
 every_model = pytest.mark.parametrize("name", RANKERS)
-every_model_of_strangers = pytest.mark.parametrize("name", OF_STRANGERS)
+every_model_of_new_users = pytest.mark.parametrize("name", SCORING_NEW_USERS)
 every_gradient_model = pytest.mark.parametrize("name", BY_GRADIENT)
 
 
@@ -53,7 +53,7 @@ def fitted(tiny_split):
                 prepare(made[name], name, tiny_split, 0.02)
                 fit(made[name], 90, 40, epochs=2)
             else:
-                made[name].fit_matrix(tiny_split.train, report=[].append)
+                made[name].fit_matrix(tiny_split.train, log=[].append)
         return made[name]
 
     return model
@@ -162,19 +162,19 @@ def test_one_trace_serves_batches_of_any_size(name, fitted, tiny_split):
         np.testing.assert_allclose(scores(tf.range(size, dtype=tf.int64)), whole[:size], rtol=1e-5, atol=1e-6)
 
 
-@every_model_of_strangers
+@every_model_of_new_users
 def test_an_empty_history_has_finite_scores(name, fitted):
     scores = fitted(name).scores(unpad(tf.constant([[-1, -1], [0, 1], [-1, -1]])))
     assert np.isfinite(scores).all()
     np.testing.assert_allclose(scores[0], scores[2], rtol=1e-5, atol=1e-6)
 
 
-@every_model_of_strangers
+@every_model_of_new_users
 def test_no_histories_have_no_scores(name, fitted):
     assert fitted(name).scores(unpad(tf.zeros([0, 3], tf.int32))).shape == (0, 40)
 
 
-@pytest.mark.parametrize("name", sorted(set(RANKERS) - set(OF_STRANGERS)))
+@pytest.mark.parametrize("name", sorted(set(RANKERS) - set(SCORING_NEW_USERS)))
 def test_histories_of_nobody_in_training_are_refused(name, fitted, tiny_split, tmp_path):
     knows = f"{model_class(name).__name__} knows only the .*users it was trained on.* such as mult-dae"
     with pytest.raises(InputError, match=knows):
@@ -192,7 +192,7 @@ def test_permuting_users_permutes_outputs(name, fitted, tiny_split, rows):
     np.testing.assert_allclose(fitted(name).scores(permuted), expected, rtol=1e-5, atol=1e-6)
 
 
-@every_model_of_strangers
+@every_model_of_new_users
 def test_order_and_padding_of_a_history_do_not_matter(name, fitted):
     histories = [[3, 17, 8, -1, -1], [-1, 8, -1, 3, 17], [17, 3, 8, -1, -1]]
     scores = fitted(name).scores(unpad(tf.constant(histories))).numpy()
@@ -235,14 +235,14 @@ def test_the_checkerboard_is_recovered(name, checkerboard, tiny_split, tmp_path)
         prepare_to_fit(model, split, given.training.learning_rate, given.training.optimizer)
         fit(model, model.histories.n_rows, 8, given.training.epochs)
     else:
-        model.fit_matrix(checkerboard, report=[].append)
+        model.fit_matrix(checkerboard, log=[].append)
     items, _ = top_k(model, checkerboard, k=1)
     np.testing.assert_array_equal(items[:, 0], np.arange(n_users))
 
 
 @every_gradient_model
 def test_two_epochs_and_two_more_are_four(name, tiny_split, tiny_items, tmp_path):
-    split = tiny_split if model_class(name).serves_strangers else tiny_items
+    split = tiny_split if model_class(name).scores_new_users else tiny_items
 
     def run(folder, epochs):
         return train(settings(name, epochs=epochs), split, folder, progress=False)
@@ -284,7 +284,7 @@ def test_one_step_on_two_replicas_equals_one_on_one(name, tiny_split, silent_noi
         fit(model, 7, 7, epochs=1)  # of which one replica gets four, the other three
     start = build()
     assert alone.phase == alone.phase_of(0)
-    learning = {variable.path for aim in alone.phase for variable in alone.aims[aim].variables}
+    learning = {variable.path for objective in alone.phase for variable in alone.objectives[objective].variables}
     for variable, *others in zip(alone.variables, together.variables, start.variables, strict=True):
         one, two, first = (v.numpy() for v in (variable, *others))
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=5e-6, err_msg=variable.path)
@@ -309,7 +309,7 @@ def test_the_readme_lists_it(name):
     assert f"`{name}`" in README.read_text(encoding="utf-8")
 
 
-@every_model_of_strangers
+@every_model_of_new_users
 def test_export_equals_in_process(name, fitted, tiny_split, tmp_path):
     export(fitted(name), tiny_split.item_ids, tmp_path / "exported")
     recommend = tf.saved_model.load(tmp_path / "exported").signatures["recommend"]

@@ -243,8 +243,8 @@ def test_real_ncf_ml_1m():
     assert split.train.shape == (6_040, 3_706)
     assert split.train.nnz == 994_169
     assert split.negatives.shape == (6_040, 99)
-    assert split.report["users_with_test_item_among_negatives"] == 156
-    assert split.report["negatives_met_in_training"] == 0
+    assert split.counts["users_with_test_item_among_negatives"] == 156
+    assert split.counts["negatives_met_in_training"] == 0
 
 
 @needs["ncf-pinterest"]

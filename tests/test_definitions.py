@@ -47,14 +47,14 @@ monitor = "ndcg@10"
 [[rows]]
 name = "Denoising"
 slug = "denoising"
-same_as = "home/mult-dae"
+alias_of = "home/mult-dae"
 published.ml-20m = { "ndcg@10" = 0.6 }
 
 [[rows]]
 name = "Own"
 slug = "own"
 model = "ease"
-tuned_as = "home/ease"
+tuning_from = "home/ease"
 """
 
 
@@ -96,36 +96,36 @@ def test_a_faulty_definition_is_refused_with_its_place(results, old, new, messag
 
 def test_a_shared_row_has_what_its_home_says_and_its_own_name_cells_and_note(results):
     home, row = load_table("home", results).row("mult-dae"), load_table("guest", results).row("denoising")
-    for key in ("model", "settings", "datasets", "search", "tuned_as"):
+    for key in ("model", "settings", "datasets", "search", "tuning_from"):
         assert getattr(row, key) == getattr(home, key)
     assert row.model == "mult-dae" and row.settings == {"latent_dim": 8} and row.search["dropout"].high == 0.8
     assert (row.name, row.slug, row.note) == ("Denoising", "denoising", None)
     assert row.published == {"ml-20m": {"ndcg@10": 0.6}}
-    assert row.home("guest") == ("home", "mult-dae") and home.home("home") == ("home", "mult-dae")
+    assert row.stored_in("guest") == ("home", "mult-dae") and home.stored_in("home") == ("home", "mult-dae")
 
 
 def test_a_shared_row_follows_its_home_to_the_row_that_tunes_it(results):
     (results / "third").mkdir()
     (results / "third" / "table.toml").write_text(GUEST.replace("home/mult-dae", "guest/own"))
     row = load_table("third", results).row("denoising")
-    assert (row.model, row.tuned_as, row.home("third")) == ("ease", "home/ease", ("guest", "own"))
+    assert (row.model, row.tuning_from, row.stored_in("third")) == ("ease", "home/ease", ("guest", "own"))
 
 
 @pytest.mark.parametrize(
-    ("same_as", "message"),
+    ("alias_of", "message"),
     [
         ("hme/mult-dae", "unknown table in .* 'hme'; did you mean 'home'"),
         ("home/mult-da", "unknown row of home 'mult-da'; did you mean 'mult-dae'"),
         ("guest/own", "row of its own table"),
-        ("third/denoising", "itself same_as 'home/mult-dae'; name that row"),
+        ("third/denoising", "itself alias_of 'home/mult-dae'; name that row"),
         ("mult-dae", "pattern"),
     ],
 )
-def test_a_row_that_is_none_of_another_table_is_refused_with_its_place(results, same_as, message):
+def test_a_row_that_is_none_of_another_table_is_refused_with_its_place(results, alias_of, message):
     (results / "third").mkdir()
     (results / "third" / "table.toml").write_text(GUEST)
     path = results / "guest" / "table.toml"
-    path.write_text(GUEST.replace("home/mult-dae", same_as))
+    path.write_text(GUEST.replace("home/mult-dae", alias_of))
     with pytest.raises(InputError, match=message) as caught:
         load_table("guest", results)
     assert str(path) in str(caught.value)
@@ -138,12 +138,12 @@ def test_a_row_that_is_none_of_another_table_is_refused_with_its_place(results, 
         "settings = { latent_dim = 8 }",
         "datasets.netflix = { dropout = 0.3 }",
         "search.dropout = { low = 0.2, high = 0.8 }",
-        'tuned_as = "home/popularity"',
+        'tuning_from = "home/popularity"',
     ],
 )
 def test_a_shared_row_gives_nothing_that_it_shares(results, own):
     path = results / "guest" / "table.toml"
-    path.write_text(GUEST.replace('same_as = "home/mult-dae"', f'same_as = "home/mult-dae"\n{own}'))
+    path.write_text(GUEST.replace('alias_of = "home/mult-dae"', f'alias_of = "home/mult-dae"\n{own}'))
     key = own.split()[0].split(".")[0]
-    with pytest.raises(InputError, match=f"same_as takes {key} from home/mult-dae"):
+    with pytest.raises(InputError, match=f"alias_of takes {key} from home/mult-dae"):
         load_table("guest", results)

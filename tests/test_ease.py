@@ -29,7 +29,7 @@ def random_rows(n_users=300, n_items=25, seed=0):
 
 def fitted(train, lines=None, **settings):
     model = EASE(train.shape[1], **settings)
-    model.fit_matrix(train, report=[].append if lines is None else lines.append)
+    model.fit_matrix(train, log=[].append if lines is None else lines.append)
     return model
 
 

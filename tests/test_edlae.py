@@ -21,7 +21,7 @@ def random_rows(n_users=300, n_items=25, seed=0):
 
 def weights(train, model=EDLAE, **settings):
     fitted = model(train.shape[1], **settings)
-    fitted.fit_matrix(train, report=[].append)
+    fitted.fit_matrix(train, log=[].append)
     return fitted.item_weights.numpy()
 
 
@@ -94,7 +94,7 @@ def test_dropout_shrinks_what_frequent_items_tell():
 
 def test_saved_and_loaded_it_is_the_same(tmp_path):
     model = EDLAE(25, regularization=3.0, dropout=0.2, gram_precision="float64")
-    model.fit_matrix(random_rows(), report=[].append)
+    model.fit_matrix(random_rows(), log=[].append)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert type(loaded) is EDLAE

@@ -20,7 +20,7 @@ N_ITEMS, N_USERS, K = 40, 11, 12
 NUMBERS = np.random.default_rng(1).permutation(1000)[:N_ITEMS] - 200  # in no order; some are negative
 STRINGS = np.array([f"tt{number:04d}é" for number in range(N_ITEMS)])
 SMALL = {"mult-vae": {"hidden": [8], "latent_dim": 4}, "mult-dae": {"latent_dim": 4}, "ease": {}}
-RANKERS = [name for name in MODELS if model_class(name).serves_strangers and not model_class(name).predicts_ratings]
+RANKERS = [name for name in MODELS if model_class(name).scores_new_users and not model_class(name).predicts_ratings]
 CASES = [*((name, NUMBERS) for name in RANKERS), ("mult-dae", STRINGS)]
 
 CLIENT = """
@@ -52,7 +52,7 @@ def built(name):
     """A model of the registry, fitted where it is a closed form, else with its random weights."""
     model = settings_of(name, SMALL.get(name, {})).build(N_ITEMS, n_users=60)
     if hasattr(model, "fit_matrix"):
-        model.fit_matrix(histories_of(60, seed=5), report=lambda line: None)
+        model.fit_matrix(histories_of(60, seed=5), log=lambda line: None)
     return model
 
 
@@ -218,7 +218,7 @@ def test_an_export_replaces_an_export_and_nothing_else(models, tmp_path):
 
 
 def test_a_model_that_knows_its_training_users_only_is_not_exported(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(type(models["ease"]), "serves_strangers", False)
+    monkeypatch.setattr(type(models["ease"]), "scores_new_users", False)
     with pytest.raises(InputError, match="serves its training users only"):
         export(models["ease"], NUMBERS, tmp_path / "model")
     assert not list(tmp_path.iterdir())

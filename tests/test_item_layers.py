@@ -9,14 +9,14 @@ from dense_reference import normalised, on_the_items, random_rows, rows_of
 from evcf_reference import Recorded, copy_of
 
 from tfvae.models.hvamp import HVamp
-from tfvae.nn.item_layers import ItemBag, ItemLogits, PseudoInputs
-from tfvae.nn.layer_config import Style
+from tfvae.nn.item_layers import EmbeddingBag, ItemLogits, PseudoInputs
+from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.mlp import Decoder, Encoder, GatedLinear, SideBySide, hidden_stack, output_layer
 from tfvae.nn.noise import Noise
 
 CLOSE = {"rtol": 5e-6, "atol": 5e-6}
-HE = Style("tanh", initializer="he", seed=3)
-GATED = Style("tanh", gated=True, initializer="he", seed=3)
+HE = LayerConfig("tanh", initializer="he", seed=3)
+GATED = LayerConfig("tanh", gated=True, initializer="he", seed=3)
 
 
 @pytest.fixture
@@ -69,9 +69,9 @@ FORMULAS = {"tanh": (HE, tanh), "gated": (GATED, gate)}
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("kind", FORMULAS)
 def test_an_item_bag_equals_the_dense_formula_on_one_mask(kind, training, beside, noise):
-    style, formula = FORMULAS[kind]
+    layer_config, formula = FORMULAS[kind]
     x, code = random_rows(), tf.Variable(3 * normal(7, beside))
-    layer = ItemBag(13, 6, style, dropout=0.4, beside=beside, name="bag")
+    layer = EmbeddingBag(13, 6, layer_config, dropout=0.4, beside=beside, name="bag")
     copies = [copy_of(weight) for weight in layer.weights]
     given = {"beside": code} if beside else {}
     layer(rows_of(x), noise=noise)
@@ -97,11 +97,11 @@ def test_an_item_bag_equals_the_dense_formula_on_one_mask(kind, training, beside
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("kind", FORMULAS)
 def test_dense_rows_are_dropped_on_one_mask_but_not_normalised(kind, training, share, noise):
-    style, formula = FORMULAS[kind]
-    layer = ItemBag(13, 6, style, dropout=share, name="bag")
+    layer_config, formula = FORMULAS[kind]
+    layer = EmbeddingBag(13, 6, layer_config, dropout=share, name="bag")
     copies = [copy_of(weight) for weight in layer.weights]
     inputs = tf.Variable(normal(5, 13) ** 2)
-    layer.of_dense(inputs, noise)
+    layer.encode_dense(inputs, noise)
     assert Recorded.drawn.keys() == {"bag/dense-dropout"}
     kept = Recorded.drawn["bag/dense-dropout"]
     assert kept.shape == (5, 13) and 0 < kept.sum() < kept.size
@@ -109,27 +109,27 @@ def test_dense_rows_are_dropped_on_one_mask_but_not_normalised(kind, training, s
     def dense():
         return formula(inputs * (kept / np.float32(1 - share) if training else 1.0), *copies)
 
-    found = layer.of_dense(inputs, noise if training else None)
-    np.testing.assert_array_equal(layer.of_dense(inputs, noise if training else None), found)
+    found = layer.encode_dense(inputs, noise if training else None)
+    np.testing.assert_array_equal(layer.encode_dense(inputs, noise if training else None), found)
     assert_equal_with_gradients(
-        lambda: layer.of_dense(inputs, noise if training else None), dense, layer.weights, copies, [inputs]
+        lambda: layer.encode_dense(inputs, noise if training else None), dense, layer.weights, copies, [inputs]
     )
 
 
 def test_a_dense_row_and_a_user_row_differ_by_their_length_alone():
-    x, layer = random_rows(empty=()), ItemBag(13, 6, GATED, dropout=0.5)
-    np.testing.assert_allclose(layer.of_dense(normalised(x)), layer(rows_of(x)), **CLOSE)
-    assert np.abs(layer.of_dense(tf.constant(x)) - layer(rows_of(x))).max() > 0.3
+    x, layer = random_rows(empty=()), EmbeddingBag(13, 6, GATED, dropout=0.5)
+    np.testing.assert_allclose(layer.encode_dense(normalised(x)), layer(rows_of(x)), **CLOSE)
+    assert np.abs(layer.encode_dense(tf.constant(x)) - layer(rows_of(x))).max() > 0.3
 
 
 @pytest.mark.parametrize("share", [0.5, 0.3])
 def test_dense_rows_are_dropped_by_the_law_of_user_rows(share):
     # On an identity of a kernel an output is an input that was dropped or scaled.
-    n_draws, layer = 20_000, ItemBag(5, 5, dropout=share)
+    n_draws, layer = 20_000, EmbeddingBag(5, 5, dropout=share)
     layer.kernel.assign(np.eye(5))
     layer.bias.assign(np.zeros(5))
     row, noise = np.float32([[1, 0, 1, 1, 1]]) / 2, Noise(1, tf.constant(0))
-    dense = layer.of_dense(tf.tile(row, [n_draws, 1]), noise).numpy()
+    dense = layer.encode_dense(tf.tile(row, [n_draws, 1]), noise).numpy()
     user = layer(rows_of(np.tile(2 * row, (n_draws, 1))), noise=noise).numpy()
     for dropped in (dense, user):
         assert set(np.round(np.unique(dropped), 5)) == {0, np.float32(round(0.5 / (1 - share), 5))}
@@ -138,7 +138,7 @@ def test_dense_rows_are_dropped_by_the_law_of_user_rows(share):
         correlations = np.corrcoef(np.delete(dropped, 1, axis=1).T) - np.eye(4)
         assert np.abs(correlations).max() < 5 / np.sqrt(n_draws)
     assert (dense != user).any(axis=1).mean() > 0.5  # by other draws
-    np.testing.assert_array_equal(layer.of_dense(row), row)
+    np.testing.assert_array_equal(layer.encode_dense(row), row)
 
 
 def test_a_gated_linear_unit_equals_the_dense_formula():
@@ -152,11 +152,11 @@ def test_a_gated_linear_unit_equals_the_dense_formula():
 
 def doors():
     """Each gated layer's output, value kernel, value bias and gate bias."""
-    unit, bag = GatedLinear(13, 6, GATED), ItemBag(13, 6, GATED)
+    unit, bag = GatedLinear(13, 6, GATED), EmbeddingBag(13, 6, GATED)
     x = random_rows()
     yield lambda: unit(tf.constant(x)), unit.value.kernel, unit.value.bias, unit.gate.bias
     yield lambda: bag(rows_of(x)), bag.kernel, bag.bias, bag.gate_bias
-    yield lambda: bag.of_dense(tf.constant(x)), bag.kernel, bag.bias, bag.gate_bias
+    yield lambda: bag.encode_dense(tf.constant(x)), bag.kernel, bag.bias, bag.gate_bias
 
 
 @pytest.mark.parametrize("door", range(3), ids=["unit", "user rows", "dense rows"])
@@ -173,8 +173,8 @@ def test_the_value_branch_has_no_activation_and_the_gate_is_a_share(door):
 
 @pytest.mark.parametrize("hidden", [(), (8,), (8, 6)], ids=len)
 def test_heads_and_logits_are_never_gated(hidden):
-    style = Style("tanh", gated=True, initializer="he", seed=1)
-    encoder, decoder = Encoder(13, hidden, 4, style, dropout=0.5), Decoder(13, hidden, 4, style)
+    layer_config = LayerConfig("tanh", gated=True, initializer="he", seed=1)
+    encoder, decoder = Encoder(13, hidden, 4, layer_config, dropout=0.5), Decoder(13, hidden, 4, layer_config)
     gates = [weight.path for weight in [*encoder.weights, *decoder.weights] if "gate" in weight.path]
     assert len(gates) == 2 * 2 * len(hidden)
     head = encoder.rest[-1] if hidden else encoder.first
@@ -191,15 +191,15 @@ def test_heads_and_logits_are_never_gated(hidden):
 
 def branches(layer):
     """Kernel and bias of each affine map in a layer."""
-    if isinstance(layer, ItemBag) and layer.gated:
+    if isinstance(layer, EmbeddingBag) and layer.gated:
         return [(layer.kernel, layer.bias), (layer.gate_kernel, layer.gate_bias)]
     parts = {GatedLinear: lambda: [layer.value, layer.gate], SideBySide: lambda: layer.outputs}
     return [(part.kernel, part.bias) for part in parts.get(type(layer), lambda: [layer])()]
 
 
 WIDE = {
-    "first": (lambda s: ItemBag(300, 70, s), 300),
-    "first, with a code beside": (lambda s: ItemBag(300, 70, s, beside=100), 400),
+    "first": (lambda s: EmbeddingBag(300, 70, s), 300),
+    "first, with a code beside": (lambda s: EmbeddingBag(300, 70, s, beside=100), 400),
     "hidden": (lambda s: hidden_stack(120, [200], s, "hidden")[0], 120),
     "heads": (lambda s: output_layer(150, 160, s, "heads", n_layers=2), 150),
     "head": (lambda s: output_layer(150, 160, s, "head"), 150),
@@ -211,7 +211,7 @@ WIDE = {
 @pytest.mark.parametrize("layer", WIDE)
 def test_he_draws_normal_kernels_and_uniform_biases_by_the_inputs_of_a_unit(layer, gated):
     make, fan_in = WIDE[layer]
-    maps = branches(make(Style("tanh", gated=gated, initializer="he", seed=2)))
+    maps = branches(make(LayerConfig("tanh", gated=gated, initializer="he", seed=2)))
     assert len(maps) == (2 if layer == "heads" or (gated and layer.startswith(("first", "hidden"))) else 1)
     for kernel, bias in maps:
         kernel, bias = kernel.numpy().ravel(), bias.numpy()
@@ -254,8 +254,8 @@ def test_weight_decay_reaches_both_branches_and_all_heads_but_no_bias_and_no_pse
 
 
 def test_side_by_side_is_two_layers_each_with_a_limit_of_its_own():
-    style = Style(initializer="glorot", seed=1)
-    heads, wide = output_layer(60, 80, style, "heads", n_layers=2), output_layer(60, 80, style, "wide")
+    layer_config = LayerConfig(initializer="glorot", seed=1)
+    heads, wide = output_layer(60, 80, layer_config, "heads", n_layers=2), output_layer(60, 80, layer_config, "wide")
     assert [layer.kernel.shape for layer in heads.outputs] == [(60, 40)] * 2 and wide.kernel.shape == (60, 80)
     inputs = tf.Variable(normal(7, 60))
     copies = [copy_of(weight) for weight in heads.weights]
@@ -291,10 +291,13 @@ def test_pseudo_inputs_are_clipped_to_the_unit_interval_without_gradient_outside
 
 def test_mixed_precision_computes_dense_rows_in_half_and_user_rows_in_full():
     whole, half = (
-        ItemBag(300, 6, Style(gated=True, seed=1, dtype=d), name="bag") for d in ("float32", "mixed_bfloat16")
+        EmbeddingBag(300, 6, LayerConfig(gated=True, seed=1, dtype=d), name="bag")
+        for d in ("float32", "mixed_bfloat16")
     )
     inputs, x = tf.constant(normal(5, 300) ** 2), random_rows(7, 300)
-    assert half.of_dense(inputs).dtype == tf.bfloat16
-    np.testing.assert_allclose(tf.cast(half.of_dense(inputs), tf.float32), whole.of_dense(inputs), rtol=0.05, atol=0.05)
+    assert half.encode_dense(inputs).dtype == tf.bfloat16
+    np.testing.assert_allclose(
+        tf.cast(half.encode_dense(inputs), tf.float32), whole.encode_dense(inputs), rtol=0.05, atol=0.05
+    )
     np.testing.assert_array_equal(half(rows_of(x)), tf.cast(whole(rows_of(x)), tf.bfloat16))
     assert {weight.dtype for weight in half.weights} == {"float32"}

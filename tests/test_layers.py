@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 from dense_reference import normalised, on_the_items, perceptron, random_rows, rows_of
 
-from tfvae.nn.batches import UserRows, unpad
-from tfvae.nn.item_layers import ItemBag, ItemLogits
-from tfvae.nn.layer_config import Style
+from tfvae.nn.batches import SparseBatch, unpad
+from tfvae.nn.item_layers import EmbeddingBag, ItemLogits
+from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.mlp import Decoder, Encoder
 from tfvae.nn.noise import Noise
 
@@ -31,7 +31,7 @@ class GivenNoise:
 @pytest.mark.parametrize("case", ["evaluation", "training", "all dropped", "only empty rows"])
 def test_item_bag_equals_normalise_drop_multiply(case, activation):
     x = random_rows(empty=range(7) if case == "only empty rows" else (2, 5))
-    layer = ItemBag(13, 6, Style(activation), dropout=0.4)
+    layer = EmbeddingBag(13, 6, LayerConfig(activation), dropout=0.4)
     upstream = np.random.default_rng(1).normal(size=(7, 6)).astype(np.float32)
     numbers = np.random.default_rng(2).random(int(x.sum())) if case != "all dropped" else np.ones(int(x.sum()))
     noise = None if case == "evaluation" else GivenNoise(numbers)
@@ -52,13 +52,13 @@ def test_item_bag_equals_normalise_drop_multiply(case, activation):
 
 
 def test_the_order_of_a_history_does_not_matter():
-    layer = ItemBag(13, 6)
+    layer = EmbeddingBag(13, 6)
     one, other = (layer(unpad(tf.constant([history]))) for history in ([1, 5, 9], [9, -1, 1, 5]))
     np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_a_history_of_four_ones_by_hand():
-    layer = ItemBag(5, 1)
+    layer = EmbeddingBag(5, 1)
     layer.kernel.assign([[1.0], [2.0], [3.0], [4.0], [50.0]])
     layer.bias.assign([0.25])
     found = layer(unpad(tf.constant([[0, 1, 2, 3], [-1, -1, -1, -1]])))
@@ -67,7 +67,7 @@ def test_a_history_of_four_ones_by_hand():
 
 def test_dropout_keeps_the_expectation_of_the_normalised_input():
     n_draws, kept = 20_000, 0.5
-    layer = ItemBag(4, 4, dropout=1 - kept)
+    layer = EmbeddingBag(4, 4, dropout=1 - kept)
     layer.kernel.assign(np.eye(4))
     layer.bias.assign(np.zeros(4))
     history = unpad(tf.tile([[0, 2, 3]], [n_draws, 1]))
@@ -96,7 +96,7 @@ def kernels_and_biases(layers):
 @pytest.mark.parametrize("hidden", [(), (8,), (8, 6)], ids=len)
 def test_encoders_of_any_depth(hidden):
     x = random_rows()
-    encoder = Encoder(13, hidden, 4, Style("tanh", seed=1), dropout=0.5)
+    encoder = Encoder(13, hidden, 4, LayerConfig("tanh", seed=1), dropout=0.5)
     layers = [encoder.first, *encoder.rest]
     assert [layer.kernel.shape for layer in layers] == list(zip([13, *hidden], [*hidden, 4], strict=True))
     activations = [tf.tanh] * len(hidden) + [tf.identity]
@@ -106,7 +106,7 @@ def test_encoders_of_any_depth(hidden):
 
 @pytest.mark.parametrize("hidden", [(), (8,)], ids=len)
 def test_the_output_activation_is_that_of_the_last_layer(hidden):
-    encoder = Encoder(13, hidden, 4, Style("relu", seed=1), output_activation="tanh", dropout=0.0)
+    encoder = Encoder(13, hidden, 4, LayerConfig("relu", seed=1), output_activation="tanh", dropout=0.0)
     expected = perceptron(
         normalised(random_rows()),
         kernels_and_biases([encoder.first, *encoder.rest]),
@@ -118,7 +118,7 @@ def test_the_output_activation_is_that_of_the_last_layer(hidden):
 @pytest.mark.parametrize("hidden", [(), (8,), (6, 8)], ids=len)
 def test_decoders_of_any_depth(hidden):
     code = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
-    decoder = Decoder(13, hidden, 4, Style("tanh", seed=1))
+    decoder = Decoder(13, hidden, 4, LayerConfig("tanh", seed=1))
     *dense, (last_kernel, last_bias) = kernels_and_biases([*decoder.hidden, decoder.last])
     assert [kernel.shape for kernel, _ in dense] == list(zip([4, *hidden], hidden, strict=False))
     expected = perceptron(code, dense, [tf.tanh] * len(hidden)) @ last_kernel.T + last_bias
@@ -126,8 +126,8 @@ def test_decoders_of_any_depth(hidden):
 
 
 def stacks(seed=0, **settings):
-    style = Style("tanh", seed=seed, **settings)
-    return Encoder(300, (60,), 40, style, dropout=0.5), Decoder(300, (60,), 40, style)
+    layer_config = LayerConfig("tanh", seed=seed, **settings)
+    return Encoder(300, (60,), 40, layer_config, dropout=0.5), Decoder(300, (60,), 40, layer_config)
 
 
 def layers_of(encoder, decoder):
@@ -172,9 +172,9 @@ def test_weight_decay_is_the_plain_sum_of_squares_of_the_kernels():
 
 def test_mixed_precision_leaves_first_product_and_logits_in_float32():
     # 257 has no bfloat16: a cast of the counts would change the length of the row.
-    history = UserRows(tf.range(257), tf.zeros(257, tf.int32), tf.constant([257.0]))
+    history = SparseBatch(tf.range(257), tf.zeros(257, tf.int32), tf.constant([257.0]))
     whole, half = (
-        Encoder(300, (), 40, Style("tanh", dtype=dtype), dropout=0.0) for dtype in ("float32", "mixed_bfloat16")
+        Encoder(300, (), 40, LayerConfig("tanh", dtype=dtype), dropout=0.0) for dtype in ("float32", "mixed_bfloat16")
     )
     assert half.first.kernel.value.dtype == tf.float32
     np.testing.assert_array_equal(half(history), tf.cast(whole(history), tf.bfloat16))
@@ -191,7 +191,7 @@ def test_mixed_precision_ends_in_float32_logits():
 
 
 def test_the_first_layer_and_its_gradient_make_no_dense_user_rows():
-    layer, rows = ItemBag(997, 3, dropout=0.5), rows_of(random_rows(11, 997))
+    layer, rows = EmbeddingBag(997, 3, dropout=0.5), rows_of(random_rows(11, 997))
 
     @tf.function
     def gradient():

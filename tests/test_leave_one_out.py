@@ -33,7 +33,7 @@ def test_the_latest_event_is_held_out():
     assert by_file.item_ids[by_file.test_items].tolist() == [7, 7, 5]
     np.testing.assert_array_equal(by_time.train.toarray(), [[1, 0, 1, 0], [1, 0, 1, 0], [0, 0, 1, 0]])
     np.testing.assert_array_equal(by_file.train.toarray(), [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]])
-    assert by_time.report["users_dropped"] == 1
+    assert by_time.counts["users_dropped"] == 1
 
 
 @budget(max_examples=25, deadline=None)
@@ -50,7 +50,7 @@ def test_negatives_are_items_the_user_never_met(seed, split_seed):
     assert not trained[rows, split.test_items].any()
     trained[rows, split.test_items] = True
     np.testing.assert_array_equal(trained, met)
-    assert split.report["negatives_met_in_training"] == 0
+    assert split.counts["negatives_met_in_training"] == 0
 
 
 def test_negatives_follow_the_seed():
@@ -71,16 +71,16 @@ def test_given_test_items_and_negatives():
     assert split.item_ids[split.test_items].tolist() == [9, 7]
     assert split.item_ids[split.negatives].tolist() == [[4, 6], [5, 7]]
     np.testing.assert_array_equal(split.train.toarray(), [[0, 1, 0, 1, 0], [0, 0, 1, 0, 0]])
-    assert split.report["users_with_test_item_among_negatives"] == 1
-    assert split.report["users_without_training"] == 0
+    assert split.counts["users_with_test_item_among_negatives"] == 1
+    assert split.counts["users_without_training"] == 0
 
 
 def test_given_test_items_leave_training_and_oddities_are_counted():
     interactions = Interactions.from_events([1, 1, 2], [5, 6, 5])
     split = leave_one_out(interactions, test_items=[6, 5], negatives=[[5], [6]])
     np.testing.assert_array_equal(split.train.toarray(), [[1, 0], [0, 0]])
-    assert split.report["users_without_training"] == 1
-    assert split.report["negatives_met_in_training"] == 1
+    assert split.counts["users_without_training"] == 1
+    assert split.counts["negatives_met_in_training"] == 1
     other = leave_one_out(interactions, test_items=[6, 5], negatives=[[6], [6]])
     assert split.digest != other.digest
 

@@ -158,9 +158,11 @@ def test_a_fixed_last_layer_has_the_same_density_and_passes_the_same_gradient_on
         totals = [tf.reduce_sum(values * upstream) for values in (plain, found)]
     scale = 1 + x.sum()
     np.testing.assert_allclose(found, plain, rtol=tolerance, atol=tolerance * scale)
-    expected, of_hidden = tape.gradient(totals[0], exact), tape.gradient(totals[1], hidden)
-    assert of_hidden.dtype == dtype and (np.abs(expected).max() > 1) == x.any()
-    np.testing.assert_allclose(tf.cast(of_hidden, tf.float32), expected, rtol=tolerance, atol=tolerance * scale / 10)
+    expected, hidden_gradient = tape.gradient(totals[0], exact), tape.gradient(totals[1], hidden)
+    assert hidden_gradient.dtype == dtype and (np.abs(expected).max() > 1) == x.any()
+    np.testing.assert_allclose(
+        tf.cast(hidden_gradient, tf.float32), expected, rtol=tolerance, atol=tolerance * scale / 10
+    )
     assert tape.gradient(totals[1], [kernel, bias]) == [None, None]
 
 

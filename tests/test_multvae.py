@@ -53,7 +53,7 @@ def test_loss_and_one_adam_step_equal_the_dense_reference(name, weight_decay, mo
     monkeypatch.setattr("tfvae.models.base.Noise", Recorded)
     x = random_rows()
     model = ready(MODELS[name](dropout=0.4, weight_decay=weight_decay), x)
-    model.updates.assign(7)  # β is 0.7
+    model.step.assign(7)  # β is 0.7
     encoder, decoder = weights_of(model)
     logs = model.train_step(tf.range(7, dtype=tf.int64))
 
@@ -140,7 +140,7 @@ def test_the_first_half_of_the_code_is_the_mean_the_second_the_log_variance():
 def test_z_has_the_posteriors_mean_and_sd_in_training(monkeypatch):
     codes = []
     model = MultVAE(13, hidden=(), latent_dim=2, dropout=0.0)
-    monkeypatch.setattr(model, "log_likelihood", lambda z, rows: codes.append(z) or tf.zeros(len(z)))
+    monkeypatch.setattr(model, "log_likelihood", lambda z, batch: codes.append(z) or tf.zeros(len(z)))
     rows = rows_of(np.tile(random_rows()[:1], (20_000, 1)))
     model.objective(rows, Noise(1, tf.constant(0)))
     posterior = model.posterior(rows)
@@ -179,7 +179,7 @@ def test_beta_rises_inside_the_compiled_step_and_is_logged():
     model = ready(MultVAE(13, **VAE | {"beta_cap": 0.5}), x)
     history = fit(model, x, batch_size=4, epochs=4)  # updates 0, 1 | 2, 3 | 4, 5 | 6, 7
     assert history["beta"] == pytest.approx([0.1, 0.3, 0.5, 0.5])
-    assert (int(model.updates.numpy()), int(model.visits.numpy())) == (8, 28)
+    assert (int(model.step.numpy()), int(model.rows_seen.numpy())) == (8, 28)
 
 
 def test_a_lowered_cap_takes_effect_in_a_step_that_is_compiled_already():
@@ -193,7 +193,7 @@ def test_a_lowered_cap_takes_effect_in_a_step_that_is_compiled_already():
 def test_loss_is_nll_plus_beta_times_kl():
     x = random_rows()
     model = ready(MultVAE(13, **VAE), x)
-    model.updates.assign(3)
+    model.step.assign(3)
     logs = {name: float(value) for name, value in model.train_step(tf.range(7, dtype=tf.int64)).items()}
     assert logs["beta"] == pytest.approx(0.3) and logs["kl"] > 0.01
     assert logs["loss"] == pytest.approx(logs["nll"] + 0.3 * logs["kl"], rel=1e-6)
@@ -219,7 +219,7 @@ def test_counters_beta_and_cap_are_saved_but_not_trained(tmp_path):
     model.cap.assign(0.25)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    states = [float(v.numpy()) for v in (loaded.updates, loaded.visits, loaded.beta, loaded.cap)]
+    states = [float(v.numpy()) for v in (loaded.step, loaded.rows_seen, loaded.beta, loaded.cap)]
     assert states == pytest.approx([6, 21, 0.5, 0.25])
     assert len(loaded.weights) == 12 and len(loaded.trainable_weights) == 8
 
@@ -282,6 +282,6 @@ def test_mixed_precision_counts_long_histories_exactly(door):
     model = MultDAE(300, latent_dim=4, dtype="mixed_bfloat16")
     seen = []
     call = model.encoder.first.call
-    model.encoder.first.call = lambda rows, noise=None: seen.append(rows.counts) or call(rows, noise)
+    model.encoder.first.call = lambda batch, noise=None: seen.append(batch.lengths) or call(batch, noise)
     getattr(model, door)(rows_of(x))
     assert seen[0].dtype == tf.float32 and float(seen[0][0]) == 257

@@ -99,8 +99,8 @@ def test_an_epoch_streams_every_interaction_once():
     assert model.histories.n_rows == GMF.n_rows(rows) == x.sum()
     pairs = model.histories.gather(tf.range(rows.nnz))
     assert [*zip(pairs.users.numpy(), pairs.items.numpy(), strict=True)] == [*zip(*np.nonzero(x), strict=True)]
-    np.testing.assert_array_equal(pairs.row_ids, np.arange(rows.nnz))
-    assert np.all(pairs.counts == 1)
+    np.testing.assert_array_equal(pairs.segment_ids, np.arange(rows.nnz))
+    assert np.all(pairs.lengths == 1)
 
 
 def test_negatives_are_never_the_users_items_and_equally_often_all_others():
@@ -248,8 +248,8 @@ def test_saved_after_pretraining_it_scores_the_same_and_is_not_mixed_again(tmp_p
     model.detach()
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    rows = RowStore(csr_array(x)).gather(tf.range(N_USERS))
-    np.testing.assert_array_equal(loaded.scores(rows), model.scores(rows))
+    batch = RowStore(csr_array(x)).gather(tf.range(N_USERS))
+    np.testing.assert_array_equal(loaded.scores(batch), model.scores(batch))
     assert (loaded.gmf_epochs, loaded.mlp_epochs, loaded.mix, loaded.n_users) == (1, 2, 0.4, N_USERS)
 
 

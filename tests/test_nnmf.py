@@ -81,8 +81,8 @@ def test_the_loss_is_that_of_the_paper_for_any_batch():
 
 def gradients(model, users):
     with tf.GradientTape() as tape:
-        rows = model.histories.gather(tf.constant(users))
-        loss = model.objective(rows, Noise(0, tf.constant(0, tf.int64)))["loss"]
+        batch = model.histories.gather(tf.constant(users))
+        loss = model.objective(batch, Noise(0, tf.constant(0, tf.int64)))["loss"]
     found = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
     return [tf.convert_to_tensor(gradient).numpy() for gradient in found]
 

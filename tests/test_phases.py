@@ -43,9 +43,11 @@ def test_an_epoch_changes_its_phases_variables_and_optimisers_and_nothing_else()
         counted = {path for path in found if path.rsplit("/", 1)[-1] in ("updates", "visits")}
         assert len(counted) == 2
         expected = set()
-        for aim in phase:
-            expected |= {name for name in before if name.startswith(f"{aim}: ") and "learning_rate" not in name}
-            expected |= {path for path in before if path.rsplit("/", 1)[-1] == variables[aim] and ": " not in path}
+        for objective in phase:
+            expected |= {name for name in before if name.startswith(f"{objective}: ") and "learning_rate" not in name}
+            expected |= {
+                path for path in before if path.rsplit("/", 1)[-1] == variables[objective] and ": " not in path
+            }
         assert found - counted == expected and len(expected) == 4 * len(phase)
     for ended, begun in zip(watch.ended[:-1], watch.begun[1:], strict=True):
         assert not changed(ended, begun)  # nothing happens between epochs
@@ -56,7 +58,7 @@ def test_aims_pursued_together_each_follow_the_gradient_of_their_own_loss(plan):
     model = ready(plan, keras.optimizers.SGD(RATE))
     before, expected = weights(model), {}
     for names, loss, rate in PLANS[plan][0].values():
-        # Aims with one loss: those of one joint tape over the variables of both.
+        # Objectives with one loss: those of one joint tape over the variables of both.
         joint = names if plan == "two losses" else ["left", "right", "shared"]
         slopes = gradients(model, loss, joint)
         expected |= {name: before[name] - (rate or RATE) * slopes[name] for name in names}
@@ -66,7 +68,7 @@ def test_aims_pursued_together_each_follow_the_gradient_of_their_own_loss(plan):
     for name in before:
         np.testing.assert_allclose(after[name], expected.get(name, before[name]), rtol=1e-6, err_msg=name)
         assert (name in expected) == (not np.array_equal(after[name], before[name]))
-    if plan == "two losses":  # the gradient of the other aim's loss would have been seen
+    if plan == "two losses":  # the gradient of the other objective's loss would have been seen
         assert np.abs(before["right"] - 0.01 * other - after["right"]).max() > 1e-3
 
 
@@ -84,19 +86,19 @@ def test_a_variable_of_two_aims_has_moments_in_each_of_their_optimisers():
 
     model.fit(all_users(), epochs=2, steps_per_epoch=1, shuffle=False, verbose=0, callbacks=[watch, Slopes()])
 
-    def moments(epoch, aim):
-        found = {n: v for n, v in watch.ended[epoch].items() if n.startswith(f"{aim}: ") and "shared" in n}
+    def moments(epoch, objective):
+        found = {n: v for n, v in watch.ended[epoch].items() if n.startswith(f"{objective}: ") and "shared" in n}
         (m,) = (v for n, v in found.items() if "momentum" in n)
         (v,) = (v for n, v in found.items() if "velocity" in n)
         return m, v
 
-    for aim, epoch in (("a", 0), ("b", 1)):
-        m, v = moments(epoch, aim)
+    for objective, epoch in (("a", 0), ("b", 1)):
+        m, v = moments(epoch, objective)
         np.testing.assert_allclose(m, 0.1 * expected[epoch], rtol=1e-5)
         np.testing.assert_allclose(v, 0.001 * expected[epoch] ** 2, rtol=1e-4)
         # The first step of either has the length of its own rate, whatever the other has done before.
         step = expected[epoch, "before"] - expected[epoch, "after"]
-        np.testing.assert_allclose(step, {"a": RATE, "b": 0.02}[aim] * np.sign(expected[epoch]), rtol=1e-4)
+        np.testing.assert_allclose(step, {"a": RATE, "b": 0.02}[objective] * np.sign(expected[epoch]), rtol=1e-4)
     np.testing.assert_array_equal(moments(0, "a"), moments(1, "a"))
     assert not np.any(moments(0, "b"))
     assert not np.allclose(expected[0], expected[1])
@@ -134,7 +136,7 @@ def test_the_reported_loss_is_that_of_the_phases_first_aim():
 
     class Losses(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
-            noise = Noise(model.seed, tf.constant(model.updates.numpy()))
+            noise = Noise(model.seed, tf.constant(model.step.numpy()))
             watched[epoch] = model.objective(model.histories.gather(tf.range(N_USERS)), noise)
 
     history = model.fit(all_users(), epochs=3, steps_per_epoch=1, shuffle=False, verbose=0, callbacks=Losses()).history
@@ -243,7 +245,7 @@ def test_the_epoch_is_counted_in_visits():
     options = {"steps_per_epoch": 1, "shuffle": False, "verbose": 0, "callbacks": watch}
     model.fit(batches, epochs=7, **options)
     assert watch.phases == [("a",)] * 3 + [("b",)] * 3 + [("b", "a")]
-    model.visits.assign(N_USERS * 300 + 7)
+    model.rows_seen.assign(N_USERS * 300 + 7)
     model.fit(batches, initial_epoch=901, epochs=902, **options)
     assert watch.phases[-1] == ("a",)
 

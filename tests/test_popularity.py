@@ -14,7 +14,7 @@ from tfvae.nn.batches import RowStore
 
 def fitted(train):
     model = Popularity(train.shape[1])
-    model.fit_matrix(train, report=lambda line: None)
+    model.fit_matrix(train, log=lambda line: None)
     return model
 
 

@@ -14,7 +14,7 @@ from scipy.stats import multivariate_normal
 from tfvae.data.interactions import Interactions
 from tfvae.data.splits import RatingHoldoutSettings, rating_holdout
 from tfvae.models.pvae import PVAE
-from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.noise import Noise
 
 RATINGS = random_ratings()  # [7, 13]
@@ -22,7 +22,7 @@ N_ROWS, N_ITEMS = RATINGS.shape
 SMALL = {"embedding_dim": 6, "latent_dim": 3, "decoder_hidden": (5,), "variance": 0.8}
 
 
-def rows_of(ratings) -> UserRows:
+def rows_of(ratings) -> SparseBatch:
     return RowStore(ratings, with_values=True).gather(tf.range(ratings.shape[0], dtype=tf.int64))
 
 

@@ -125,7 +125,7 @@ def test_unless_they_are_normalised_the_features_are_what_they_are():
 @pytest.mark.parametrize("phase", ["critic", "both"])
 def test_beta_rises_in_the_first_phase_only(phase):
     model = ready(random_rows(), phase="actor")
-    model.updates.assign(3)
+    model.step.assign(3)
     model.train_step(ALL)
     assert float(model.beta.numpy()) == pytest.approx(0.3)
     model.begin_epoch({"critic": 2, "both": 4}[phase])
@@ -198,7 +198,7 @@ def test_the_critic_has_an_input_for_each_feature_and_the_papers_widths(features
     shapes = [tuple(layer.kernel.shape) for layer in model.critic]
     assert shapes == [(inputs, 100), (100, 100), (100, 10), (10, 1)]
     assert [layer.activation.__name__ for layer in model.critic] == ["relu", "relu", "relu", "sigmoid"]
-    count = sum(int(np.prod(v.shape)) for v in model.aims["critic"].variables)
+    count = sum(int(np.prod(v.shape)) for v in model.objectives["critic"].variables)
     assert count == 100 * inputs + 100 + 100 * 100 + 100 + 100 * 10 + 10 + 10 + 1
     assert model.feature_means.shape == model.feature_squares.shape == (inputs,)
 
@@ -227,7 +227,7 @@ def test_aims_and_phases():
     assert model.patient_from == 5
     assert [model.starts_from_best(epoch) for epoch in range(7)] == [False] * 3 + [True] + [False] * 3
     assert all(model.round_ends(epoch) for epoch in range(7))
-    actor, critic, both = model.aims.values()
+    actor, critic, both = model.objectives.values()
     assert [v.path for v in actor.variables] == [v.path for v in both.variables]
     everything = {v.path for v in model.trainable_variables}
     assert {v.path for v in [*actor.variables, *critic.variables]} == everything
@@ -250,7 +250,9 @@ def test_the_critics_phase_changes_the_critic_alone_by_the_gradient_of_its_error
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean((target - critic_forward(model, x, kept, nll, critic)) ** 2)
         loss += critic_weight_decay * sum(tf.reduce_sum(kernel**2) for kernel, _ in critic)
-    for variable, weight, slope in zip(model.aims["critic"].variables, flat, tape.gradient(loss, flat), strict=True):
+    for variable, weight, slope in zip(
+        model.objectives["critic"].variables, flat, tape.gradient(loss, flat), strict=True
+    ):
         step = 0.02 * slope.numpy()
         assert np.abs(step).max() > 1e-6
         np.testing.assert_allclose(variable.numpy(), weight - step, rtol=1e-5, atol=1e-6 * np.abs(step).max() + 1e-7)
@@ -286,13 +288,15 @@ def test_the_third_phase_raises_the_prediction_by_its_own_rate_while_the_critic_
     actors_step = [0.5 * slope.numpy() for slope in tape.gradient(mean, actor)]
     critics_error = [0.5 * slope.numpy() for slope in tape.gradient(error, actor)]
     for variable, weight, up, other in zip(
-        model.aims["actor-critic"].variables, actor, actors_step, critics_error, strict=True
+        model.objectives["actor-critic"].variables, actor, actors_step, critics_error, strict=True
     ):
         largest = np.abs(up).max()
         assert largest > 1e-5 and np.abs(other).max() > 0.01 * largest  # so that either gradient would be seen
         np.testing.assert_allclose(variable.numpy() - weight, up, rtol=1e-2, atol=2e-3 * largest, err_msg=variable.path)
     # The critic's gradient is that of the same forward pass, before the actor has moved.
-    for variable, weight, slope in zip(model.aims["critic"].variables, flat, tape.gradient(error, flat), strict=True):
+    for variable, weight, slope in zip(
+        model.objectives["critic"].variables, flat, tape.gradient(error, flat), strict=True
+    ):
         step = -0.02 * slope.numpy()
         largest = np.abs(step).max()
         np.testing.assert_allclose(
@@ -305,7 +309,7 @@ def test_the_actors_step_in_the_third_phase_raises_what_the_critic_predicts():
     model = lively(x, fine_tuning_rate=0.01, critic_learning_rate=1e-12)
     rows, values = rows_of(x), []
     for _ in range(5):
-        model.updates.assign(0)  # the same noise again
+        model.step.assign(0)  # the same noise again
         values.append(float(model.objective(rows, Noise(model.seed, tf.constant(0)))["predicted_ndcg"]))
         model.train_step(tf.range(30, dtype=tf.int64))
     assert np.all(np.diff(values) > 0)

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tfvae.training.callbacks import Keeper
+from tfvae.training.callbacks import ResumableCheckpoint
 from tfvae.training.loop import train
 from tfvae.training.settings import settings_of
 
@@ -20,10 +20,10 @@ RUN = {
 
 
 def run(folder, split, **changes):
-    return train(settings_of("ract", RUN | changes), split, folder, progress=False, report=[].append)
+    return train(settings_of("ract", RUN | changes), split, folder, progress=False, log=[].append)
 
 
-class Worse(Keeper):
+class Worse(ResumableCheckpoint):
     """Throws the actor far away before its last epoch, so that its best one is the first."""
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -42,7 +42,7 @@ def whole(tiny_split, tmp_path_factory):
     """An uninterrupted run of three phases whose second actor epoch is worse, and its folder."""
     folder = tmp_path_factory.mktemp("ract") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.Keeper", Worse)
+        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Worse)
         return run(folder, tiny_split), folder
 
 
@@ -77,12 +77,12 @@ def test_a_run_killed_at_the_border_of_each_phase_and_within_one_goes_on_to_equa
                 raise Killed
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tfvae.training.loop.Keeper", Worse)
+            patch.setattr("tfvae.training.loop.ResumableCheckpoint", Worse)
             patch.setattr("tfvae.training.callbacks.Validation.on_epoch_begin", stop)
             with pytest.raises(Killed):
                 run(tmp_path, tiny_split)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.Keeper", Worse)
+        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Worse)
         again = run(tmp_path, tiny_split)
     assert again.resumed and again.best_epoch == whole[0].best_epoch
     for one, other in zip(again.history, whole[0].history, strict=True):
@@ -92,13 +92,13 @@ def test_a_run_killed_at_the_border_of_each_phase_and_within_one_goes_on_to_equa
 
 
 def test_patience_does_not_end_a_run_before_the_third_phase(tiny_split, tmp_path):
-    class Falling(Keeper):
+    class Falling(ResumableCheckpoint):
         def on_epoch_end(self, epoch, logs=None):
             logs["val_ndcg@10"] = 0.9 - epoch / 10
             super().on_epoch_end(epoch, logs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.Keeper", Falling)
+        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Falling)
         done = run(tmp_path, tiny_split, epochs=9, batch_size=90, actor_epochs=2, critic_epochs=1, patience=1)
     assert (done.epochs, done.best_epoch) == (4, 0)  # one epoch of the third phase
 

@@ -10,13 +10,13 @@ import tensorflow as tf
 from scipy.sparse import csr_array
 
 from tfvae.evaluation.metrics import hits, ndcg
-from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.ranking import EMPTY_RANK, LEAST_IDEAL, best_unseen, ndcg_of_unseen
 
 N_USERS, N_ITEMS = 23, 17
 
 
-def rows_of(x) -> UserRows:
+def rows_of(x) -> SparseBatch:
     """All rows of a dense matrix in the wire format."""
     return RowStore(csr_array(np.asarray(x, np.float32))).gather(tf.range(len(x)))
 
@@ -145,7 +145,7 @@ def test_the_order_of_the_items_within_a_row_does_not_matter():
     scores, owned, shown = random_case(8)
     rows = rows_of(owned)
     keys = np.random.default_rng(1).random(len(rows.items))
-    order = np.lexsort((keys, rows.row_ids))  # still user by user
+    order = np.lexsort((keys, rows.segment_ids))  # still user by user
     assert (order != np.arange(len(order))).any()
     mixed = rows._replace(items=tf.gather(rows.items, order))
     values = ndcg_of_unseen(scores, mixed, tf.constant(shown[owned][order]), 6)
@@ -156,9 +156,9 @@ def test_one_trace_serves_batches_and_catalogues_of_any_size():
     traces = []
 
     @tf.function(reduce_retracing=True)
-    def compiled(scores, items, row_ids, counts, seen):
+    def compiled(scores, items, segment_ids, counts, seen):
         traces.append(scores.shape)
-        return ndcg_of_unseen(scores, UserRows(items, row_ids, counts), seen, 6)
+        return ndcg_of_unseen(scores, SparseBatch(items, segment_ids, counts), seen, 6)
 
     signature = [tf.TensorSpec([None, None]), *[tf.TensorSpec([None], tf.int32)] * 2, tf.TensorSpec([None])]
     traced = compiled.get_concrete_function(*signature, tf.TensorSpec([None], tf.bool))
@@ -166,7 +166,7 @@ def test_one_trace_serves_batches_and_catalogues_of_any_size():
     for n_users, n_items in ((0, 17), (1, 17), (5, 4), (23, 17)):
         part = scores[:n_users, :n_items], owned[:n_users, :n_items], shown[:n_users, :n_items]
         rows = rows_of(part[1])
-        values = traced(tf.constant(part[0]), rows.items, rows.row_ids, rows.counts, tf.constant(part[2][part[1]]))
+        values = traced(tf.constant(part[0]), rows.items, rows.segment_ids, rows.lengths, tf.constant(part[2][part[1]]))
         assert values.shape == (n_users,)
         np.testing.assert_allclose(values, by_hand(*part, 6), rtol=1e-5, atol=1e-7)
     assert len(traces) == 1

@@ -39,7 +39,7 @@ class Linear(Recommender):
 
     def scores(self, rows):
         terms = tf.gather(self.matrix, rows.items) * rows.values[:, None]
-        return self.offset + tf.math.unsorted_segment_sum(terms, rows.row_ids, tf.shape(rows.counts)[0])
+        return self.offset + tf.math.unsorted_segment_sum(terms, rows.segment_ids, tf.shape(rows.lengths)[0])
 
 
 def random_held_out(seed=0, n_rows=23, n_columns=17):
@@ -138,7 +138,7 @@ def test_an_evaluator_follows_the_weights_it_was_traced_with():
     held_out = random_held_out()
     model = random_model()
     model.weight = tf.Variable(1.0)
-    model.scores = lambda rows: model.weight * tf.ones([tf.shape(rows.counts)[0], 17])
+    model.scores = lambda batch: model.weight * tf.ones([tf.shape(batch.lengths)[0], 17])
     measure = RatingEvaluator(model, held_out)
     low = measure().mean("mae")
     model.weight.assign(3.0)
@@ -209,7 +209,7 @@ def test_a_constant_scorer_finds_nothing_and_a_perfect_one_all():
     constant = evaluate(Ranked(np.ones((40, 40))), held_out, ("hr@9", "ndcg@9"))
     assert constant.mean("hr@9") == constant.mean("ndcg@9") == 0
     perfect = Ranked(np.zeros((40, 40)))
-    perfect.scores = lambda rows: tf.one_hot(tf.gather(held_out.items, rows.users), 40)
+    perfect.scores = lambda batch: tf.one_hot(tf.gather(held_out.items, batch.users), 40)
     found = evaluate(perfect, held_out, ("hr@1", "ndcg@1", "full-hr@1", "full-ndcg@7"))
     assert [found.mean(name) for name in found.names] == [1, 1, 1, 1]
 

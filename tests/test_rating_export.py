@@ -32,7 +32,7 @@ SMALL = {
     "pmf": {"factors": 2, "regularization": 0.05},
     "bias-mf": {"factors": 2, "regularization": 0.05},
 }
-NAMES = [name for name in MODELS if model_class(name).predicts_ratings and model_class(name).serves_strangers]
+NAMES = [name for name in MODELS if model_class(name).predicts_ratings and model_class(name).scores_new_users]
 every_model = pytest.mark.parametrize("name", NAMES)
 
 CLIENT = """
@@ -62,7 +62,7 @@ def randomized(model, scale=0.5):
 def built(name, **changes):
     model = settings_of(name, SMALL[name] | changes).build(N_ITEMS, N_USERS)
     if hasattr(model, "fit_matrix"):
-        model.fit_matrix(RATINGS, report=lambda line: None)
+        model.fit_matrix(RATINGS, log=lambda line: None)
         return model
     return randomized(ready(model, RATINGS))
 

@@ -25,7 +25,7 @@ def some_ratings():
 
 def fitted(kind, train, lines=None, **settings):
     model = kind(train.shape[1], **{"factors": 3, "regularization": 1.0, "iterations": 8} | settings)
-    model.fit_matrix(train, report=[].append if lines is None else lines.append)
+    model.fit_matrix(train, log=[].append if lines is None else lines.append)
     return model
 
 
@@ -140,8 +140,8 @@ def test_folded_in_training_users_are_those_that_were_trained(kind, weighted):
     centred = csr_array((train.data - mean, train.indices, train.indptr), shape=train.shape)
     seed, given = derive_seed(model.seed, "items"), {"weighted": weighted, "bias_regularization": bias_regularization}
     users, _ = alternate(centred, 3, regularization, 300, seed, **given)
-    rows = RowStore(train, with_values=True).gather(tf.range(N_USERS))
-    np.testing.assert_allclose(model.user_vectors(rows), users, atol=2e-4)
+    batch = RowStore(train, with_values=True).gather(tf.range(N_USERS))
+    np.testing.assert_allclose(model.user_vectors(batch), users, atol=2e-4)
     assert np.abs(users).max() > 0.3
 
 

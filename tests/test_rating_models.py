@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 
 from tfvae.models import MODELS, model_class
 from tfvae.models.base import GradientRecommender
-from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.training.settings import settings_of
 
 N_ROWS, N_ITEMS = 24, 15
@@ -26,7 +26,7 @@ EVERYONE = tf.range(N_ROWS, dtype=tf.int64)
 
 def of_anybody(name):
     kind = model_class(name)
-    return kind.predicts_ratings and issubclass(kind, GradientRecommender) and kind.serves_strangers
+    return kind.predicts_ratings and issubclass(kind, GradientRecommender) and kind.scores_new_users
 
 
 NAMES = [name for name in MODELS if of_anybody(name)]
@@ -107,8 +107,8 @@ def test_order_of_rows_and_of_ratings_does_not_matter(name, fitted, rows):
     order = np.random.default_rng(0).permutation(N_ROWS)
     permuted = RowStore(RATINGS, with_values=True).gather(tf.constant(order))
     np.testing.assert_allclose(fitted(name).scores(permuted), scores[order], rtol=1e-5, atol=1e-5)
-    flat = np.lexsort((-rows.items.numpy(), rows.row_ids))  # each row backwards
-    backwards = UserRows(tf.gather(rows.items, flat), rows.row_ids, rows.counts, tf.gather(rows.values, flat))
+    flat = np.lexsort((-rows.items.numpy(), rows.segment_ids))  # each row backwards
+    backwards = SparseBatch(tf.gather(rows.items, flat), rows.segment_ids, rows.lengths, tf.gather(rows.values, flat))
     np.testing.assert_allclose(fitted(name).scores(backwards), scores, rtol=1e-5, atol=1e-5)
 
 
@@ -175,10 +175,10 @@ def test_a_saved_model_scores_alike(name, fitted, rows, tmp_path):
     module = tf.Module()
     flat = [tf.TensorSpec([None], dtype) for dtype in (tf.int32, tf.int32, tf.float32, tf.float32)]
     module.model = fitted(name)
-    module.scores = tf.function(lambda *given: fitted(name).scores(UserRows(*given)), input_signature=flat)
+    module.scores = tf.function(lambda *given: fitted(name).scores(SparseBatch(*given)), input_signature=flat)
     tf.saved_model.save(module, str(tmp_path / "saved"))
     loaded = tf.saved_model.load(str(tmp_path / "saved"))
-    found = loaded.scores(rows.items, rows.row_ids, rows.counts, rows.values)
+    found = loaded.scores(rows.items, rows.segment_ids, rows.lengths, rows.values)
     np.testing.assert_allclose(found, fitted(name).scores(rows), rtol=1e-6, atol=1e-6)
 
 

@@ -88,7 +88,7 @@ def test_with_items_as_rows_all_is_swapped_and_swapped_again_it_is_as_before(tun
     np.testing.assert_array_equal(turned.item_ids, split.user_ids)
     assert turned.n_items == 50 and turned.user_features == split.item_features
     assert turned.item_features == split.user_features and turned.user_features["taste"].shape == (30,)
-    assert turned.digest != split.digest and turned.report == split.report
+    assert turned.digest != split.digest and turned.counts == split.counts
 
     back = turned.by_items()
     np.testing.assert_array_equal(back.train.toarray(), split.train.toarray())
@@ -103,7 +103,7 @@ def test_each_form_comes_back_from_its_file(form, tmp_path):
     split = split.for_tuning() if "for tuning" in form else split
     loaded = load_split(split.save(tmp_path))
     assert_same(split, loaded)
-    assert (loaded.settings, loaded.report, loaded.digest) == (split.settings, split.report, split.digest)
+    assert (loaded.settings, loaded.counts, loaded.digest) == (split.settings, split.counts, split.digest)
     for name in ("validation", "test"):
         ours, theirs = getattr(split, name), getattr(loaded, name)
         assert (ours is None) == (theirs is None)

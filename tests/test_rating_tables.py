@@ -222,9 +222,11 @@ def test_rows_are_paired_by_the_number_of_the_split_and_a_lower_error_is_the_bet
     assert f"| U-AutoRec | RMSE | {mean:.4f} ± {error:.4f} | 0.900 | {mean - 0.9:+.4f} | below |" in text
 
 
-@pytest.mark.parametrize(("cooling", "cut", "expected"), [(1.0, None, 8), (1.0, 9, 8), (1.0, 8, 2), (0.1, None, 2)])
+@pytest.mark.parametrize(
+    ("final_learning_rate_factor", "cut", "expected"), [(1.0, None, 8), (1.0, 9, 8), (1.0, 8, 2), (0.1, None, 2)]
+)
 def test_a_search_gives_the_number_of_epochs_unless_the_rate_is_cooled_or_it_was_cut_there(
-    place, monkeypatch, cooling, cut, expected
+    place, monkeypatch, final_learning_rate_factor, cut, expected
 ):
     asked = []
 
@@ -238,7 +240,13 @@ def test_a_search_gives_the_number_of_epochs_unless_the_rate_is_cooled_or_it_was
         {"number": n, "value": v, "best_epoch": b} | trial for n, v, b in ((0, 0.9, 4), (1, 0.8, 7), (2, 0.95, 1))
     ]
     sweep = {"table": "table", "row": "U-AutoRec", "dataset": "synthetic", "seed": 0, "monitor": "rmse", "epochs": cut}
-    sweep |= {"settings": {"cooling": cooling}, "space": {}, "environment": {}, "commit": None, "trials": trials}
+    sweep |= {
+        "settings": {"final_learning_rate_factor": final_learning_rate_factor},
+        "space": {},
+        "environment": {},
+        "commit": None,
+        "trials": trials,
+    }
     folder = place["results"] / "table" / "synthetic"
     folder.mkdir()
     (folder / "u-autorec.sweep.json").write_text(json.dumps(sweep | {"data_digest": split_of(0).digest}))

@@ -155,7 +155,7 @@ def test_the_gradient_is_that_of_contrastive_divergence(epoch):
     ratings = random_ratings(levels=(1, 2, 3.5))
     schedule = {"steps": 1, "later_steps": 3, "later_from": 2}
     model = random_weights(ready(RBM(13, units=4, n_levels=3, weight_decay=0.0, **schedule), ratings))
-    model.visits.assign(7 * epoch + 3)
+    model.rows_seen.assign(7 * epoch + 3)
     Recorded.drawn = {}
     found = gradients(model, rows_of(ratings), Recorded(1, tf.constant(0)))
     steps = 3 if epoch == 2 else 1

@@ -12,13 +12,13 @@ from evcf_reference import dense_shapes
 from plain_fit import fit
 from recvae_reference import SMALL, Reference, Rows, Watch, equal, ready, state_of, values_of
 
-from tfvae.evaluation.latents import describe, has_latents
+from tfvae.evaluation.latents import has_latents, latent_diagnostics
 from tfvae.models import recvae
 from tfvae.models.multvae import MultVAE
 from tfvae.models.recvae import RecVAE
 from tfvae.nn.noise import Noise
 from tfvae.system.errors import InputError
-from tfvae.training.callbacks import Keeper
+from tfvae.training.callbacks import ResumableCheckpoint
 from tfvae.training.loop import prepare_to_fit, train
 from tfvae.training.settings import settings_of
 
@@ -86,9 +86,9 @@ def test_loss_and_gradients_equal_the_dense_reference(case, phase, monkeypatch):
     old = [] if model.old_encoder is None else model.old_encoder.variables
     for variable in old:  # where the two encoders are one, the reference, too, changes only the other
         np.testing.assert_array_equal(variable, np.float32(reference.weights[variable.path]))
-    for aim, optimizer in model.optimizers.items():
-        variables = model.aims[aim].variables
-        learns = aim in AIMS[phase]
+    for objective, optimizer in model.optimizers.items():
+        variables = model.objectives[objective].variables
+        learns = objective in AIMS[phase]
         assert int(optimizer.iterations) == learns
         for variable, momentum in zip(variables, optimizer._momentums, strict=True):
             # After one step from zero Adam's first moment is a tenth of the gradient.
@@ -276,14 +276,14 @@ def whole(tiny_split, tmp_path_factory):
     """A run of two rounds and an epoch, the folder it lies in beside copies as kills leave them, and its last state."""
     folder, last = tmp_path_factory.mktemp("rounds"), {}
 
-    class Copying(Keeper):
+    class Copying(ResumableCheckpoint):
         def on_epoch_end(self, epoch, logs=None):
             super().on_epoch_end(epoch, logs)
             shutil.copytree(self._state.parent, folder / f"killed-{epoch}")
             last["state"] = state_of(self.model)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.Keeper", Copying)
+        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Copying)
         done = run(folder / "whole", tiny_split, epochs=9)
     assert done.model.prior_type == "composite" and done.model.encoder_type == "dense"
     return done, folder, last["state"]
@@ -294,13 +294,13 @@ def test_a_run_killed_after_any_epoch_of_a_round_goes_on_to_equal_bits(epoch, wh
     uninterrupted, folder, expected = whole
     last = {}
 
-    class Watching(Keeper):
+    class Watching(ResumableCheckpoint):
         def on_epoch_end(self, epoch, logs=None):
             super().on_epoch_end(epoch, logs)
             last[epoch] = state_of(self.model)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.Keeper", Watching)
+        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Watching)
         done = run(folder / f"killed-{epoch}", tiny_split, epochs=9)
     assert done.resumed and list(last) == list(range(epoch + 1, 9))
     assert without_seconds(done.history) == without_seconds(uninterrupted.history)
@@ -319,7 +319,7 @@ def test_only_whole_rounds_and_the_last_epoch_are_validated(whole):
 
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 6), (3, 6), (4, 9), (None, 12)])
 def test_patience_counts_epochs_and_ends_training_after_a_whole_round(patience, epochs, tmp_path):
-    keeper, model = Keeper(tmp_path, "value", patience), RecVAE(13, alternation=(2, 1), **SMALL)
+    keeper, model = ResumableCheckpoint(tmp_path, "value", patience), RecVAE(13, alternation=(2, 1), **SMALL)
     for epoch in range(12):
         keeper.history.append({"epoch": epoch} | ({"value": 1 / (epoch + 1)} if model.round_ends(epoch) else {}))
         if keeper.out_of_patience:
@@ -361,8 +361,8 @@ def test_the_composite_prior_is_each_users_own_and_the_standard_one_is_everyones
         own.prior()
     assert own.prior(rows_of(x)).batch_shape == (7,) and one.prior().batch_shape == ()
     assert not has_latents(own) and has_latents(one)
-    found = describe(one, Rows(x).train, samples=5)
-    assert found.figures["latent_dim"] == 3 and np.isfinite(found.per_user["iwae"]).all()
+    found = latent_diagnostics(one, Rows(x).train, samples=5)
+    assert found.values["latent_dim"] == 3 and np.isfinite(found.per_user["iwae"]).all()
 
 
 @pytest.mark.parametrize("prior_type", ["composite", "joint-composite", "standard"])

@@ -49,7 +49,7 @@ ml-20m = { source = "Table 10" }
 [[rows]]
 name = "Without gates"
 slug = "without-gates"
-same_as = "table/mult-vae"
+alias_of = "table/mult-vae"
 note = "A note of its own."
 published.ml-20m = { "ndcg@100" = 0.395 }
 """

@@ -23,7 +23,7 @@ from tiny_phases import (
 )
 
 from tfvae.nn.optimizers import FusedAdam
-from tfvae.training.callbacks import Keeper, Validation, best_of
+from tfvae.training.callbacks import ResumableCheckpoint, Validation, best_of
 
 # ---- validation, selection, resuming ----------------------------------------------------------------
 
@@ -39,7 +39,7 @@ def test_validation_follows_each_round_and_the_last_epoch(round_length, epochs, 
 
 def kept_fit(model, folder, epochs, values, extra=(), patience=None):
     """Fits with a keeper, as `train` does, going on where the folder's run was interrupted."""
-    keeper = Keeper(folder, "val_x", patience, model.patient_from)
+    keeper = ResumableCheckpoint(folder, "val_x", patience, model.patient_from)
     keeper.set_model(model)
     keeper.resume()
     done = len(keeper.history)
@@ -89,7 +89,7 @@ def test_an_epoch_that_starts_from_the_best_has_its_weights_but_goes_on_counting
             path for path in model_variables if path.endswith("shared")
         }
     assert watch.phases == [model.phase_of(epoch) for epoch in range(6)]
-    rates = [entry["learning_rate"] for entry in keeper.history]  # of each phase's first aim
+    rates = [entry["learning_rate"] for entry in keeper.history]  # of each phase's first objective
     assert rates == pytest.approx([RATE, 0.01, 0.01, RATE, 0.01, 0.01])
 
 
@@ -122,7 +122,7 @@ def test_a_run_killed_between_its_two_files_in_an_epoch_that_started_from_the_be
     (tmp_path / "parts").mkdir()
 
     def write(path, *given, **options):
-        if path.name == "state.npz" and int(first.visits.numpy()) == 3 * N_USERS:
+        if path.name == "state.npz" and int(first.rows_seen.numpy()) == 3 * N_USERS:
             raise Killed
         write_npz(path, *given, **options)
 
@@ -139,7 +139,7 @@ def test_the_keeper_saves_and_restores_the_state_of_every_optimiser(tmp_path):
     model, fresh = ready("three phases"), ready("three phases")
     kept_fit(model, tmp_path, 2, VALUES)
     assert changed(state(fresh), state(model))
-    keeper = Keeper(tmp_path, "val_x", None)
+    keeper = ResumableCheckpoint(tmp_path, "val_x", None)
     keeper.set_model(fresh)
     assert keeper.resume() and len(keeper.history) == 2
     assert_equal_state(fresh, model)
@@ -155,14 +155,14 @@ def test_the_best_epoch_is_the_first_highest_of_the_validated_ones():
 
 
 def test_patience_is_asked_at_validated_epochs_only(tmp_path):
-    keeper = Keeper(tmp_path, "x", patience=3)
+    keeper = ResumableCheckpoint(tmp_path, "x", patience=3)
     keeper.history = [{"x": 0.5}, {}, {"x": 0.4}, {}]  # three epochs without a better value, the last without any
     assert not keeper.out_of_patience
     keeper.history.append({"x": 0.3})
     assert keeper.out_of_patience
     keeper.history[-1] = {"x": 0.6}
     assert not keeper.out_of_patience
-    late = Keeper(tmp_path, "x", patience=3, patient_from=4)
+    late = ResumableCheckpoint(tmp_path, "x", patience=3, patient_from=4)
     late.history = [{"x": 0.5}, *[{"x": 0.1}] * 5]  # two of them from epoch 4 on
     assert not late.out_of_patience
     late.history.append({"x": 0.1})

@@ -48,7 +48,7 @@ netflix = { source = "Table 10" }
 [[rows]]
 name = "Denoising"
 slug = "denoising"
-same_as = "home/mult-dae"
+alias_of = "home/mult-dae"
 """
 
 

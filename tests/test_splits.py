@@ -59,7 +59,7 @@ def assert_same_arrays(a, b) -> None:
     for name in first:
         assert first[name].dtype == second[name].dtype, name
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
-    assert (a.kind, a.settings, a.report, a.digest) == (b.kind, b.settings, b.report, b.digest)
+    assert (a.protocol, a.settings, a.counts, a.digest) == (b.protocol, b.settings, b.counts, b.digest)
 
 
 # -- strong generalisation
@@ -152,11 +152,11 @@ def test_every_event_is_on_one_side_or_accounted_for(seed, min_users, min_items,
         known = own[own["item"].isin(split.item_ids)]
         assert not fold_in & targets
         assert fold_in | targets == set(known[["user", "item"]].itertuples(index=False, name=None))
-        assert split.report[f"{name}_events_on_other_items"] == len(own) - len(known)
+        assert split.counts[f"{name}_events_on_other_items"] == len(own) - len(known)
         sizes = np.diff(group.fold_in.indptr) + np.diff(group.targets.indptr)
         expected = np.where(sizes >= 5, sizes // 5, 0)
         np.testing.assert_array_equal(np.diff(group.targets.indptr), expected)
-        assert split.report[f"{name}_users_without_targets"] == (expected == 0).sum()
+        assert split.counts[f"{name}_users_without_targets"] == (expected == 0).sum()
 
 
 def test_matrices_are_ready_for_models():
@@ -178,7 +178,7 @@ def test_filters_run_once_and_in_order():
     events.append((1, 8))
     users, items = zip(*events, strict=True)
     settings = StrongGeneralizationSettings(min_users_per_item=2, held_out_users=1)
-    report = strong_generalization(Interactions.from_events(users, items), settings).report
+    report = strong_generalization(Interactions.from_events(users, items), settings).counts
     expected = {
         "events_read": 26,
         "events_below_min_rating": 0,
@@ -201,7 +201,7 @@ def test_ratings_are_filtered_before_users_are_counted():
     split = strong_generalization(Interactions.from_events(users, items, ratings), settings)
     ids = np.concatenate([split.train_user_ids, split.validation.user_ids, split.test.user_ids])
     assert sorted(ids.tolist()) == [1, 2, 3, 4, 5]
-    assert (split.report["events_below_min_rating"], split.report["events_of_dropped_users"]) == (1, 4)
+    assert (split.counts["events_below_min_rating"], split.counts["events_of_dropped_users"]) == (1, 4)
 
 
 def test_users_without_targets_keep_their_rows():
@@ -218,8 +218,8 @@ def test_users_without_targets_keep_their_rows():
         assert group.fold_in.shape == group.targets.shape == (8, split.n_items)
         np.testing.assert_array_equal(np.diff(group.targets.indptr), np.where(odd, 0, 1))
         np.testing.assert_array_equal(np.diff(group.fold_in.indptr), np.where(odd, 2, 4))
-        assert split.report[f"{name}_users_without_targets"] == odd.sum()
-        assert split.report[f"{name}_users_without_fold_in"] == 0
+        assert split.counts[f"{name}_users_without_targets"] == odd.sum()
+        assert split.counts[f"{name}_users_without_fold_in"] == 0
 
 
 def test_draws_restart_for_test_users():
@@ -291,9 +291,9 @@ def test_ratings_are_in_train_or_in_test(seed, fraction, split_seed):
     assert whole | test == {(user, item): value for user, item, value in in_file}
     assert split.train.dtype == np.float32 and split.train.indices.dtype == np.int32
     cold = set(columns.tolist()) - set(train.col.tolist())
-    assert split.report["cold_items"] == len(cold)
-    assert split.report["test_ratings_of_cold_items"] == np.isin(columns, list(cold)).sum()
-    assert split.report["cold_users"] == len(set(rows.tolist()) - set(train.row.tolist()))
+    assert split.counts["cold_items"] == len(cold)
+    assert split.counts["test_ratings_of_cold_items"] == np.isin(columns, list(cold)).sum()
+    assert split.counts["cold_users"] == len(set(rows.tolist()) - set(train.row.tolist()))
 
 
 def test_the_last_of_the_permuted_ratings_are_for_test():
@@ -318,16 +318,16 @@ def test_ml_1m_global_mean_and_counts():
         split = rating_holdout(interactions, RatingHoldoutSettings(seed=seed))
         values = split.test.targets.data.astype(np.float64)
         errors.append(np.sqrt(np.mean((values - split.train.data.mean(dtype=np.float64)) ** 2)))
-        cold_items.append(split.report["cold_items"])
-        cold_ratings.append(split.report["test_ratings_of_cold_items"])
-        assert split.report["test_ratings"] == 100_021
-        assert split.report["cold_users"] == 0
+        cold_items.append(split.counts["cold_items"])
+        cold_ratings.append(split.counts["test_ratings_of_cold_items"])
+        assert split.counts["test_ratings"] == 100_021
+        assert split.counts["cold_users"] == 0
     assert round(float(np.mean(errors)), 3) == 1.117
     assert round(float(np.std(errors, ddof=1)), 4) == 0.0024
     assert (min(cold_items), max(cold_items), min(cold_ratings), max(cold_ratings)) == (7, 12, 9, 13)
 
     settings = StrongGeneralizationSettings(min_rating=4, held_out_users=1000)
-    report = strong_generalization(interactions, settings).report
+    report = strong_generalization(interactions, settings).counts
     assert (report["events"], report["users"], report["items"]) == (575_272, 6_034, 3_533)
 
 
@@ -349,7 +349,7 @@ def test_a_saved_split_comes_back_equal(kind, text_ids, tmp_path):
         "rating-holdout": lambda: rating_holdout(interactions),
         "leave-one-out": lambda: leave_one_out(interactions, LeaveOneOutSettings(n_negatives=2)),
     }[kind]()
-    assert split.kind == kind
+    assert split.protocol == kind
     assert split.save(tmp_path / "a.npz") == tmp_path / "a.npz"
     assert split.save(tmp_path / "folder") == tmp_path / "folder" / "split.npz"
     for path in (tmp_path / "a.npz", tmp_path / "folder"):

@@ -15,7 +15,7 @@ from tfvae.experiments.definitions import load_table
 from tfvae.experiments.records import stored_sweep, sweep_of
 from tfvae.experiments.sweep import run_sweep
 from tfvae.system.errors import DivergedError, InputError
-from tfvae.training.loop import TrainedRun
+from tfvae.training.loop import TrainedModel
 
 TINY = """
 title = "Tiny"
@@ -76,7 +76,7 @@ def pretended(monkeypatch):
         value = 0.5 - (chosen["dropout"] - 0.2) ** 2 - 0.1 * math.log(chosen["beta_cap"] / 0.3) ** 2
         value += 0.05 * (chosen["hidden"] == [16])
         history = [{"val_ndcg@10": value - 0.1}, {"val_ndcg@10": value}, {"val_ndcg@10": value - 0.2}]
-        return TrainedRun(None, settings, history, best_epoch=1)
+        return TrainedModel(None, settings, history, best_epoch=1)
 
     monkeypatch.setattr(sweep, "train", train)
     return seen
@@ -94,7 +94,7 @@ metrics = ["ndcg@10"]
 [[rows]]
 name = "The same"
 slug = "same"
-same_as = "tiny/mult-vae"
+alias_of = "tiny/mult-vae"
 """
 
 

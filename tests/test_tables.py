@@ -255,7 +255,7 @@ def test_later_settings_win(place, asked, split):
     assert trained("netflix", overrides={"dropout": 0.4, "latent_dim": 4}) == (4, 1, 0.4, 5)
     path.write_text(json.dumps(sweep | {"data_digest": "of other data"}))
     lines = []
-    assert trained("netflix", say=lines.append) == (8, 1, 0.3, 5)
+    assert trained("netflix", log=lines.append) == (8, 1, 0.3, 5)
     assert any("other data" in line for line in lines)
     with pytest.raises(InputError, match="did you mean 'dropout'"):
         tables.run_table("tiny", "synthetic", overrides={"dropuot": 0.1}, rows=["mult-dae"], **place)
@@ -283,7 +283,7 @@ def test_a_cut_run_says_so_and_never_replaces_a_full_one(place):
     cut = run(epochs=1)
     assert (cut.shortened, cut.shortened_why, cut.epochs) == (True, "1 of 2 epochs", 1)
     lines = []
-    full = run(say=lines.append)
+    full = run(log=lines.append)
     assert (full.shortened, full.epochs) == (False, 2)
     assert any("other settings; it is run again" in line for line in lines)
     assert run(epochs=1) == full == run(epochs=7)
@@ -300,7 +300,7 @@ def test_a_run_on_other_data_is_run_again(place, split, monkeypatch):
 
 def test_a_subset_of_the_data_is_a_shortened_run(place, split):
     (run,) = tables.run_table("tiny", "netflix", rows=["popularity"], **place)
-    events, users = split.report["events_read"], split.train.shape[0]
+    events, users = split.counts["events_read"], split.train.shape[0]
     assert run.shortened_why == f"{events:,} of 100,480,507 events; {users} of 1,000,000 training users"
 
 

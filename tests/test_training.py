@@ -18,7 +18,7 @@ from tfvae.data.splits import StrongGeneralization
 from tfvae.evaluation.users import evaluate
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.system.files import write_json
-from tfvae.training.callbacks import Keeper, best_of
+from tfvae.training.callbacks import ResumableCheckpoint, best_of
 from tfvae.training.loop import load_run, prepare_to_fit, train
 from tfvae.training.settings import settings_of
 
@@ -39,7 +39,7 @@ def vae(**changes):
 
 
 def run(folder, split, *, progress=False, **changes):
-    return train(vae(**changes), split, folder, progress=progress, report=[].append)
+    return train(vae(**changes), split, folder, progress=progress, log=[].append)
 
 
 def without_seconds(history):
@@ -85,7 +85,7 @@ def test_the_model_has_the_weights_of_its_best_epoch(whole, tiny_split):
 
 def test_an_early_best_epoch_is_restored(tiny_split, tmp_path):
     # With weights thrown far away after the first epoch, later ones are worse, and patience ends the run.
-    class Worse(Keeper):
+    class Worse(ResumableCheckpoint):
         def on_epoch_begin(self, epoch, logs=None):
             super().on_epoch_begin(epoch, logs)
             if epoch:
@@ -93,7 +93,7 @@ def test_an_early_best_epoch_is_restored(tiny_split, tmp_path):
                 kernel.assign(-10 * kernel)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.Keeper", Worse)
+        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Worse)
         done = run(tmp_path, tiny_split, epochs=9, patience=2, learning_rate=0.05, anneal_updates=0, beta_cap=0.0)
     values = [entry["val_ndcg@10"] for entry in done.history]
     assert done.best_epoch < done.epochs - 1 < 8
@@ -224,7 +224,7 @@ def test_test_users_are_never_read(name, tiny_split, tmp_path):
     split = guarded(tiny_split)
     with pytest.raises(AssertionError):
         split.test  # noqa: B018
-    assert train(settings, split, tmp_path, progress=False, report=[].append).model.n_items == 40
+    assert train(settings, split, tmp_path, progress=False, log=[].append).model.n_items == 40
 
 
 def test_a_folder_of_other_data_is_refused(whole, tiny_split):
@@ -248,14 +248,14 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_nothing_half_written(t
 
 
 def test_the_last_good_epoch_is_kept_when_a_run_diverges(tiny_split, tmp_path):
-    class Breaking(Keeper):
+    class Breaking(ResumableCheckpoint):
         def on_epoch_begin(self, epoch, logs=None):
             super().on_epoch_begin(epoch, logs)
             if epoch == 2:
                 self.model.encoder.first.bias.assign(np.full(8, np.nan))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.Keeper", Breaking)
+        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Breaking)
         with pytest.raises(DivergedError, match="after [67] updates"):
             run(tmp_path, tiny_split)
     assert files_in(tmp_path) == ["best-1.npz", "settings.json", "state.npz"]
@@ -278,31 +278,31 @@ def test_a_batch_larger_than_the_data_does_not_claim_the_folder(tiny_split, tmp_
 
 
 def test_patience_ends_training(tiny_split, tmp_path):
-    class Flat(Keeper):
+    class Flat(ResumableCheckpoint):
         def on_epoch_end(self, epoch, logs=None):
             logs["val_ndcg@10"] = [0.1, 0.3, 0.2, 0.3, 0.1, 0.1][epoch]
             super().on_epoch_end(epoch, logs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.Keeper", Flat)
+        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Flat)
         done = run(tmp_path, tiny_split, epochs=6, patience=3)
     assert (done.epochs, done.best_epoch) == (5, 1)  # an equal value is not a better one
 
 
 def test_patience_counts_across_an_interruption(tiny_split, tmp_path):
-    keeper = Keeper(tmp_path, "value", patience=2)
+    keeper = ResumableCheckpoint(tmp_path, "value", patience=2)
     keeper.history = [{"value": value} for value in (0.1, 0.5, 0.4)]
     assert not keeper.out_of_patience
     keeper.history.append({"value": 0.3})
     assert keeper.out_of_patience
-    assert not Keeper(tmp_path, "value", patience=2).out_of_patience
+    assert not ResumableCheckpoint(tmp_path, "value", patience=2).out_of_patience
     assert best_of([], "value") is None
 
 
 def scripted(values):
     """A keeper that reports given validation values."""
 
-    class Scripted(Keeper):
+    class Scripted(ResumableCheckpoint):
         def on_epoch_end(self, epoch, logs=None):
             logs["val_ndcg@10"] = values[epoch]
             super().on_epoch_end(epoch, logs)
@@ -312,7 +312,7 @@ def scripted(values):
 
 def test_peak_anneals_to_one_and_trains_again_with_the_beta_of_the_peak(tiny_split, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.Keeper", scripted([0.1, 0.2, 0.9, 0.3]))
+        patch.setattr("tfvae.training.loop.ResumableCheckpoint", scripted([0.1, 0.2, 0.9, 0.3]))
         done = run(tmp_path, tiny_split, beta_selection="peak", beta_cap=0.3)
     assert done.selected_beta == pytest.approx(8 / 20)  # update 8 is the last of the third epoch
     assert [entry["beta"] for entry in done.history] == pytest.approx([2 / 20, 5 / 20, 8 / 20, 8 / 20])
@@ -323,7 +323,7 @@ def test_peak_anneals_to_one_and_trains_again_with_the_beta_of_the_peak(tiny_spl
 
 def test_stop_at_drop_goes_back_to_the_beta_of_the_peak_and_stays(tiny_split, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.Keeper", scripted([0.1, 0.9, 0.5, 0.4, 0.3, 0.2]))
+        patch.setattr("tfvae.training.loop.ResumableCheckpoint", scripted([0.1, 0.9, 0.5, 0.4, 0.3, 0.2]))
         options = {"beta_selection": "stop-at-drop", "drop_patience": 2}
         done = run(tmp_path, tiny_split, epochs=6, beta_cap=1.0, **options)
     betas = [2 / 20, 5 / 20, 8 / 20, 11 / 20, 5 / 20, 5 / 20]
@@ -338,7 +338,7 @@ def test_progress_shows_the_epochs_and_the_metric(tiny_split, tmp_path, capsys):
 
 def test_a_closed_form_has_no_epochs(tiny_split, tmp_path):
     lines = []
-    done = train(settings_of("ease", {"regularization": 5.0}), tiny_split, tmp_path, report=lines.append)
+    done = train(settings_of("ease", {"regularization": 5.0}), tiny_split, tmp_path, log=lines.append)
     assert (done.epochs, done.best_epoch, done.resumed) == (0, None, False)
     assert lines
     again = load_run(tmp_path)
@@ -347,7 +347,7 @@ def test_a_closed_form_has_no_epochs(tiny_split, tmp_path):
 
 
 def test_a_run_learns_what_popularity_cannot(tiny_split, tmp_path):
-    popularity = train(settings_of("popularity", {}), tiny_split, tmp_path / "popularity", report=[].append)
+    popularity = train(settings_of("popularity", {}), tiny_split, tmp_path / "popularity", log=[].append)
     baseline = evaluate(popularity.model, tiny_split.validation, ["ndcg@10"]).mean("ndcg@10")
     values = {}
     for precision in ("float32", "mixed_bfloat16"):

@@ -13,7 +13,7 @@ from tfvae.experiments import sweep
 from tfvae.experiments.definitions import load_table
 from tfvae.experiments.protocols import splits_of
 from tfvae.experiments.sweep import run_sweep
-from tfvae.training.loop import TrainedRun
+from tfvae.training.loop import TrainedModel
 
 TABLE = """
 title = "Ratings"
@@ -80,7 +80,7 @@ def test_a_search_on_ratings_sees_no_test_rating_and_takes_the_least_error(place
 def test_trials_gather_where_the_error_is_least(place, monkeypatch):
     def train(settings, split, folder, **_):
         error = 0.8 + 0.1 * math.log10(settings.training.learning_rate / 0.02) ** 2
-        return TrainedRun(None, settings, [{"val_rmse": error + 0.1}, {"val_rmse": error}], best_epoch=1)
+        return TrainedModel(None, settings, [{"val_rmse": error + 0.1}, {"val_rmse": error}], best_epoch=1)
 
     monkeypatch.setattr(sweep, "train", train)
     found = run_sweep("table", "i-autorec", "synthetic", 40, **place)

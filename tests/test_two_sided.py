@@ -15,7 +15,7 @@ from tfvae.data.interactions import Interactions
 from tfvae.data.splits import RatingHoldoutSettings, rating_holdout
 from tfvae.models.pvae import PVAE
 from tfvae.models.two_sided import ITEMS, USERS, TwoSidedPVAE
-from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.noise import Noise
 from tfvae.system.errors import InputError
 from tfvae.training.loop import train
@@ -26,7 +26,7 @@ N_USERS, N_ITEMS = RATINGS.shape
 SMALL = {"hidden": (5, 6), "latent_dim": (3, 4), "ridge": 2.0}
 
 
-def rows_of(ratings) -> UserRows:
+def rows_of(ratings) -> SparseBatch:
     return RowStore(ratings, with_values=True).gather(tf.range(ratings.shape[0], dtype=tf.int64))
 
 
@@ -111,8 +111,8 @@ def test_each_loss_is_the_bound_of_its_side():
 def test_each_side_learns_from_its_own_bound_alone():
     model = attached()
     sides = {USERS: model.user_side.trainable_variables, ITEMS: model.item_side.trainable_variables}
-    assert {name: aim.loss for name, aim in model.aims.items()} == {USERS: USERS, ITEMS: ITEMS}
-    ours = [{id(variable) for variable in aim.variables} for aim in model.aims.values()]
+    assert {name: objective.loss for name, objective in model.objectives.items()} == {USERS: USERS, ITEMS: ITEMS}
+    ours = [{id(variable) for variable in objective.variables} for objective in model.objectives.values()]
     assert not ours[0] & ours[1] and ours[0] | ours[1] == {id(v) for v in model.trainable_variables}
     with tf.GradientTape(persistent=True) as tape:
         means = objective(model)
@@ -142,7 +142,7 @@ def test_an_epoch_meets_every_item_once(batch_size):
     for epoch in range(2):
         met = []
         for first in range(0, N_USERS, batch_size):
-            model.visits.assign(epoch * N_USERS + first)
+            model.rows_seen.assign(epoch * N_USERS + first)
             share = model.items_of_update(tf.constant(min(batch_size, N_USERS - first), tf.int64)).numpy()
             assert len(share) > 0
             met.extend(share)

@@ -126,8 +126,8 @@ def test_reading_gives_the_arrays_that_were_written(layout, tmp_path):
             assert getattr(a, part).dtype == getattr(b, part).dtype
     np.testing.assert_array_equal(ours.item_ids, theirs.item_ids)
     assert theirs.settings is None
-    kept = [name for name in theirs.report if name not in ("events", "items", "density")]
-    assert {name: theirs.report[name] for name in kept} == {name: ours.report[name] for name in kept}
+    kept = [name for name in theirs.counts if name not in ("events", "items", "density")]
+    assert {name: theirs.counts[name] for name in kept} == {name: ours.counts[name] for name in kept}
 
 
 def test_what_was_read_or_loaded_is_written_as_it_was(tmp_path):
@@ -146,8 +146,8 @@ def test_a_folder_by_hand(folder):
     np.testing.assert_array_equal(split.test.targets.toarray(), [[0, 0, 1], [0, 0, 0]])
     np.testing.assert_array_equal(split.item_ids, [50, 7, 90])
     np.testing.assert_array_equal(split.test.user_ids, [4, 5])
-    assert split.report["test_users_without_targets"] == 1
-    assert split.report["events"] == 11
+    assert split.counts["test_users_without_targets"] == 1
+    assert split.counts["events"] == 11
 
 
 def test_a_user_without_any_event_keeps_a_row(folder):

@@ -9,7 +9,7 @@ import pytest
 from tfvae.models import model_class
 from tfvae.nn.batches import row_numbers, steps_per_epoch
 from tfvae.nn.optimizers import FusedAdam, NormalizedAdam
-from tfvae.training.callbacks import Keeper
+from tfvae.training.callbacks import ResumableCheckpoint
 from tfvae.training.loop import prepare_to_fit, train
 from tfvae.training.settings import TrainingSettings, settings_of
 
@@ -32,7 +32,7 @@ def vamp(**changes):
 
 
 def run(folder, split, **changes):
-    return train(vamp(**changes), split, folder, progress=False, report=[].append)
+    return train(vamp(**changes), split, folder, progress=False, log=[].append)
 
 
 def test_beta_is_constant_within_an_epoch_and_right_in_each(tiny_split):
@@ -62,7 +62,7 @@ def test_beta_is_constant_within_an_epoch_and_right_in_each(tiny_split):
 
 
 def test_a_run_interrupted_in_its_warm_up_goes_on_with_the_beta_of_its_epoch_to_equal_bits(tiny_split, tmp_path):
-    class Interrupted(Keeper):
+    class Interrupted(ResumableCheckpoint):
         def on_epoch_begin(self, epoch, logs=None):
             super().on_epoch_begin(epoch, logs)
             if epoch == 2:
@@ -70,7 +70,7 @@ def test_a_run_interrupted_in_its_warm_up_goes_on_with_the_beta_of_its_epoch_to_
 
     whole = run(tmp_path / "whole", tiny_split, epochs=4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.Keeper", Interrupted)
+        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "run", tiny_split, epochs=4)
     resumed = run(tmp_path / "run", tiny_split, epochs=4)
@@ -87,24 +87,24 @@ def test_a_run_interrupted_in_its_warm_up_goes_on_with_the_beta_of_its_epoch_to_
     [(0, 0, 2), (0, 4, 5), (3, 4, 5), (4, 4, 6), (5, 4, 7), (5, 0, 7), (0, 1, 2)],
 )
 def test_patience_does_not_count_in_the_warm_up(best, patient_from, last, tmp_path):
-    keeper = Keeper(tmp_path, "value", patience=2, patient_from=patient_from)
+    keeper = ResumableCheckpoint(tmp_path, "value", patience=2, patient_from=patient_from)
     for epoch in range(20):
         keeper.history.append({"value": -abs(epoch - best)})
         if keeper.out_of_patience:
             break
     assert epoch == last
-    assert not Keeper(tmp_path, "value", patience=None, patient_from=patient_from).out_of_patience
+    assert not ResumableCheckpoint(tmp_path, "value", patience=None, patient_from=patient_from).out_of_patience
 
 
 @pytest.mark.parametrize(("anneal_by", "epochs"), [("epochs", 5), ("updates", 2)])
 def test_a_warm_up_by_epochs_puts_patience_off_until_its_end(anneal_by, epochs, tiny_split, tmp_path):
-    class Worsening(Keeper):
+    class Worsening(ResumableCheckpoint):
         def on_epoch_end(self, epoch, logs=None):
             logs["val_ndcg@10"] = 1 / (epoch + 1)
             super().on_epoch_end(epoch, logs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.Keeper", Worsening)
+        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Worsening)
         done = run(tmp_path, tiny_split, anneal_by=anneal_by, patience=1)
     assert (done.epochs, done.best_epoch) == (epochs, 0)
 
@@ -113,13 +113,13 @@ def test_a_warm_up_by_epochs_puts_patience_off_until_its_end(anneal_by, epochs, 
 def test_the_optimizer_of_the_settings_is_the_one_that_trains(name, kind, tiny_split, tmp_path):
     used = []
 
-    class Watch(Keeper):
+    class Watch(ResumableCheckpoint):
         def on_train_begin(self, logs=None):
             used.append((type(self.model.optimizer), float(self.model.optimizer.learning_rate.numpy())))
             raise KeyboardInterrupt  # that is all there is to see
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.Keeper", Watch)
+        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Watch)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, tiny_split, optimizer=name)
     assert used == [(kind, pytest.approx(0.01))]
@@ -167,7 +167,7 @@ def test_a_cap_lowered_in_the_warm_up_holds_beta_where_it_was(tiny_split):
     model.attach(tiny_split.train)
     found = []
     for epoch, cap in ((0, 0.6), (1, 0.6), (2, 0.3), (3, 0.3)):
-        model.visits.assign(epoch * 90)
+        model.rows_seen.assign(epoch * 90)
         model.cap.assign(cap)
         model.before_update()
         found.append(float(model.beta.numpy()))

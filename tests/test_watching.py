@@ -9,7 +9,7 @@ from tfvae.data.splits import LeaveOneOutSettings, leave_one_out, rating_holdout
 from tfvae.data.synthetic import synthetic
 from tfvae.evaluation.users import evaluate
 from tfvae.system.errors import InputError
-from tfvae.training.callbacks import Keeper, best_of
+from tfvae.training.callbacks import ResumableCheckpoint, best_of
 from tfvae.training.loop import train
 from tfvae.training.settings import settings_of
 
@@ -32,7 +32,7 @@ def autorec(**changes):
 
 
 def run(settings, split, folder, **options):
-    return train(settings, split, folder, progress=False, report=[].append, **options)
+    return train(settings, split, folder, progress=False, log=[].append, **options)
 
 
 def numbers(done, without=()):
@@ -63,7 +63,7 @@ def test_the_best_epoch_has_the_least_error_or_the_greatest_gain(metric, values,
 
 
 def test_a_search_on_ratings_keeps_the_weights_of_the_least_error(ratings, tmp_path):
-    class Worse(Keeper):
+    class Worse(ResumableCheckpoint):
         def on_epoch_begin(self, epoch, logs=None):
             super().on_epoch_begin(epoch, logs)
             if epoch == 2:
@@ -71,7 +71,7 @@ def test_a_search_on_ratings_keeps_the_weights_of_the_least_error(ratings, tmp_p
 
     split = ratings.for_tuning()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.Keeper", Worse)
+        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Worse)
         done = run(autorec(), split, tmp_path)
     errors = [entry["val_rmse"] for entry in done.history]
     assert len(errors) == 4 and done.best_epoch == np.argmin(errors) < 2
@@ -86,7 +86,7 @@ def test_without_a_validation_part_all_epochs_are_trained_and_the_last_is_kept(r
     assert not list((tmp_path / "whole").glob("*.npz"))
     shorter = run(autorec(epochs=3, patience=1), ratings, tmp_path / "shorter")
     assert numbers(shorter) == numbers(done)[:3]
-    assert float(done.model.updates.numpy()) == 12 and float(shorter.model.updates.numpy()) == 9
+    assert float(done.model.step.numpy()) == 12 and float(shorter.model.step.numpy()) == 9
     again = run(autorec(patience=1), ratings, tmp_path / "whole")
     assert again.resumed and again.best_epoch is None
     assert_same_weights(again, done)
@@ -99,19 +99,19 @@ class Stopped(Exception):
 def interrupted(settings, split, folder, after, monkeypatch, **options):
     """Trains until an epoch has been saved, and then stops as if the machine had."""
 
-    class Stopping(Keeper):
+    class Stopping(ResumableCheckpoint):
         def on_epoch_end(self, epoch, logs=None):
             super().on_epoch_end(epoch, logs)
             if epoch == after:
                 raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr("tfvae.training.loop.Keeper", Stopping)
+        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Stopping)
         with pytest.raises(Stopped):
             run(settings, split, folder, **options)
 
 
-@pytest.mark.parametrize("changes", [{}, {"cooling": 0.1}], ids=["constant rate", "cooled"])
+@pytest.mark.parametrize("changes", [{}, {"final_learning_rate_factor": 0.1}], ids=["constant rate", "cooled"])
 def test_two_epochs_and_two_more_are_four(ratings, tmp_path, monkeypatch, changes):
     settings = autorec(**changes)
     whole = run(settings, ratings, tmp_path / "whole")
@@ -127,7 +127,7 @@ def test_watching_the_test_part_changes_no_weight(ratings, items, tmp_path):
         (ratings, autorec(), {"test_rmse", "test_mae"}),
         (items, settings_of("mult-vae", ITEMS), {"test_hr@10", "test_ndcg@10"}),
     ):
-        folder = tmp_path / split.kind
+        folder = tmp_path / split.protocol
         plain, watched = run(settings, split, folder / "a"), run(settings, split, folder / "b", watched=split.test)
         assert_same_weights(watched, plain)
         assert numbers(watched, ["test_"]) == numbers(plain) and watched.best_epoch is None

@@ -29,7 +29,7 @@ def random_rows(n_users=60, n_items=20, seed=0):
 
 def fitted(train, lines=None, **settings):
     model = WMF(train.shape[1], **{"factors": 4, "weight": 5.0, "regularization": 2.0} | settings)
-    model.fit_matrix(train, report=[].append if lines is None else lines.append)
+    model.fit_matrix(train, log=[].append if lines is None else lines.append)
     return model
 
 
@@ -213,5 +213,5 @@ def test_bad_solvers_and_matrices_are_refused():
 def test_factors_that_are_no_numbers_are_an_error_and_are_not_kept(solver):
     model = WMF(20, factors=4, weight=1e38, solver=solver)
     with pytest.raises(DivergedError, match="weight 1e.38 and regularization 50.0 .*raise the regularization"):
-        model.fit_matrix(random_rows(), report=[].append)
+        model.fit_matrix(random_rows(), log=[].append)
     np.testing.assert_array_equal(model.item_factors, 0)

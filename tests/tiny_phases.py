@@ -1,4 +1,4 @@
-"""A tiny model with several aims, and what the tests of training in phases do with it."""
+"""A tiny model with several objectives, and what the tests of training in phases do with it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import tensorflow as tf
 from scipy.sparse import csr_array
 
 from tfvae.evaluation.users import Evaluation
-from tfvae.models.base import Aim, GradientRecommender
+from tfvae.models.base import GradientRecommender, Objective
 from tfvae.nn.noise import Noise
 from tfvae.nn.optimizers import FusedAdam
 
 RATE = 0.05
 N_USERS, BATCH_SIZE = 8, 4
 
-# Aims by name, each with the names of its variables, its loss and its learning rate; and the phases, in turn.
+# Objectives by name, each with the names of its variables, its loss and its learning rate; and the phases, in turn.
 PLANS = {
     "one loss": ({"a": (["left"], "first", None), "b": (["right", "shared"], "first", None)}, [("a", "b")]),
     "two losses": ({"a": (["left"], "first", None), "b": (["right"], "second", 0.01)}, [("a", "b")]),
@@ -46,9 +46,9 @@ class Tiny(GradientRecommender):
         self.built = True
 
     @property
-    def aims(self):
+    def objectives(self):
         named = PLANS[self.plan][0].items()
-        return {name: Aim([getattr(self, v) for v in of], loss, rate) for name, (of, loss, rate) in named}
+        return {name: Objective([getattr(self, v) for v in of], loss, rate) for name, (of, loss, rate) in named}
 
     def phase_of(self, epoch):
         phases = PLANS[self.plan][1]
@@ -61,7 +61,7 @@ class Tiny(GradientRecommender):
         return epoch == self.fresh_start
 
     def objective(self, rows, noise):
-        size = (rows.counts / 4)[:, None]
+        size = (rows.lengths / 4)[:, None]
         size = size + 0.1 * noise.normal(tf.shape(size), "size")
         inputs = tf.concat([tf.ones_like(size), size, size**2], axis=1)
         left, right, shared = (v.value for v in (self.left, self.right, self.shared))
@@ -70,7 +70,7 @@ class Tiny(GradientRecommender):
         return {"first": tf.reduce_mean(first**2), "second": tf.reduce_mean(second**2), "error": tf.reduce_mean(first)}
 
     def scores(self, rows):
-        return rows.counts[:, None] * tf.reduce_sum(self.left.value) * tf.ones([1, self.n_items])
+        return rows.lengths[:, None] * tf.reduce_sum(self.left.value) * tf.ones([1, self.n_items])
 
 
 def matrix(n_users=N_USERS):
@@ -136,7 +136,7 @@ def assert_equal_state(one, other):
 def gradients(model, loss, names):
     """Of one loss on all users with the noise of the model's present update, by the names of its variables."""
     users = tf.range(N_USERS, dtype=tf.int64)
-    noise = Noise(model.seed, tf.constant(model.updates.numpy()))
+    noise = Noise(model.seed, tf.constant(model.step.numpy()))
     of = [getattr(model, name).value for name in names]
     with tf.GradientTape() as tape:
         value = model.objective(model.histories.gather(users), noise)[loss]

@@ -12,14 +12,14 @@ import signal
 import sys
 
 from tfvae.data.splits import load_split
-from tfvae.training.callbacks import Keeper
+from tfvae.training.callbacks import ResumableCheckpoint
 from tfvae.training.loop import train
 from tfvae.training.settings import settings_of
 
 
 def main(split: str, folder: str, flat: str, last_epoch: int, moment: str) -> None:
     """Trains until it is done or dead."""
-    save = Keeper.on_epoch_end
+    save = ResumableCheckpoint.on_epoch_end
 
     def save_and_die(self, epoch, logs=None):
         if epoch != last_epoch or moment == "after":
@@ -27,7 +27,7 @@ def main(split: str, folder: str, flat: str, last_epoch: int, moment: str) -> No
         if epoch == last_epoch:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Keeper.on_epoch_end = save_and_die
+    ResumableCheckpoint.on_epoch_end = save_and_die
     settings = json.loads(flat)
     train(settings_of(settings.pop("model"), settings), load_split(split), folder, progress=False)
 

@@ -148,10 +148,10 @@ def prepare(
         out = split.save(out)
     else:
         write_vae_cf(split, out)
-    show_counts(split.report)
+    show_counts(split.counts)
     typer.echo(f"Written: {out}")
     suits = {"rating-holdout": " --model p-vae", "leave-one-out": " --model neumf"}
-    typer.echo(f"Next: tfvae fit {out}" + suits.get(split.kind, ""))
+    typer.echo(f"Next: tfvae fit {out}" + suits.get(split.protocol, ""))
 
 
 @app.command(
@@ -202,7 +202,7 @@ def fit(
     part = learnt_from(split)
     folder = run or Path("runs", f"{opt.stem(data)}-{model}" + ("-by-items" if by == "items" else ""))
     finished = (folder / "run.json").is_file()
-    trained = train(settings_for(model, given, part, typer.echo), part, folder, report=typer.echo)
+    trained = train(settings_for(model, given, part, typer.echo), part, folder, log=typer.echo)
     if not (folder / "split.npz").is_file():
         split.save(folder / "split.npz")
     if finished:
@@ -213,7 +213,7 @@ def fit(
     summary, counts = measure(trained.model, part.validation)
     show_metrics(summary, counts)
     typer.echo(f"Next: tfvae evaluate {folder}")
-    if trained.model.serves_strangers:
+    if trained.model.scores_new_users:
         rating = f"={split.scale[1]:g}" if trained.model.predicts_ratings else ""
         typer.echo(f"      tfvae recommend {folder} --history {split.item_ids[0]}{rating}")
     else:
@@ -286,7 +286,7 @@ def recommend(
         raise InputError("name what the person has, --history ID,ID,… or --like 'part of a title'; or --user ID alone.")
     trained, split = finished(run)
     rates, candidates = trained.model.predicts_ratings, common_items(split, min_users)
-    if user and not trained.model.serves_strangers:
+    if user and not trained.model.scores_new_users:
         show_ranking(ranking_for(trained.model, split, user, k, candidates), rates)
         return
     typed = opt.listed(history), like or []
@@ -352,7 +352,7 @@ def table(
         epochs=epochs,
         overrides=opt.settings_from(set_),
         source=source,
-        say=typer.echo,
+        log=typer.echo,
     )
     if runs:
         show_runs(runs)
@@ -372,7 +372,7 @@ def sweep(
     """Search a row's settings on validation users; 'tfvae table' then uses the best."""
     from tfvae.experiments.sweep import run_sweep
 
-    found = run_sweep(table, row, dataset, trials, seed, epochs=epochs, seconds=seconds, source=source, say=typer.echo)
+    found = run_sweep(table, row, dataset, trials, seed, epochs=epochs, seconds=seconds, source=source, log=typer.echo)
     if found.best is None:
         raise InputError(f"none of {len(found.trials)} trials came through; see their reasons above.")
     typer.echo(f"Best of {len(found.trials)}: {found.monitor} {found.best.value:.4f} with {found.best.params}")

@@ -26,7 +26,7 @@ from tfvae.nn.ranking import EMPTY_RANK
 from tfvae.serving.saved_model import Ranking
 from tfvae.serving.typed_history import find_titles, known_ids
 from tfvae.system.errors import InputError
-from tfvae.training.loop import TrainedRun, load_run
+from tfvae.training.loop import TrainedModel, load_run
 
 __all__ = [
     "common_items",
@@ -61,21 +61,21 @@ def split_for(model: str, data: str, by: str = "users", **given: Any) -> Split:
     rates = kind.predicts_ratings
     if by == "items" and not rates:
         raise InputError(f"{model} ranks the items of users; only a model of ratings can take items as rows.")
-    needed = RatingHoldout.kind if rates else None if kind.serves_strangers else LeaveOneOut.kind
+    needed = RatingHoldout.protocol if rates else None if kind.scores_new_users else LeaveOneOut.protocol
     split = open_split(data, protocol=needed, **given)
-    if split.kind == RatingHoldout.kind and not rates:
+    if split.protocol == RatingHoldout.protocol and not rates:
         raise InputError(f"{data} holds ratings out, of which {model} has no use; expected held-out users or items.")
-    if split.kind != StrongGeneralization.kind and split.test is None:
+    if split.protocol != StrongGeneralization.protocol and split.test is None:
         raise InputError(f"{data} has nothing for test; expected a whole split, not its part for tuning.")
     return split.by_items() if by == "items" else split
 
 
 def learnt_from(split: Split) -> Split:
     """The split that a model is trained on: it has a validation part; says so where that is cut here."""
-    if split.kind == StrongGeneralization.kind:
+    if split.protocol == StrongGeneralization.protocol:
         return split
     part = split.for_tuning()
-    if split.kind == LeaveOneOut.kind:
+    if split.protocol == LeaveOneOut.protocol:
         typer.echo(
             f"Learns from {part.train.nnz:,} events; one item of each of {len(part.user_ids):,} users is for "
             "validation, where the best epoch is chosen, and one for 'tfvae evaluate'."
@@ -110,7 +110,7 @@ def measure(
     return measured.summary(), {"users": measured.n_users, "users_without_targets": measured.n_without_targets}
 
 
-def finished(folder: Path) -> tuple[TrainedRun, Split]:
+def finished(folder: Path) -> tuple[TrainedModel, Split]:
     """A finished run and its whole split; raises InputError where there is none."""
     return load_run(folder), load_split(folder / "split.npz")
 

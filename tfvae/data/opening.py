@@ -37,9 +37,9 @@ __all__ = ["open_split", "whereabouts"]
 _FILES = ".csv, .tsv or .parquet (events), .npz (a saved split), or a folder in the vae_cf layout"
 _MOST_HELD_OUT = 10_000
 _CUT = {
-    StrongGeneralization.kind: (StrongGeneralizationSettings, "for held-out users all items are ranked"),
-    RatingHoldout.kind: (RatingHoldoutSettings, "a rating hold-out keeps all users, items and ratings"),
-    LeaveOneOut.kind: (LeaveOneOutSettings, "leave-one-out keeps all items and takes every event as met"),
+    StrongGeneralization.protocol: (StrongGeneralizationSettings, "for held-out users all items are ranked"),
+    RatingHoldout.protocol: (RatingHoldoutSettings, "a rating hold-out keeps all users, items and ratings"),
+    LeaveOneOut.protocol: (LeaveOneOutSettings, "leave-one-out keeps all items and takes every event as met"),
 }
 
 _log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def open_split(
     name, path = os.fspath(given), Path(given)
     if protocol not in (None, *_CUT):
         raise unknown_name("protocol", protocol, _CUT)
-    settings, why = _CUT[protocol or StrongGeneralization.kind]
+    settings, why = _CUT[protocol or StrongGeneralization.protocol]
     _refuse({key: value for key, value in changes.items() if key not in settings.model_fields}, why)
     if name in DATASETS:
         _refuse(columns, f"{name} is a named data set with columns of its own")
@@ -92,17 +92,17 @@ def open_split(
         return _of_kind(ready, protocol, name)
     if not path.is_file():
         raise unknown_name("file or data set", name, DATASETS)
-    if "timestamp" in columns and protocol != LeaveOneOut.kind:
+    if "timestamp" in columns and protocol != LeaveOneOut.protocol:
         _refuse({"timestamp": columns["timestamp"]}, "only leave-one-out asks for times")
     if "rating" not in columns:
         if "min_rating" in changes:
             raise InputError(f"min_rating={changes['min_rating']:g} needs ratings; name their column (--rating-col).")
-        if protocol == RatingHoldout.kind:
+        if protocol == RatingHoldout.protocol:
             raise InputError(f"{name}: holding out ratings needs ratings; name their column (--rating-col).")
     interactions = _read_events(path, columns)
-    if protocol == RatingHoldout.kind:
+    if protocol == RatingHoldout.protocol:
         return _rating_holdout(interactions, changes, name)
-    if protocol == LeaveOneOut.kind:
+    if protocol == LeaveOneOut.protocol:
         return _leave_one_out(interactions, changes, name)
     return strong_generalization(interactions, _own_settings(interactions, changes))
 
@@ -130,13 +130,13 @@ def _open_named(
     dataset = DATASETS[name]
     if protocol is not None and protocol not in dataset.protocols:
         raise InputError(f"{name} has no split of the kind {protocol!r}, only {', '.join(dataset.protocols)}.")
-    if protocol == RatingHoldout.kind:
+    if protocol == RatingHoldout.protocol:
         return _rating_holdout(load_dataset(name, source), {"scale": dataset.scale} | changes, name)
     if dataset.strong is None:
         _refuse(changes, f"{name} comes already split")
         return load_ncf(name, source)
     interactions = load_dataset(name, source)
-    if protocol == LeaveOneOut.kind:
+    if protocol == LeaveOneOut.protocol:
         return _leave_one_out(interactions, changes, name)
     standard = default_split(name, interactions.n_users).model_dump()
     settings = checked(StrongGeneralizationSettings, standard | changes, f"the split of {name}")
@@ -157,11 +157,11 @@ def _leave_one_out(interactions: Interactions, changes: dict[str, Any], name: st
 
 
 def _of_kind(split: SavedSplit, protocol: str | None, name: str) -> SavedSplit:
-    if protocol not in (None, split.kind):
+    if protocol not in (None, split.protocol):
         raise InputError(
-            f"expected a split of kind {protocol!r}, found {split.kind!r} in {name}; models that rank learn from "
-            f"{StrongGeneralization.kind!r} or {LeaveOneOut.kind!r}, those of training users from the latter alone, "
-            f"models of ratings from {RatingHoldout.kind!r}."
+            f"expected a split of kind {protocol!r}, found {split.protocol!r} in {name}; models that rank learn from "
+            f"{StrongGeneralization.protocol!r} or {LeaveOneOut.protocol!r}, those of training users from the latter "
+            f"alone, models of ratings from {RatingHoldout.protocol!r}."
         )
     return split
 

@@ -71,7 +71,7 @@ def read_vae_cf(folder: str | os.PathLike) -> StrongGeneralization:
         item_ids=item_ids,
         titles=None,
         settings=None,
-        report=table_counts(n_events, bounds["test"][1], len(item_ids)) | group_counts(train, **groups),
+        counts=table_counts(n_events, bounds["test"][1], len(item_ids)) | group_counts(train, **groups),
         digest=digest("vae_cf", {name: sha256_of(folder / name) for name in FILES}),
         lines=lines,
     )

@@ -22,13 +22,13 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy.sparse import csr_array
 
-from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.noise import Noise, derive_seed
 from tfvae.nn.priors import VampPrior, sample_with
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.system.memory import keep_freed_buffers
 
-__all__ = ["Generative", "LatentVariableModel", "describe", "has_latents"]
+__all__ = ["LatentDiagnostics", "LatentVariableModel", "latent_diagnostics", "has_latents"]
 
 tfd = tfp.distributions
 
@@ -44,23 +44,23 @@ class LatentVariableModel(Protocol):
 
     n_items: int
 
-    def posterior(self, rows: UserRows) -> tfd.Distribution:
+    def posterior(self, batch: SparseBatch) -> tfd.Distribution:
         """q(z | x) of B users, with mean and sd; of the top code where there are several."""
 
     def prior(self) -> tfd.Distribution:
         """p(z) of the same code."""
 
-    def importance(self, rows: UserRows) -> Callable[[Noise], tf.Tensor]:
+    def importance(self, batch: SparseBatch) -> Callable[[Noise], tf.Tensor]:
         """A function that draws one z ~ q(z | x) per user and gives log p(x, z) - log q(z | x), float32 [B]."""
 
 
 @dataclass(frozen=True, eq=False)
-class Generative:
+class LatentDiagnostics:
     """A model as a generative model, on n_users users.
 
     Attributes:
         per_user: "elbo" and "iwae" of each user, float64 [n_users], in nats; the second is never below the first.
-        figures: "samples" S of the two; "latent_dim"; "active_units", the latent dimensions in which the posterior
+        values: "samples" S of the two; "latent_dim"; "active_units", the latent dimensions in which the posterior
             mean has a variance over users above 0.01; "marginal_kl", KL(q(z) ‖ p(z)) in nats; "marginal_users", the
             users of that q(z).
         posterior: float32 [n, 2], samples of the aggregated posterior in the plane of their two principal components.
@@ -68,24 +68,24 @@ class Generative:
     """
 
     per_user: dict[str, np.ndarray]
-    figures: dict[str, float]
+    values: dict[str, float]
     posterior: np.ndarray
     prior: np.ndarray
 
 
 def has_latents(model: Any) -> bool:
-    """Whether `describe` can describe a model: whether it is a `LatentVariableModel`, with one prior for all users."""
+    """Whether a model is a `LatentVariableModel` with one prior for all users, as `latent_diagnostics` needs it."""
     has_codes = all(hasattr(model, name) for name in ("posterior", "prior", "importance"))
     return has_codes and getattr(model, "has_one_prior", True)
 
 
-def describe(
+def latent_diagnostics(
     model: LatentVariableModel,
     histories: csr_array,
     samples: int = SAMPLES,
     seed: int = 0,
     batch_size: int = 500,
-) -> Generative:
+) -> LatentDiagnostics:
     """Describes a model on users; a function of the model, the histories, `samples` and `seed`.
 
     Each user's noise is its own, so that `batch_size` changes nothing beyond float rounding. A batch's logits are
@@ -128,7 +128,7 @@ def describe(
     drawn = _spaced(len(mixture), POINTS)
     log_prior, of_prior = _at_prior(model, len(drawn), seed)(tf.constant(z[mixture]))
     log_aggregated = _log_mixture(z[mixture], mean[mixture], sd[mixture])
-    figures = {
+    values = {
         "samples": float(samples),
         "latent_dim": float(z.shape[1]),
         "active_units": float(np.count_nonzero(mean.var(axis=0, dtype=np.float64) > ACTIVE_VARIANCE)),
@@ -136,7 +136,7 @@ def describe(
         "marginal_users": float(len(mixture)),
     }
     plane = _principal_plane(z[mixture][drawn], of_prior.numpy())
-    return Generative({"elbo": elbo, "iwae": iwae}, figures, *plane)
+    return LatentDiagnostics({"elbo": elbo, "iwae": iwae}, values, *plane)
 
 
 def _visit(model: LatentVariableModel, store: RowStore, samples: int, seed: int) -> Callable:
@@ -144,8 +144,8 @@ def _visit(model: LatentVariableModel, store: RowStore, samples: int, seed: int)
     seed = derive_seed(seed, "generative")
 
     def visit(users: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        rows = store.gather(users)
-        log_weight = model.importance(rows)
+        batch = store.gather(users)
+        log_weight = model.importance(batch)
         # One sample after the other: each makes logits [B, n_items].
         log_weights = tf.map_fn(
             lambda sample: log_weight(_NoiseOfUsers(seed, sample, users)),
@@ -156,7 +156,7 @@ def _visit(model: LatentVariableModel, store: RowStore, samples: int, seed: int)
         log_weights = tf.cast(log_weights, tf.float64)
         elbo = tf.reduce_mean(log_weights, axis=0)
         iwae = tfp.math.reduce_logmeanexp(log_weights, axis=0)
-        posterior = model.posterior(rows)
+        posterior = model.posterior(batch)
         z = sample_with(_NoiseOfUsers(seed, samples, users), "aggregated", posterior)
         # Equal weights make equal bounds, of which rounding must not put the first above.
         return elbo, tf.maximum(iwae, elbo), posterior.mean(), posterior.stddev(), z

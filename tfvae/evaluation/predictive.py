@@ -23,7 +23,7 @@ from scipy.special import ndtr
 
 from tfvae.data.splits import HeldOutRatings
 from tfvae.evaluation.users import RatingEvaluation, bounded
-from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.hmc import ObservedGaussian, Sampler, Samples
 from tfvae.nn.item_layers import ItemLogits
 from tfvae.nn.noise import Noise
@@ -57,7 +57,7 @@ class RatingModel(Protocol):
     variance: float  # σ²
     decoder: ItemLogits  # the linear layer from the last hidden one to the ratings
 
-    def posterior(self, rows: UserRows) -> tfd.Distribution:
+    def posterior(self, batch: SparseBatch) -> tfd.Distribution:
         """q(z | r_O) of B rows."""
 
     def hidden(self, z: tf.Tensor) -> tf.Tensor:
@@ -113,8 +113,8 @@ def encoder_codes(model: RatingModel, histories: csr_array, n_samples: int = 10,
         float32 [S, N, latent_dim].
     """
 
-    def draw(rows: UserRows, first: tf.Tensor) -> tf.Tensor:
-        posterior = model.posterior(rows)
+    def draw(batch: SparseBatch, first: tf.Tensor) -> tf.Tensor:
+        posterior = model.posterior(batch)
         noise = Noise(seed, first)
         return tf.stack([sample_with(noise, f"z{number}", posterior) for number in range(n_samples)])
 
@@ -136,7 +136,7 @@ def refined_codes(model: RatingModel, histories: csr_array, seed: int = 0, sampl
     Raises:
         DivergedError: If the target is not finite at the start of a chain.
     """
-    start = np.concatenate(list(_by_rows(lambda rows, _: model.posterior(rows).mean(), histories)))
+    start = np.concatenate(list(_by_rows(lambda batch, _: model.posterior(batch).mean(), histories)))
     store = RowStore(histories, with_values=True)
     vectors, biases = (tf.convert_to_tensor(v.value) for v in (model.decoder.kernel, model.decoder.bias))
 
@@ -251,11 +251,11 @@ def describe_predictions(
     return found, evaluation
 
 
-def _by_rows(function: Callable[[UserRows, tf.Tensor], tf.Tensor], histories: csr_array):
+def _by_rows(function: Callable[[SparseBatch, tf.Tensor], tf.Tensor], histories: csr_array):
     """What a function of rows, and the number of the first of them, gives for all rows, part by part; traced once."""
     store = RowStore(histories, with_values=True)
     traced = tf.function(
-        lambda rows: function(store.gather(rows), rows[0]), [tf.TensorSpec([None], tf.int64)], autograph=False
+        lambda batch: function(store.gather(batch), batch[0]), [tf.TensorSpec([None], tf.int64)], autograph=False
     ).get_concrete_function()
     numbers = np.arange(histories.shape[0], dtype=np.int64)
     for first in range(0, len(numbers), ROWS_AT_ONCE):

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_array
 
-from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.ranking import best_unseen
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.system.memory import keep_freed_buffers
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["pair_scorer", "ranker", "scores_at", "top_k"]
 
-Ranking = tuple[np.ndarray, np.ndarray]
+TopK = tuple[np.ndarray, np.ndarray]
 
 
 def top_k(
@@ -82,7 +82,7 @@ def ranker(
     k: int,
     batch_size: int,
     users: Sequence[int] | np.ndarray | None = None,
-) -> Callable[[], Ranking]:
+) -> Callable[[], TopK]:
     """A function that ranks as `top_k` does, in a graph that is traced here, once."""
     keep_freed_buffers()
     chosen = np.arange(histories.shape[0]) if users is None else np.asarray(users, np.int64)
@@ -95,7 +95,7 @@ def ranker(
 
     rank = _traced(rank, tf.TensorSpec([None], tf.int64))
 
-    def all_chosen() -> Ranking:
+    def all_chosen() -> TopK:
         items = np.empty((len(chosen), k), dtype=np.int32)
         scores = np.empty((len(chosen), k), dtype=np.float32)
         for batch in _batches(len(chosen), batch_size):
@@ -145,10 +145,10 @@ def _finite_scores(model: Recommender, histories: csr_array) -> Callable:
     """In the graph: row numbers [B] to rows, scores [B, n_items], and whether each user's are finite."""
     store = _store(model, histories)
 
-    def score(batch: tf.Tensor) -> tuple[UserRows, tf.Tensor, tf.Tensor]:
-        rows = store.gather(batch)
-        scores = model.scores(rows)
-        return rows, scores, tf.reduce_all(tf.math.is_finite(scores), axis=1)
+    def score(batch: tf.Tensor) -> tuple[SparseBatch, tf.Tensor, tf.Tensor]:
+        batch = store.gather(batch)
+        scores = model.scores(batch)
+        return batch, scores, tf.reduce_all(tf.math.is_finite(scores), axis=1)
 
     return score
 

@@ -38,7 +38,7 @@ __all__ = [
     "evaluate",
     "evaluate_leave_one_out",
     "evaluator",
-    "refuse_strangers",
+    "refuse_unknown_users",
     "scores_at",
     "top_k",
 ]
@@ -331,13 +331,13 @@ def default_metrics(held_out: HeldOut) -> tuple[str, ...]:
     return DEFAULT_METRICS
 
 
-def refuse_strangers(kind: type[Recommender], held_out: HeldOut | None) -> None:
+def refuse_unknown_users(kind: type[Recommender], held_out: HeldOut | None) -> None:
     """Refuses to ask a model of training users about others, whose row numbers mean other people to it.
 
     Raises:
         InputError: When it would be asked.
     """
-    if isinstance(held_out, HeldOutUsers) and not kind.serves_strangers:
+    if isinstance(held_out, HeldOutUsers) and not kind.scores_new_users:
         raise InputError(
             f"{kind.__name__} scores only the users it was trained on, and this split holds users out whole; expected "
             "one held-out item of each user, as from `tfvae.leave_one_out` and in the table multvae-table3."
@@ -358,7 +358,7 @@ def evaluator(
     Raises:
         InputError: As the evaluators do, and if held-out users are to be scored by a model of training users.
     """
-    refuse_strangers(type(model), held_out)
+    refuse_unknown_users(type(model), held_out)
     kinds = {HeldOutRatings: RatingEvaluator, HeldOutItems: ItemEvaluator}
     return kinds.get(type(held_out), Evaluator)(model, held_out, metrics or default_metrics(held_out), batch_size)
 

@@ -2,7 +2,7 @@
 
 A table has rows (a model and the settings that differ from its defaults), metrics, and per data set the
 published cells. An unknown key is an error that names the nearest known one. A row may be another table's row
-(`same_as`): it is then run, tuned and stored there, once.
+(`alias_of`): it is then run, tuned and stored there, once.
 """
 
 from __future__ import annotations
@@ -113,9 +113,9 @@ class Row(Strict):
         published: Published cells, by data set and metric.
         curves: Published learning curves, by data set.
         search: What the sweep may vary.
-        tuned_as: "table/row" of the same model and settings, whose sweep also tunes this row; excludes `search`.
-        same_as: "table/row" in another table that is this very row: `load_table` takes model, settings, datasets,
-            search and tuned_as from there, so that this row gives none of them, and its runs are stored there.
+        tuning_from: "table/row" of the same model and settings, whose sweep also tunes this row; excludes `search`.
+        alias_of: "table/row" in another table that is this very row: `load_table` takes model, settings, datasets,
+            search and tuning_from from there, so that this row gives none of them, and its runs are stored there.
         note: Printed below the table.
     """
 
@@ -129,28 +129,28 @@ class Row(Strict):
     published: dict[str, dict[str, float]] = {}
     curves: dict[str, Curve] = {}
     search: dict[str, SearchSpace] = {}
-    tuned_as: str | None = Field(None, pattern=REFERENCE)
-    same_as: str | None = Field(None, pattern=REFERENCE)
+    tuning_from: str | None = Field(None, pattern=REFERENCE)
+    alias_of: str | None = Field(None, pattern=REFERENCE)
     note: str | None = None
 
     @model_validator(mode="after")
     def _one_sweep(self) -> Self:
-        if self.search and self.tuned_as:
-            raise ValueError("expected either a search space or tuned_as, found both")
+        if self.search and self.tuning_from:
+            raise ValueError("expected either a search space or tuning_from, found both")
         return self
 
     @model_validator(mode="after")
     def _stored_once(self) -> Self:
-        if self.same_as and (own := [key for key in SHARED if key in self.model_fields_set]):
-            raise ValueError(f"same_as takes {', '.join(own)} from {self.same_as}; leave out one or the other")
+        if self.alias_of and (own := [key for key in SHARED if key in self.model_fields_set]):
+            raise ValueError(f"alias_of takes {', '.join(own)} from {self.alias_of}; leave out one or the other")
         return self
 
-    def home(self, table: str) -> tuple[str, str]:
-        """Where this row of a table is stored: the table and the slug, its own or those of `same_as`."""
-        return tuple(self.same_as.split("/")) if self.same_as else (table, self.slug)
+    def stored_in(self, table: str) -> tuple[str, str]:
+        """Where this row of a table is stored: the table and the slug, its own or those of `alias_of`."""
+        return tuple(self.alias_of.split("/")) if self.alias_of else (table, self.slug)
 
 
-SHARED = ("model", "settings", "by", "refined", "datasets", "search", "tuned_as")
+SHARED = ("model", "settings", "by", "refined", "datasets", "search", "tuning_from")
 
 
 class Ordering(Strict):
@@ -264,11 +264,11 @@ def table_names(results: Path = RESULTS) -> list[str]:
 
 
 def load_table(name: str, results: Path = RESULTS) -> Table:
-    """Reads and checks `<results>/<name>/table.toml`; what a `same_as` shares is filled in.
+    """Reads and checks `<results>/<name>/table.toml`; what a `alias_of` shares is filled in.
 
     Raises:
-        InputError: If there is no such table, its file is not as it should be, or a row is `same_as` one that does
-            not exist, lies in the same table or is itself `same_as` another.
+        InputError: If there is no such table, its file is not as it should be, or a row is `alias_of` one that does
+            not exist, lies in the same table or is itself `alias_of` another.
     """
     table = _read(name, results)
     return table.model_copy(update={"rows": [_resolved(table, row, results) for row in table.rows]})
@@ -276,18 +276,18 @@ def load_table(name: str, results: Path = RESULTS) -> Table:
 
 def _resolved(table: Table, row: Row, results: Path) -> Row:
     """The row with all that it shares."""
-    if row.same_as is None:
+    if row.alias_of is None:
         return row
-    place = f"{Path(results) / table.name / 'table.toml'}: row {row.slug!r} is same_as {row.same_as!r}"
-    home, slug = row.home(table.name)
+    place = f"{Path(results) / table.name / 'table.toml'}: row {row.slug!r} is alias_of {row.alias_of!r}"
+    home, slug = row.stored_in(table.name)
     if home == table.name:
         raise InputError(f"{place}, a row of its own table; name a row of another, or write the row out.")
     try:
         other = _read(home, results).row(slug)
     except InputError as error:
         raise InputError(f"{place}: {error}") from error
-    if other.same_as:
-        raise InputError(f"{place}, which is itself same_as {other.same_as!r}; name that row.")
+    if other.alias_of:
+        raise InputError(f"{place}, which is itself alias_of {other.alias_of!r}; name that row.")
     return row.model_copy(update={key: getattr(other, key) for key in SHARED})
 
 

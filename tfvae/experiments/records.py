@@ -9,7 +9,7 @@ paper_results/<table>/<dataset>/<slug>.sweep.json      one search of a row's set
 paper_results/<table>/<dataset>/attributes.json        the counts of a data set (`Attributes`)
 ```
 
-What a row shares with another table's (`Row.same_as`) lies in that table's folder, and is read from there.
+What a row shares with another table's (`Row.alias_of`) lies in that table's folder, and is read from there.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+from pydantic import field_validator
 
 from tfvae.evaluation.metrics import lower_is_better
 from tfvae.experiments.definitions import RESULTS, Row, SearchSpace, Table
 from tfvae.system.errors import InputError
 from tfvae.system.files import write_json, write_npz
 from tfvae.system.validation import Strict, checked
+from tfvae.training.settings import todays_names
 
 __all__ = [
     "Attributes",
@@ -131,6 +133,8 @@ class Run(Strict):
     data: dict[str, Any]
     data_digest: str
 
+    _renamed = field_validator("settings", "overrides")(todays_names)
+
 
 class Attributes(Strict):
     """The stored counts of one data set's split."""
@@ -155,6 +159,8 @@ class Trial(Strict):
     best_epoch: int | None
     seconds: float
     reason: str | None = None
+
+    _renamed = field_validator("params")(todays_names)
 
 
 class Sweep(Strict):
@@ -188,6 +194,8 @@ class Sweep(Strict):
     data_digest: str
     trials: list[Trial]
 
+    _renamed = field_validator("settings", "space")(todays_names)
+
     @property
     def best(self) -> Trial | None:
         """The trial of the best value, the earliest of several; None if no trial came through."""
@@ -212,7 +220,7 @@ def folder_of(table: str, dataset: str, results: Path = RESULTS) -> Path:
 
 def datasets_of(table: Table, results: Path = RESULTS) -> list[str]:
     """The data sets a table has stored files of, be they in another table's folder, sorted."""
-    shared = [row.home(table.name) for row in table.rows if row.same_as]
+    shared = [row.stored_in(table.name) for row in table.rows if row.alias_of]
     stored = [
         *(Path(results) / table.name).glob("*/*.seed*.json"),
         *(Path(results) / table.name).glob("*/attributes.json"),
@@ -246,7 +254,7 @@ def runs_of(table: str, dataset: str, row: Row, results: Path = RESULTS) -> list
     Raises:
         InputError: If a file is damaged.
     """
-    home, slug = row.home(table)
+    home, slug = row.stored_in(table)
     return stored_runs(home, dataset, slug, results)
 
 
@@ -319,7 +327,7 @@ def sweep_of(table: str, dataset: str, row: Row, results: Path = RESULTS) -> Swe
     Raises:
         InputError: If the file is damaged.
     """
-    home, slug = row.tuned_as.split("/") if row.tuned_as else row.home(table)
+    home, slug = row.tuning_from.split("/") if row.tuning_from else row.stored_in(table)
     return stored_sweep(home, dataset, slug, results)
 
 

@@ -17,9 +17,9 @@ import numpy as np
 from tfvae.data.datasets import DATASETS
 from tfvae.evaluation.metrics import FULL
 from tfvae.experiments import plots
-from tfvae.experiments.cells import ROUNDING, SIGNIFICANT, Cells, cells_of, compared, ordering_verdict
 from tfvae.experiments.definitions import RESULTS, Attribute, Table, load_table, table_names
 from tfvae.experiments.records import Run, datasets_of, folder_of, stored_attributes, stored_latents, sweep_of
+from tfvae.experiments.summaries import ROUNDING, SIGNIFICANT, Cells, cells_of, compared, ordering_verdict
 from tfvae.system.files import write_text
 
 __all__ = ["render", "render_overview"]

@@ -4,7 +4,7 @@ A run is stored when it has finished (`tfvae.experiments.records`). Its checkpoi
 working folder named after a digest of its settings and data, so that an interrupted run goes on by itself
 and a run of other settings never meets it. Nothing here knows a model: each is trained by
 `tfvae.training.loop.train` and measured by `tfvae.evaluation.users.evaluate`. A row that is another table's
-(`same_as`) is run, tuned and stored as that.
+(`alias_of`) is run, tuned and stored as that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from tfvae.data.datasets import DATASETS
 from tfvae.data.splits import Split
-from tfvae.evaluation.latents import Generative, describe, has_latents
+from tfvae.evaluation.latents import LatentDiagnostics, has_latents, latent_diagnostics
 from tfvae.evaluation.predictive import describe_predictions, has_rating_posterior
 from tfvae.evaluation.users import evaluate
 from tfvae.experiments import report
@@ -40,12 +40,11 @@ from tfvae.system.environment import commit, environment
 from tfvae.system.errors import DivergedError, InputError, TooLargeError
 from tfvae.system.files import digest
 from tfvae.system.memory import forget_peak, peak_gb
-from tfvae.training.loop import WATCHED, TrainedRun, train
-from tfvae.training.settings import Settings, settings_of
+from tfvae.training.loop import WATCHED, TrainedModel, train
+from tfvae.training.settings import Settings, settings_of, stored_settings
 
 __all__ = [
     "WORK",
-    "restored",
     "row_settings",
     "run_folder",
     "run_table",
@@ -54,7 +53,7 @@ __all__ = [
 ]
 
 WORK = Path("runs/tables")
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class _Job:
     results: Path
     work: Path
     progress: bool
-    say: Say
+    log: Log
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def run_table(
     results: Path = RESULTS,
     work: Path = WORK,
     progress: bool = True,
-    say: Say = print,
+    log: Log = print,
 ) -> list[Run]:
     """Brings a table up to date on a data set and renders it, and other tables that show the same runs.
 
@@ -114,8 +113,8 @@ def run_table(
     Args:
         name: Folder name of the table.
         dataset: Name of the data set; any of the table's protocol.
-        seeds: Seeds to run; the table's own when None (of a `same_as` row those of the table it is stored in). A
-            seedless model runs once, with the table's first.
+        seeds: Seeds to run; the table's own when None (of a `alias_of` row those of the table it is stored in). A
+            is_deterministic model runs once, with the table's first.
         rows: Slugs of the rows to run; all when None.
         epochs: Cuts the training of every row; its cells then say so.
         overrides: Settings that go before all others (`--set`); the run keeps a list of them.
@@ -123,7 +122,7 @@ def run_table(
         results: The results folder.
         work: Where working folders lie.
         progress: Whether training shows its progress.
-        say: Receives one line per run.
+        log: Receives one line per run.
 
     Returns:
         The runs of the asked-for rows and seeds, in the table's order; none for a table of data attributes.
@@ -139,7 +138,7 @@ def run_table(
         if row.model is None:
             raise InputError(f"{name}: row {row.slug!r} has published values only; its model is not built yet.")
     started = time.perf_counter()
-    job = _Job(table, dataset, splits_of(table, dataset, source), results, work, progress, say)
+    job = _Job(table, dataset, splits_of(table, dataset, source), results, work, progress, log)
     if table.kind == "data-attributes":
         _store_counts(job, time.perf_counter() - started)
     runs, failures = [], []
@@ -148,10 +147,10 @@ def run_table(
         try:
             runs.append(_up_to_date(plan))
         except (DivergedError, TooLargeError) as error:
-            say(f"{plan.row.name}, seed {plan.seed}: failed: {error}")
+            log(f"{plan.row.name}, seed {plan.seed}: failed: {error}")
             failures.append(error)
-    for shown in _tables_showing(name, {row.home(name) for row in chosen}, results):
-        say(f"written: {report.render(shown, dataset, results)}")
+    for shown in _tables_showing(name, {row.stored_in(name) for row in chosen}, results):
+        log(f"written: {report.render(shown, dataset, results)}")
     report.render_overview(results)
     if failures:
         raise failures[0]
@@ -168,22 +167,12 @@ def row_settings(table: Table, row: Row, dataset: str) -> dict[str, Any]:
     return {"monitor": table.monitor} | row.settings | row.datasets.get(dataset, {})
 
 
-def restored(flat: dict[str, Any]) -> Settings:
-    """Stored settings, with today's defaults for those that did not exist when they were stored.
-
-    Raises:
-        InputError: If one of them no longer exists.
-    """
-    given = dict(flat)
-    return settings_of(given.pop("model"), given)
-
-
 def trained_by_epochs(model: str) -> bool:
     """Whether a model is trained by epochs, which can be cut, rather than fitted to the whole matrix."""
     return not hasattr(model_class(model), "fit_matrix")
 
 
-def validation_value(run: TrainedRun, split: Split, monitor: str) -> float | None:
+def validation_value(run: TrainedModel, split: Split, monitor: str) -> float | None:
     """The value on the validation part that selects a run: its best epoch's, or that of the whole fit.
 
     None where the split has no validation part.
@@ -197,10 +186,10 @@ def validation_value(run: TrainedRun, split: Split, monitor: str) -> float | Non
 
 def _stored_as(job: _Job, row: Row) -> tuple[_Job, Row]:
     """The row as it is stored, with the table it is stored in, whose metrics, monitor and published sizes count."""
-    if row.same_as is None:
+    if row.alias_of is None:
         return job, row
-    job.say(f"{row.name}: run and stored as {row.same_as}")
-    home, slug = row.home(job.table.name)
+    job.log(f"{row.name}: run and stored as {row.alias_of}")
+    home, slug = row.stored_in(job.table.name)
     table = load_table(home, job.results)
     return replace(job, table=table), table.row(slug)
 
@@ -208,7 +197,7 @@ def _stored_as(job: _Job, row: Row) -> tuple[_Job, Row]:
 def _tables_showing(name: str, rows: set[tuple[str, str]], results: Path) -> list[str]:
     """The table of this name, and all others that have one of these rows, each given as (table, slug)."""
     others = [load_table(other, results) for other in table_names(results) if other != name]
-    return [name, *(table.name for table in others if rows & {row.home(table.name) for row in table.rows})]
+    return [name, *(table.name for table in others if rows & {row.stored_in(table.name) for row in table.rows})]
 
 
 def _plans(
@@ -219,7 +208,7 @@ def _plans(
     sweep = sweep_of(job.table.name, job.dataset, row, job.results)
     searched = job.splits(job.table.seeds[0], row.by)
     if sweep and sweep.data_digest != searched.digest:
-        job.say(f"{row.name}: the stored sweep searched other data; its settings are not used.")
+        job.log(f"{row.name}: the stored sweep searched other data; its settings are not used.")
         sweep = None
     tuned = sweep is not None and sweep.best is not None
     ordered = settings_of(row.model, own | (_found(sweep, searched) if tuned else {}))
@@ -227,7 +216,7 @@ def _plans(
         raise InputError(f"{job.table.name}: row {row.slug!r} is refined, but its model has no posterior of ratings.")
     by_epochs = trained_by_epochs(row.model)
     # Without a seed of its own a model still differs from one split of ratings to the next.
-    once = model_class(row.model).seedless and job.table.protocol != "rating-holdout"
+    once = model_class(row.model).is_deterministic and job.table.protocol != "rating-holdout"
     plans = []
     for seed in job.table.seeds[:1] if once else seeds or job.table.seeds:
         full = ordered.with_changes(**overrides | {"seed": seed})
@@ -252,13 +241,13 @@ def _found(sweep: Sweep, split: Split) -> dict[str, Any]:
     if best.best_epoch is None or split.validation is not None or best.best_epoch + 1 == sweep.epochs:
         return best.params  # where a search was cut, its last epoch is no choice
     # The epochs of a learning rate that falls to the end are a setting like others.
-    cooled = (sweep.settings | best.params).get("cooling", 1.0) < 1
+    cooled = (sweep.settings | best.params).get("final_learning_rate_factor", 1.0) < 1
     return best.params | ({} if cooled else {"epochs": best.best_epoch + 1})
 
 
 def _shortened_why(plan: _Plan) -> str | None:
     """What a run lacks, in words: epochs, and what the data lack of the whole set and of the paper's split."""
-    job, split, report = plan.job, plan.split, plan.split.report
+    job, split, report = plan.job, plan.split, plan.split.counts
     sizes = [(report.get("events_read", report.get("ratings")), DATASETS[job.dataset].n_events, "events")]
     if published := job.table.published.get(job.dataset):
         users, items = split.train.shape[:: -1 if plan.row.by == "items" else 1]
@@ -277,10 +266,10 @@ def _up_to_date(plan: _Plan) -> Run:
     if run:
         outdated = _outdated(run, plan)
         if not outdated:
-            job.say(f"{label}: stored")
+            job.log(f"{label}: stored")
             return run
-        job.say(f"{label}: stored with {outdated}; it is run again and then replaced.")
-    job.say(f"{label}: running")
+        job.log(f"{label}: stored with {outdated}; it is run again and then replaced.")
+    job.log(f"{label}: running")
     return _run(plan)
 
 
@@ -289,7 +278,7 @@ def _outdated(run: Run, plan: _Plan) -> str | None:
     if run.data_digest != plan.split.digest:
         return "other data"
     try:
-        settings = restored(run.settings).flat()
+        settings = stored_settings(run.settings).flat()
     except InputError:
         return "settings that no longer exist"
     if plan.row.refined != ("hmc" in (run.predictive or {})):
@@ -306,7 +295,7 @@ def _run(plan: _Plan) -> Run:
     folder = Path(job.work) / table.name / dataset / f"{row.slug}.seed{plan.seed}-{key}"
     forget_peak()
     watched = split.test if table.watch_test else None
-    trained = train(plan.settings, split, folder, watched=watched, progress=job.progress, report=job.say)
+    trained = train(plan.settings, split, folder, watched=watched, progress=job.progress, log=job.log)
     evaluation = evaluate(trained.model, split.test, tuple(table.metrics))
     predictive = None
     if has_rating_posterior(trained.model):
@@ -341,7 +330,7 @@ def _run(plan: _Plan) -> Run:
         best_epoch=trained.best_epoch,
         selected_beta=trained.selected_beta,
         parameters=trained.model.n_parameters,
-        latents=latents and latents.figures,
+        latents=latents and latents.values,
         predictive=predictive,
         watched=_watched(trained),
         history=[round(trained.history[epoch][monitor], 6) for epoch in validated],
@@ -356,7 +345,7 @@ def _run(plan: _Plan) -> Run:
     return run
 
 
-def _watched(trained: TrainedRun) -> dict[str, list[float]] | None:
+def _watched(trained: TrainedModel) -> dict[str, list[float]] | None:
     """What was measured on the test part after each round, which of most models is an epoch, by metric."""
     curves = {}
     for name, value in (entry for epoch in trained.history for entry in epoch.items()):
@@ -365,7 +354,7 @@ def _watched(trained: TrainedRun) -> dict[str, list[float]] | None:
     return curves or None
 
 
-def _described(plan: _Plan, trained: TrainedRun) -> Generative | None:
+def _described(plan: _Plan, trained: TrainedModel) -> LatentDiagnostics | None:
     """The model as a generative model, where the table asks for that and the model has latent codes.
 
     Described by the users whose rankings are measured, so that a run's vectors are all of the same users.
@@ -374,15 +363,15 @@ def _described(plan: _Plan, trained: TrainedRun) -> Generative | None:
         return None
     test = plan.split.test
     measured = np.flatnonzero(np.diff(test.targets.indptr))
-    return describe(trained.model, test.fold_in[measured], seed=plan.seed)
+    return latent_diagnostics(trained.model, test.fold_in[measured], seed=plan.seed)
 
 
 def _counts(split: Split) -> dict[str, int | float]:
     """The split's own report; with held-out users also the density over training users' items (Mult-VAE, Table 1)."""
-    if split.kind != "strong-generalization":
-        return split.report
-    events, cells = split.report["events"], split.report["users"] * split.n_items
-    return split.report | {"percent_of_interactions": 100 * events / cells}
+    if split.protocol != "strong-generalization":
+        return split.counts
+    events, cells = split.counts["events"], split.counts["users"] * split.n_items
+    return split.counts | {"percent_of_interactions": 100 * events / cells}
 
 
 def _store_counts(job: _Job, seconds: float) -> None:

@@ -30,12 +30,12 @@ from tfvae.evaluation.metrics import lower_is_better
 from tfvae.experiments.definitions import RESULTS, Row, SearchSpace, Table, load_table
 from tfvae.experiments.protocols import splits_of
 from tfvae.experiments.records import Sweep, Trial, stored_sweep, sweep_path
-from tfvae.experiments.runner import WORK, restored, row_settings, trained_by_epochs, validation_value
+from tfvae.experiments.runner import WORK, row_settings, trained_by_epochs, validation_value
 from tfvae.system.environment import commit, environment
 from tfvae.system.errors import DivergedError, InputError, TooLargeError
 from tfvae.system.files import write_json
 from tfvae.training.loop import train
-from tfvae.training.settings import settings_of
+from tfvae.training.settings import settings_of, stored_settings
 
 __all__ = ["run_sweep", "search_problem"]
 
@@ -53,7 +53,7 @@ def run_sweep(
     results: Path = RESULTS,
     work: Path = WORK,
     progress: bool = True,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Sweep:
     """Searches the settings of one row on one data set, on from the trials that are stored already.
 
@@ -69,7 +69,7 @@ def run_sweep(
         results: The results folder.
         work: Where the trials' working folders lie while they run.
         progress: Whether training shows its progress.
-        say: Receives one line per trial.
+        log: Receives one line per trial.
 
     Returns:
         The sweep as stored.
@@ -80,10 +80,10 @@ def run_sweep(
     """
     definition = load_table(table, results)
     chosen = definition.row(row)
-    if chosen.same_as and not chosen.tuned_as:
-        raise InputError(f"row {row!r} of {table} is {chosen.same_as}; sweep that row instead.")
-    if chosen.tuned_as:
-        raise InputError(f"row {row!r} of {table} is tuned as {chosen.tuned_as}; sweep that row instead.")
+    if chosen.alias_of and not chosen.tuning_from:
+        raise InputError(f"row {row!r} of {table} is {chosen.alias_of}; sweep that row instead.")
+    if chosen.tuning_from:
+        raise InputError(f"row {row!r} of {table} is tuned as {chosen.tuning_from}; sweep that row instead.")
     if chosen.model is None or not chosen.search:
         raise InputError(f"row {row!r} of {table} has nothing to search; give it a model and [rows.search].")
     whole = splits_of(definition, dataset, source)(definition.seeds[0], chosen.by)
@@ -99,7 +99,7 @@ def run_sweep(
         write_json(path, sweep.model_dump())
         shutil.rmtree(folder.parent, ignore_errors=True)
         outcome = f"failed: {trial.reason}" if trial.reason else f"{sweep.monitor} {trial.value:.4f}"
-        say(f"{chosen.name}, trial {trial.number + 1} of {trials}: {outcome}, {params}")
+        log(f"{chosen.name}, trial {trial.number + 1} of {trials}: {outcome}, {params}")
     return sweep
 
 
@@ -140,7 +140,7 @@ def _begun(
     stored = stored_sweep(table.name, dataset, row.slug, results)
     if stored is None:
         return new
-    stored = stored.model_copy(update={"settings": restored(stored.settings).flat()})
+    stored = stored.model_copy(update={"settings": stored_settings(stored.settings).flat()})
     for key in ("seed", "monitor", "epochs", "settings", "space", "data_digest"):
         if getattr(stored, key) != getattr(new, key):
             path = sweep_path(table.name, dataset, row.slug, results)
@@ -153,7 +153,7 @@ def _begun(
 
 def _tried(sweep: Sweep, params: dict[str, Any], split: Split, folder: Path, progress: bool) -> Trial:
     """Trains with these settings and returns the trial; a diverged one is a failed one."""
-    settings = restored(sweep.settings).with_changes(**params)
+    settings = stored_settings(sweep.settings).with_changes(**params)
     started = time.perf_counter()
     outcome: dict[str, Any]
     try:

@@ -21,9 +21,9 @@ from pydantic import NonNegativeFloat
 
 from tfvae.models.base import GradientRecommender
 from tfvae.models.multvae import Activation, Share, Width
-from tfvae.nn.batches import UserRows, column_means
-from tfvae.nn.item_layers import ItemLogits, RatingBag
-from tfvae.nn.layer_config import Style
+from tfvae.nn.batches import SparseBatch, column_means
+from tfvae.nn.item_layers import ItemLogits, WeightedEmbeddingBag
+from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.noise import Noise
 
 __all__ = ["AutoRec"]
@@ -39,7 +39,7 @@ class AutoRec(GradientRecommender):
         n_items: Width of a row: the items, or the users where rows are items.
         units: Width of the hidden layer.
         activation: g, of the hidden layer; the outputs are linear.
-        initializer: Of the layers; see `Style`.
+        initializer: Of the layers; see `LayerConfig`.
         dropout: Share of the ratings dropped from the input in training; none in the paper.
         center: Whether the input is the deviations from the columns' means instead of the ratings; not in the paper.
         weight_decay: Of ‖W‖² + ‖V‖², beside half the squared errors of one row: in the authors' code, whose objective
@@ -52,7 +52,7 @@ class AutoRec(GradientRecommender):
 
     predicts_ratings = True
     training_defaults = {"epochs": 22, "monitor": "rmse"}
-    parts = ("error",)
+    loss_terms = ("error",)
 
     def __init__(
         self,
@@ -73,9 +73,9 @@ class AutoRec(GradientRecommender):
         self.dropout = dropout
         self.center = center
         self.weight_decay = weight_decay
-        style = Style(activation, False, initializer, weight_decay, self.seed, self.dtype_policy)
-        self.encoder = RatingBag(n_items, units, style, dropout=dropout, name="encoder")
-        self.decoder = ItemLogits(n_items, units, style.of_outputs(), name="decoder")
+        layer_config = LayerConfig(activation, False, initializer, weight_decay, self.seed, self.dtype_policy)
+        self.encoder = WeightedEmbeddingBag(n_items, units, layer_config, dropout=dropout, name="encoder")
+        self.decoder = ItemLogits(n_items, units, layer_config.for_output(), name="decoder")
         self.means = self.add_state("means", shape=(n_items,))
         self.built = True
 
@@ -88,23 +88,23 @@ class AutoRec(GradientRecommender):
             train: CSR [n_rows, n_items] of ratings; a stored zero is a rating of zero.
         """
         super().attach(train)
-        if self.updates.numpy() == 0:
+        if self.step.numpy() == 0:
             means = column_means(train)
             self.decoder.bias.assign(means)
             self.means.assign(means if self.center else np.zeros_like(means))
 
-    def code(self, rows: UserRows, noise: Noise | None = None) -> tf.Tensor:
+    def code(self, batch: SparseBatch, noise: Noise | None = None) -> tf.Tensor:
         """g(V r + μ) of B rows, [B, units]; deterministic without `noise`."""
         if self.center:
-            rows = rows._replace(values=rows.values - tf.gather(self.means.value, rows.items))
-        return self.encoder(rows, noise=noise)
+            batch = batch._replace(values=batch.values - tf.gather(self.means.value, batch.items))
+        return self.encoder(batch, noise=noise)
 
-    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+    def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """Half the squared errors at a row's ratings, summed over these and averaged over rows."""
-        errors = self.decoder.at_the_items_of(rows, self.code(rows, noise)) - rows.values
-        error = tf.nn.l2_loss(errors) / tf.cast(tf.shape(rows.counts)[0], tf.float32)
+        errors = self.decoder.at_the_items_of(batch, self.code(batch, noise)) - batch.values
+        error = tf.nn.l2_loss(errors) / tf.cast(tf.shape(batch.lengths)[0], tf.float32)
         return {"loss": error, "error": error}
 
-    def scores(self, rows: UserRows) -> tf.Tensor:
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
         """h(r; θ): predicted ratings, float32 [B, n_items], not clipped to the scale."""
-        return self.decoder(self.code(rows))
+        return self.decoder(self.code(batch))

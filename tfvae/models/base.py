@@ -15,11 +15,11 @@ import scipy.sparse as sp
 import tensorflow as tf
 
 from tfvae.data.splits import Split
-from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.noise import Noise
 from tfvae.system.errors import InputError
 
-__all__ = ["Aim", "GradientRecommender", "Recommender"]
+__all__ = ["Objective", "GradientRecommender", "Recommender"]
 
 
 class Recommender(keras.Model, abc.ABC):
@@ -31,7 +31,7 @@ class Recommender(keras.Model, abc.ABC):
 
     Args:
         n_items: Width of the catalogue.
-        n_users: Number of training users, for a model that has weights for each (`knows_users`); others ignore it.
+        n_users: Number of training users, for a model that has weights for each (`has_user_weights`); others ignore it.
         seed: Seed of the initialisers and of the noise in training.
         **kwargs: Of `keras.Model`, such as `dtype`.
 
@@ -40,15 +40,17 @@ class Recommender(keras.Model, abc.ABC):
     """
 
     training_defaults: ClassVar[dict[str, Any]] = {}  # of `TrainingSettings`, where the model's paper has others
-    seedless: ClassVar[bool] = False  # whether nothing about it is random, so that one run is all there are
-    keeps_parts: ClassVar[bool] = False  # whether its `fit_matrix` takes a `folder`, to go on from what is in it
+    is_deterministic: ClassVar[bool] = False  # whether nothing about it is random, so that one run is all there are
+    resumes_fit: ClassVar[bool] = False  # whether its `fit_matrix` takes a `folder`, to go on from what is in it
     predicts_ratings: ClassVar[bool] = False  # whether its scores are ratings; rows then come with their values
-    knows_users: ClassVar[bool] = False  # whether it has weights for each training user, and so `n_users` to be told
-    serves_strangers: ClassVar[bool] = True  # whether it scores users it never met; else `rows.users` tells whom
+    has_user_weights: ClassVar[bool] = (
+        False  # whether it has weights for each training user, and so `n_users` to be told
+    )
+    scores_new_users: ClassVar[bool] = True  # whether it scores users it never met; else `rows.users` tells whom
 
     def __init__(self, n_items: int, n_users: int | None = None, *, seed: int = 98765, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        if self.knows_users and n_users is None:
+        if self.has_user_weights and n_users is None:
             raise InputError(f"{type(self).__name__} has weights for each training user; give it n_users.")
         self.n_items = n_items
         self.n_users = n_users
@@ -62,28 +64,28 @@ class Recommender(keras.Model, abc.ABC):
             split: The data.
             **settings: Of the constructor.
         """
-        size = (split.n_items, split.train.shape[0]) if cls.knows_users else (split.n_items,)
+        size = (split.n_items, split.train.shape[0]) if cls.has_user_weights else (split.n_items,)
         return cls(*size, **settings)
 
     @abc.abstractmethod
-    def scores(self, rows: UserRows) -> tf.Tensor:
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
         """Scores of all items for B histories, float32 [B, n_items]; deterministic, traceable by tf.function."""
 
-    def scores_at(self, rows: UserRows, places: tf.Tensor) -> tf.Tensor:
+    def scores_at(self, batch: SparseBatch, places: tf.Tensor) -> tf.Tensor:
         """The scores of chosen pairs, which a model may have at less than the cost of all scores.
 
         Args:
-            rows: B users.
+            batch: B users.
             places: int64 [n, 2], for each pair the user's place in the batch, and the item.
 
         Returns:
             float32 [n].
         """
-        return tf.gather_nd(self.scores(rows), places)
+        return tf.gather_nd(self.scores(batch), places)
 
-    def call(self, rows: UserRows) -> tf.Tensor:
+    def call(self, batch: SparseBatch) -> tf.Tensor:
         """The Keras door: the same as `scores`."""
-        return self.scores(rows)
+        return self.scores(batch)
 
     @property
     def n_parameters(self) -> int:
@@ -107,12 +109,12 @@ class Recommender(keras.Model, abc.ABC):
     def get_config(self) -> dict:
         """The constructor's arguments; each is kept as the attribute of its name."""
         settings = {name: getattr(self, name) for name in self.settings()}
-        size = {"n_items": self.n_items} | ({"n_users": self.n_users} if self.knows_users else {})
+        size = {"n_items": self.n_items} | ({"n_users": self.n_users} if self.has_user_weights else {})
         return {**super().get_config(), **size, **settings}
 
 
 @dataclass(frozen=True)
-class Aim:
+class Objective:
     """What one optimiser is for.
 
     Attributes:
@@ -129,36 +131,37 @@ class Aim:
 class GradientRecommender(Recommender):
     """A recommender trained by Keras `fit` on batches of user row numbers.
 
-    A subclass gives the `objective` with the names of its `parts`; this class does the rest of a training step:
+    A subclass gives the `objective` with the names of its `loss_terms`; this class does the rest of a training step:
     gathers the users' rows in the graph, draws the noise, divides by the users of *all* replicas, adds the
     regularisers, updates, counts.
 
-    A model that is trained in phases has several `aims`, each with an optimiser of its own that is built once, and says
-    which of them each epoch pursues. A phase has a compiled step of its own, in which gradients are taken of its aims'
-    variables only. The epoch is counted in visits, so that a resumed run is in the phase it was interrupted in.
+    A model that is trained in phases has several `objectives`, each with an optimiser of its own that is built once,
+    and says which of them each epoch pursues. A phase has a compiled step of its own, in which gradients are taken of
+    its objectives' variables only. The epoch is counted in visits, so that a resumed run is in the phase it was
+    interrupted in.
 
     Attributes:
-        updates: int64 weight, updates done so far; it drives noise and schedules.
-        visits: int64 weight, users met so far, each as often as it was met.
+        step: int64 weight, updates done so far; it drives noise and schedules.
+        rows_seen: int64 weight, users met so far, each as often as it was met.
         histories: The training rows, each of which an epoch meets once; set by `attach`.
-        phase: Names of the aims that the present epoch pursues; `objective` may read it.
-        optimizers: By aim, once compiled; that of the first is also Keras's `optimizer`.
+        phase: Names of the objectives that the present epoch pursues; `objective` may read it.
+        optimizers: By objective, once compiled; that of the first is also Keras's `optimizer`.
     """
 
     rows_are: ClassVar[str] = "training users"  # what a batch is made of
-    parts: tuple[str, ...] = ()
-    watched: tuple[str, ...] = ()  # scalar weights to report beside the parts, as they are
+    loss_terms: tuple[str, ...] = ()
+    logged_weights: tuple[str, ...] = ()  # scalar weights to report beside the parts, as they are
 
     def __init__(self, n_items: int, n_users: int | None = None, **kwargs):
         super().__init__(n_items, n_users, **kwargs)
-        self.updates = self.add_state("updates", "int64")
-        self.visits = self.add_state("visits", "int64")
+        self.step = self.add_state("step", "int64")
+        self.rows_seen = self.add_state("rows_seen", "int64")
         self.histories: RowStore | None = None
         self.phase: tuple[str, ...] = ()
         # Behind a proxy, since Keras would save a dictionary's optimisers with the model.
         self.optimizers = MappingProxyType({})
         self._steps: dict[tuple[str, ...], Any] = {}
-        self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", *self.parts)}
+        self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", *self.loss_terms)}
 
     def add_state(self, name: str, dtype: str = "float32", value: float = 0, shape: Sequence[int] = ()):
         """Numbers that are saved and restored with the model but not trained, a `keras.Variable`; at first all equal.
@@ -205,13 +208,13 @@ class GradientRecommender(Recommender):
         self._forget_steps()
 
     @property
-    def aims(self) -> dict[str, Aim]:
+    def objectives(self) -> dict[str, Objective]:
         """What the model is trained for, by name."""
-        return {"model": Aim(self.trainable_variables)}
+        return {"model": Objective(self.trainable_variables)}
 
     def phase_of(self, epoch: int) -> tuple[str, ...]:
-        """The names of the aims that an epoch, counted from 0, pursues."""
-        return tuple(self.aims)
+        """The names of the objectives that an epoch, counted from 0, pursues."""
+        return tuple(self.objectives)
 
     def round_ends(self, epoch: int) -> bool:
         """Whether a round of phases ends with this epoch, counted from 0; then the model is validated."""
@@ -240,19 +243,19 @@ class GradientRecommender(Recommender):
         """Sets what a schedule drives; called in the graph before each update."""
 
     @abc.abstractmethod
-    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+    def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """Per-user means to report, and those to be lowered.
 
         Args:
-            rows: The batch; both the input and the target.
+            batch: The batch; both the input and the target.
             noise: The random numbers of this step.
 
         Returns:
-            Scalars by name: the losses of the phase's aims, and those of `parts` that the phase computes.
+            Scalars by name: the losses of the phase's objectives, and those of `loss_terms` that the phase computes.
         """
 
     def compile(self, optimizer: str | keras.optimizers.Optimizer = "adam", **kwargs) -> None:
-        """Keras's `compile`; aims beyond the first have optimisers of the same kind and settings.
+        """Keras's `compile`; objectives beyond the first have optimisers of the same kind and settings.
 
         Args:
             optimizer: As Keras takes it.
@@ -260,11 +263,11 @@ class GradientRecommender(Recommender):
         """
         super().compile(optimizer=optimizer, **kwargs)
         optimizers = {}
-        for name, aim in self.aims.items():
+        for name, objective in self.objectives.items():
             config = self.optimizer.get_config()
-            own = {} if aim.learning_rate is None else {"learning_rate": aim.learning_rate}
+            own = {} if objective.learning_rate is None else {"learning_rate": objective.learning_rate}
             optimizers[name] = type(self.optimizer).from_config(config | own) if optimizers else self.optimizer
-            optimizers[name].build(aim.variables)
+            optimizers[name].build(objective.variables)
         self.optimizers = MappingProxyType(optimizers)
         self.phase = self.phase_of(0)
         self._forget_steps()
@@ -293,7 +296,7 @@ class GradientRecommender(Recommender):
         return list(self._means.values())
 
     def _epochs_done(self) -> int:
-        return int(self.visits.numpy()) // self.histories.n_rows
+        return int(self.rows_seen.numpy()) // self.histories.n_rows
 
     def _forget_steps(self) -> None:
         self._steps, self.train_function = {}, None
@@ -307,34 +310,34 @@ class GradientRecommender(Recommender):
     def train_step(self, users: tf.Tensor) -> dict[str, tf.Tensor]:
         """One update of the present phase on the users of these row numbers, int64 [B]."""
         context = tf.distribute.get_replica_context()
-        rows = self.histories.gather(users)
+        batch = self.histories.gather(users)
         n_users = tf.cast(tf.shape(users)[0], tf.float32)
         # Replicas may hold batches of unequal size; their gradients are summed, so each counts by its users.
         n_all = context.all_reduce(tf.distribute.ReduceOp.SUM, n_users)
         share = n_users / n_all
-        aims = {name: aim for name, aim in self.aims.items() if name in self.phase}
-        losses = dict.fromkeys(aim.loss for aim in aims.values())
+        objectives = {name: objective for name, objective in self.objectives.items() if name in self.phase}
+        losses = dict.fromkeys(objective.loss for objective in objectives.values())
         self.before_update()
         with tf.GradientTape(persistent=len(losses) > 1, watch_accessed_variables=False) as tape:
-            tape.watch([variable.value for aim in aims.values() for variable in aim.variables])
-            means = self.objective(rows, Noise(self.seed, self.updates.value))
+            tape.watch([variable.value for objective in objectives.values() for variable in objective.variables])
+            means = self.objective(batch, Noise(self.seed, self.step.value))
             regulariser = sum(self.losses) / context.num_replicas_in_sync
             for name in losses:
                 # A replica without users has a mean of nothing, which is NaN, and a share of 0.
                 loss = tf.math.multiply_no_nan(means[name], share) + regulariser
                 losses[name] = tf.debugging.check_numerics(loss, "the loss")
         for name, loss in losses.items():
-            lowering = {aim: list(of.variables) for aim, of in aims.items() if of.loss == name}
+            lowering = {objective: list(of.variables) for objective, of in objectives.items() if of.loss == name}
             gradients = tape.gradient(loss, lowering)  # one backward pass, however many optimisers share it
-            for aim, variables in lowering.items():
-                self.optimizers[aim].apply(gradients[aim], variables)
-        self.updates.assign_add(1)
-        self.visits.assign_add(tf.cast(n_all, tf.int64))
+            for objective, variables in lowering.items():
+                self.optimizers[objective].apply(gradients[objective], variables)
+        self.step.assign_add(1)
+        self.rows_seen.assign_add(tf.cast(n_all, tf.int64))
         # Keras would average the replicas' own means, however many users each had.
-        shares = {name: tf.math.multiply_no_nan(means[name], share) for name in self.parts if name in means}
-        shares["loss"] = losses[aims[self.phase[0]].loss]
+        shares = {name: tf.math.multiply_no_nan(means[name], share) for name in self.loss_terms if name in means}
+        shares["loss"] = losses[objectives[self.phase[0]].loss]
         for name, value in context.all_reduce(tf.distribute.ReduceOp.SUM, shares).items():
             self._means[name].update_state(value, sample_weight=n_all)
-        return {name: self._means[name].result() for name in ("loss", *self.parts) if name in shares} | {
-            name: tf.convert_to_tensor(getattr(self, name).value) for name in self.watched
+        return {name: self._means[name].result() for name in ("loss", *self.loss_terms) if name in shares} | {
+            name: tf.convert_to_tensor(getattr(self, name).value) for name in self.logged_weights
         }

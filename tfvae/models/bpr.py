@@ -25,7 +25,7 @@ from scipy.sparse import csr_array, csr_matrix
 
 from tfvae.models.base import Recommender
 from tfvae.models.checks import check_matrix
-from tfvae.nn.batches import UserRows
+from tfvae.nn.batches import SparseBatch
 from tfvae.system.errors import DivergedError, InputError
 
 __all__ = ["BPR"]
@@ -90,19 +90,19 @@ class BPR(Recommender):
         )
         self.build()
 
-    def fit_matrix(self, train: csr_array, report: Callable[[str], None] = print) -> None:
+    def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print) -> None:
         """Finds the factors of users and items, and keeps those of the items.
 
         Args:
             train: Binary user rows, sparse [n_users, n_items].
-            report: Told what is done.
+            log: Told what is done.
 
         Raises:
             InputError: If the matrix is not binary or of another width.
             DivergedError: If a factor is no longer a number.
         """
         check_matrix(self, train)
-        report(
+        log(
             f"BPR: {self.iterations} iterations on {train.nnz:,} interactions of {train.shape[0]:,} users, "
             f"{self.factors} factors, {self.threads} thread(s)"
         )
@@ -125,11 +125,11 @@ class BPR(Recommender):
         self.item_factors.assign(bpr.item_factors[:, :-1])
         self.item_biases.assign(bpr.item_factors[:, -1])
 
-    def scores(self, rows: UserRows) -> tf.Tensor:
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
         """V u + b for B histories, float32 [B, n_items]; the biases alone for an empty one."""
         item_factors = tf.convert_to_tensor(self.item_factors.value)
         total = tf.math.unsorted_segment_sum(
-            tf.gather(item_factors, rows.items), rows.row_ids, tf.shape(rows.counts)[0]
+            tf.gather(item_factors, batch.items), batch.segment_ids, tf.shape(batch.lengths)[0]
         )
-        users = self.scale * total / tf.maximum(rows.counts, 1.0)[:, None]
+        users = self.scale * total / tf.maximum(batch.lengths, 1.0)[:, None]
         return tf.matmul(users, item_factors, transpose_b=True) + self.item_biases.value

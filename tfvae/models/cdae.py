@@ -20,9 +20,9 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from tfvae.models.base import GradientRecommender
 from tfvae.models.multvae import Share, Width
-from tfvae.nn.batches import UserRows
-from tfvae.nn.item_layers import ItemBag, ItemLogits
-from tfvae.nn.layer_config import Style
+from tfvae.nn.batches import SparseBatch
+from tfvae.nn.item_layers import EmbeddingBag, ItemLogits
+from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.likelihoods import likelihood
 from tfvae.nn.noise import Noise
 
@@ -58,8 +58,8 @@ class CDAE(GradientRecommender):
         InputError: Without `n_users`.
     """
 
-    parts = ("nll",)
-    knows_users = True
+    loss_terms = ("nll",)
+    has_user_weights = True
 
     def __init__(
         self,
@@ -87,9 +87,11 @@ class CDAE(GradientRecommender):
         self.node_steps = node_steps
 
         # Linear, since the node comes in before the tanh.
-        style = Style("linear", weight_decay=weight_decay, seed=self.seed, dtype=self.dtype_policy)
-        self.encoder = ItemBag(n_items, latent_dim, style, dropout=dropout, normalize=normalize, name="encoder")
-        node = style.weights("nodes", fan_in=n_users)
+        layer_config = LayerConfig("linear", weight_decay=weight_decay, seed=self.seed, dtype=self.dtype_policy)
+        self.encoder = EmbeddingBag(
+            n_items, latent_dim, layer_config, dropout=dropout, normalize=normalize, name="encoder"
+        )
+        node = layer_config.weights("nodes", fan_in=n_users)
         self.nodes = self.add_weight(
             name="nodes",
             shape=(n_users, latent_dim),
@@ -97,7 +99,7 @@ class CDAE(GradientRecommender):
             regularizer=node["kernel_regularizer"],
             autocast=False,
         )
-        self.decoder = ItemLogits(n_items, latent_dim, style, name="decoder")
+        self.decoder = ItemLogits(n_items, latent_dim, layer_config, name="decoder")
         self.built = True
 
     def logits(self, hidden: tf.Tensor, nodes: tf.Tensor | float) -> tf.Tensor:
@@ -109,50 +111,50 @@ class CDAE(GradientRecommender):
         """
         return self.decoder(tf.tanh(hidden + tf.cast(nodes, hidden.dtype)))
 
-    def log_likelihood(self, logits: tf.Tensor, rows: UserRows) -> tf.Tensor:
+    def log_likelihood(self, logits: tf.Tensor, batch: SparseBatch) -> tf.Tensor:
         """The negative of the weighted square loss of each user, float32 [B]."""
-        return likelihood("gaussian", tf.tanh(logits), c1=self.c1, c0=self.c0).log_prob_rows(rows)
+        return likelihood("gaussian", tf.tanh(logits), c1=self.c1, c0=self.c0).log_prob_rows(batch)
 
-    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+    def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """The square loss of the clean row given the dropped one and the user's node, averaged over users."""
-        nodes = tf.gather(tf.convert_to_tensor(self.nodes.value), rows.users)
-        nll = -tf.reduce_mean(self.log_likelihood(self.logits(self.encoder(rows, noise=noise), nodes), rows))
+        nodes = tf.gather(tf.convert_to_tensor(self.nodes.value), batch.users)
+        nll = -tf.reduce_mean(self.log_likelihood(self.logits(self.encoder(batch, noise=noise), nodes), batch))
         return {"loss": nll, "nll": nll}
 
-    def scores(self, rows: UserRows) -> tf.Tensor:
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
         """The output before its tanh, which would make ties of the largest, [B, n_items], with the node of strangers.
 
         `rows.users` is not looked at: of held-out users it has row numbers of their own matrix.
         """
-        hidden = self.encoder(rows)
+        hidden = self.encoder(batch)
         if self.user_node == "fitted":
-            return self.logits(hidden, self.fitted_nodes(rows)[0])
+            return self.logits(hidden, self.fitted_nodes(batch)[0])
         nodes = tf.convert_to_tensor(self.nodes.value)
         return self.logits(hidden, tf.reduce_mean(nodes, axis=0) if self.user_node == "mean" else 0.0)
 
-    def fitted_nodes(self, rows: UserRows) -> tuple[tf.Tensor, tf.Tensor]:
+    def fitted_nodes(self, batch: SparseBatch) -> tuple[tf.Tensor, tf.Tensor]:
         """Nodes that B histories themselves ask for, all other weights being fixed; no user's loss ever rises.
 
         An epoch decays all nodes in each of its updates, but meets a user once: λ counts once for each training user.
 
         Args:
-            rows: The histories.
+            batch: The histories.
 
         Returns:
             Nodes, float32 [B, latent_dim], and ½ Σ_i c_ui (x_ui − x̂_ui)² + n_users·λ‖V_u‖² of each user before
             the first step and after each, float32 [node_steps + 1, B].
         """
-        hidden = self.encoder(rows)
+        hidden = self.encoder(batch)
 
         def slope(nodes):
             with tf.GradientTape() as tape:
                 tape.watch(nodes)
                 decay = self.n_users * self.weight_decay * tf.reduce_sum(nodes**2, axis=1)
-                loss = decay - self.log_likelihood(self.logits(hidden, nodes), rows)
+                loss = decay - self.log_likelihood(self.logits(hidden, nodes), batch)
             return loss, tape.gradient(loss, nodes)
 
-        nodes = tf.zeros([tf.shape(rows.counts)[0], self.latent_dim])
-        step = tf.fill([tf.shape(rows.counts)[0], 1], FIRST_STEP)
+        nodes = tf.zeros([tf.shape(batch.lengths)[0], self.latent_dim])
+        step = tf.fill([tf.shape(batch.lengths)[0], 1], FIRST_STEP)
         loss, gradient = slope(nodes)
         losses = [loss]
         for _ in range(self.node_steps):

@@ -74,12 +74,12 @@ class EASE(ItemItem):
         """What is added to the diagonal of the Gram matrix, which holds each item's number of users, [n_items]."""
         return self.regularization
 
-    def fit_matrix(self, train: csr_array, report: Callable[[str], None] = print) -> None:
+    def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print) -> None:
         """Solves for B.
 
         Args:
             train: Binary user rows, sparse [n_users, n_items], each item at most once per user.
-            report: Told the memory that is needed before it is allocated, then what is done.
+            log: Told the memory that is needed before it is allocated, then what is done.
 
         Raises:
             TooLargeError: If the Gram matrix does not fit in memory.
@@ -89,10 +89,10 @@ class EASE(ItemItem):
         name = type(self).__name__
         dtype, factorise, invert = PRECISIONS[self.gram_precision]
         need = self.require_memory(dtype, "the Gram matrix")
-        report(f"{name}: {need} for the Gram matrix of {self.n_items:,} items, inverted in place")
+        log(f"{name}: {need} for the Gram matrix of {self.n_items:,} items, inverted in place")
         matrix = gram(train, dtype)
         matrix[np.diag_indices_from(matrix)] += self.penalty(matrix.diagonal())
-        report(f"{name}: inverting in {self.gram_precision}")
+        log(f"{name}: inverting in {self.gram_precision}")
         # The transpose of a symmetric C array is the Fortran array that LAPACK overwrites without a copy.
         # OpenBLAS was seen to crash in float64 on two threads at 20,108 items, hence one.
         with threadpool_limits(1 if self.gram_precision == "float64" else None, user_api="blas"):

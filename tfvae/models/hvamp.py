@@ -18,9 +18,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfvae.models.vamp import Vamp
-from tfvae.nn.batches import UserRows
-from tfvae.nn.item_layers import ItemBag
-from tfvae.nn.layer_config import Style
+from tfvae.nn.batches import SparseBatch
+from tfvae.nn.item_layers import EmbeddingBag
+from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.mlp import Decoder, hidden_stack, output_layer
 from tfvae.nn.noise import Noise
 from tfvae.nn.priors import diagonal_normal, sample_with
@@ -45,28 +45,28 @@ class HVamp(Vamp):
         InputError: When `hidden` is empty.
     """
 
-    parts = ("nll", "kl", "kl_z1", "kl_z2")
+    loss_terms = ("nll", "kl", "kl_z1", "kl_z2")
 
     def __init__(self, n_items: int, **kwargs):
         super().__init__(n_items, **kwargs)
         outputs, heads = 2 * self.latent_dim, 1 + self.separate_heads
         self.lower_encoder = _JointEncoder(
-            n_items, self.hidden, self.latent_dim, outputs, heads, self.style, self.dropout, name="lower_encoder"
+            n_items, self.hidden, self.latent_dim, outputs, heads, self.layer_config, self.dropout, name="lower_encoder"
         )
         self.lower_prior_layers = [
-            *hidden_stack(self.latent_dim, self.hidden, self.style, "lower_prior"),
-            output_layer(self.hidden[-1], outputs, self.style.of_outputs(), "lower_prior_heads", heads),
+            *hidden_stack(self.latent_dim, self.hidden, self.layer_config, "lower_prior"),
+            output_layer(self.hidden[-1], outputs, self.layer_config.for_output(), "lower_prior_heads", heads),
         ]
 
     def make_decoder(self) -> keras.layers.Layer:
         """p(x | z_1, z_2)."""
         if not self.hidden:
             raise InputError("H+Vamp needs a hidden layer; give hidden at least one width, such as [600].")
-        return _JointDecoder(self.n_items, self.hidden[::-1], self.latent_dim, self.style, name="decoder")
+        return _JointDecoder(self.n_items, self.hidden[::-1], self.latent_dim, self.layer_config, name="decoder")
 
-    def lower_posterior(self, rows: UserRows, z2: tf.Tensor, noise: Noise | None = None) -> tfd.Distribution:
+    def lower_posterior(self, batch: SparseBatch, z2: tf.Tensor, noise: Noise | None = None) -> tfd.Distribution:
         """q(z_1 | x, z_2) of B users; drops items by a mask of its own."""
-        return diagonal_normal(*self.moments(self.lower_encoder(rows, z2, noise=noise)))
+        return diagonal_normal(*self.moments(self.lower_encoder(batch, z2, noise=noise)))
 
     def lower_prior(self, z2: tf.Tensor) -> tfd.Distribution:
         """p(z_1 | z_2) of B users."""
@@ -75,36 +75,36 @@ class HVamp(Vamp):
             code = layer(code)
         return diagonal_normal(*self.moments(code))
 
-    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+    def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """-E log p(x | z_1, z_2) + β (KL of z_1 + KL of z_2), averaged over users, with one sample of each."""
-        upper = self.posterior(rows, noise)
+        upper = self.posterior(batch, noise)
         z2 = sample_with(noise, "z2", upper)
-        lower = self.lower_posterior(rows, z2, noise)
+        lower = self.lower_posterior(batch, z2, noise)
         z1 = sample_with(noise, "z1", lower)
-        nll = -tf.reduce_mean(self.log_likelihood((z1, z2), rows))
+        nll = -tf.reduce_mean(self.log_likelihood((z1, z2), batch))
         kl_z1 = self.kl(lower, self.lower_prior(z2), z1)
         kl_z2 = self.kl(upper, self.prior(noise=noise), z2)
         divergence = kl_z1 + kl_z2
         loss = nll + self.beta.value * divergence
         return {"loss": loss, "nll": nll, "kl": divergence, "kl_z1": kl_z1, "kl_z2": kl_z2}
 
-    def importance(self, rows: UserRows) -> Callable[[Noise], tf.Tensor]:
+    def importance(self, batch: SparseBatch) -> Callable[[Noise], tf.Tensor]:
         """As `MultVAE.importance`, of z_1 and z_2 together."""
-        upper, prior = self.posterior(rows), self.prior()
+        upper, prior = self.posterior(batch), self.prior()
 
         def log_weight(noise: Noise) -> tf.Tensor:
             z2 = sample_with(noise, "z2", upper)
-            lower = self.lower_posterior(rows, z2)
+            lower = self.lower_posterior(batch, z2)
             z1 = sample_with(noise, "z1", lower)
-            joint = self.log_likelihood((z1, z2), rows) + self.lower_prior(z2).log_prob(z1) + prior.log_prob(z2)
+            joint = self.log_likelihood((z1, z2), batch) + self.lower_prior(z2).log_prob(z1) + prior.log_prob(z2)
             return joint - lower.log_prob(z1) - upper.log_prob(z2)
 
         return log_weight
 
-    def scores(self, rows: UserRows) -> tf.Tensor:
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
         """Logits [B, n_items] at the means: z_2 = μ_2(x), z_1 = μ_1(x, z_2)."""
-        z2 = self.posterior(rows).mean()
-        z1 = self.lower_posterior(rows, z2).mean()
+        z2 = self.posterior(batch).mean()
+        z1 = self.lower_posterior(batch, z2).mean()
         return self.decoder((z1, z2))
 
 
@@ -118,27 +118,27 @@ class _JointEncoder(keras.layers.Layer):
         code_dim: int,
         outputs: int,
         heads: int,
-        style: Style,
+        layer_config: LayerConfig,
         dropout: float,
         name: str,
     ):
-        super().__init__(autocast=False, name=name, dtype=style.dtype)
+        super().__init__(autocast=False, name=name, dtype=layer_config.dtype)
         first, *rest = hidden
         beside = 0 if rest else code_dim
-        self.of_rows = ItemBag(n_items, first, style, dropout=dropout, beside=beside, name=f"{name}_0")
-        self.of_code = hidden_stack(code_dim, [first] if rest else [], style, f"{name}_code")
+        self.of_rows = EmbeddingBag(n_items, first, layer_config, dropout=dropout, beside=beside, name=f"{name}_0")
+        self.of_code = hidden_stack(code_dim, [first] if rest else [], layer_config, f"{name}_code")
         self.joint = [
-            *hidden_stack(2 * first, rest, style, name),
-            output_layer(hidden[-1], outputs, style.of_outputs(), f"{name}_heads", heads),
+            *hidden_stack(2 * first, rest, layer_config, name),
+            output_layer(hidden[-1], outputs, layer_config.for_output(), f"{name}_heads", heads),
         ]
         self.built = True
 
-    def call(self, rows: UserRows, code: tf.Tensor, noise: Noise | None = None) -> tf.Tensor:
+    def call(self, batch: SparseBatch, code: tf.Tensor, noise: Noise | None = None) -> tf.Tensor:
         """Maps B user rows and codes [B, code_dim] to [B, outputs]."""
         if self.of_code:
-            hidden = tf.concat([self.of_rows(rows, noise=noise), self.of_code[0](code)], axis=1)
+            hidden = tf.concat([self.of_rows(batch, noise=noise), self.of_code[0](code)], axis=1)
         else:
-            hidden = self.of_rows(rows, noise=noise, beside=code)
+            hidden = self.of_rows(batch, noise=noise, beside=code)
         for layer in self.joint:
             hidden = layer(hidden)
         return hidden
@@ -147,12 +147,14 @@ class _JointEncoder(keras.layers.Layer):
 class _JointDecoder(keras.layers.Layer):
     """From two codes to item logits; the wiring is in the module's text."""
 
-    def __init__(self, n_items: int, hidden: Sequence[int], code_dim: int, style: Style, name: str):
-        super().__init__(name=name, dtype=style.dtype)
+    def __init__(self, n_items: int, hidden: Sequence[int], code_dim: int, layer_config: LayerConfig, name: str):
+        super().__init__(name=name, dtype=layer_config.dtype)
         first, *rest = hidden
-        self.of_codes = [hidden_stack(code_dim, [first], style, f"{name}_z{number}")[0] for number in (1, 2) if rest]
+        self.of_codes = [
+            hidden_stack(code_dim, [first], layer_config, f"{name}_z{number}")[0] for number in (1, 2) if rest
+        ]
         joint = rest or [first]
-        self.joint = Decoder(n_items, joint, 2 * (first if rest else code_dim), style, name=f"{name}_joint")
+        self.joint = Decoder(n_items, joint, 2 * (first if rest else code_dim), layer_config, name=f"{name}_joint")
         self.built = True
 
     def call(self, codes: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy.sparse import csr_array
 
 from tfvae.models.base import Recommender
-from tfvae.nn.batches import UserRows
+from tfvae.nn.batches import SparseBatch
 from tfvae.system.errors import TooLargeError
 
 __all__ = ["ItemItem", "gram"]
@@ -31,7 +31,7 @@ class ItemItem(Recommender):
         TooLargeError: If the matrix does not fit in memory.
     """
 
-    seedless: ClassVar[bool] = True
+    is_deterministic: ClassVar[bool] = True
 
     def __init__(self, n_items: int, *, seed: int = 98765, **kwargs):
         super().__init__(n_items, seed=seed, **kwargs)
@@ -46,13 +46,13 @@ class ItemItem(Recommender):
         )
         self.build()
 
-    def scores(self, rows: UserRows) -> tf.Tensor:
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
         """The sum of the matrix rows of each user's items, float32 [B, n_items]."""
         total = tf.raw_ops.SparseSegmentSumWithNumSegments(
             data=tf.convert_to_tensor(self.item_weights.value),
-            indices=rows.items,
-            segment_ids=rows.row_ids,
-            num_segments=tf.shape(rows.counts)[0],
+            indices=batch.items,
+            segment_ids=batch.segment_ids,
+            num_segments=tf.shape(batch.lengths)[0],
         )
         return tf.ensure_shape(total, (None, self.n_items))
 

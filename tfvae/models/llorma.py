@@ -28,7 +28,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from tfvae.models.base import GradientRecommender
 from tfvae.models.pmf import alternate
 from tfvae.models.ratings import require_ratings, require_users, user_means
-from tfvae.nn.batches import UserRows
+from tfvae.nn.batches import SparseBatch
 from tfvae.nn.noise import Noise, derive_seed
 from tfvae.system.errors import InputError
 
@@ -86,9 +86,9 @@ class LLORMA(GradientRecommender):
 
     training_defaults: ClassVar[dict[str, Any]] = {"epochs": 20, "batch_size": 200, "learning_rate": 3e-3}
     predicts_ratings = True
-    knows_users = True
-    serves_strangers = False
-    parts = ("squared_error",)
+    has_user_weights = True
+    scores_new_users = False
+    loss_terms = ("squared_error",)
 
     def __init__(
         self,
@@ -161,24 +161,24 @@ class LLORMA(GradientRecommender):
         self.item_weights.assign(epanechnikov(items, train.indices[anchors], self.bandwidth))
         super().attach(train)
 
-    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+    def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """The squared errors of the batch's ratings with their share of the penalty, a mean over users."""
-        user_factors = tf.gather(self.user_factors.value, rows.users)
-        found = self._predictions(rows.users, user_factors)
-        places = tf.stack([rows.row_ids, rows.items], axis=1)
-        error = user_means(rows, tf.square(rows.values - tf.gather_nd(found, places)))
+        user_factors = tf.gather(self.user_factors.value, batch.users)
+        found = self._predictions(batch.users, user_factors)
+        places = tf.stack([batch.segment_ids, batch.items], axis=1)
+        error = user_means(batch, tf.square(batch.values - tf.gather_nd(found, places)))
         penalty = tf.reduce_mean(tf.reduce_sum(tf.square(user_factors), axis=1)) + (
             tf.reduce_sum(tf.square(self.item_factors.value)) / self.n_users
         )
         return {"loss": error + self.regularization * penalty, "squared_error": error}
 
-    def scores(self, rows: UserRows) -> tf.Tensor:
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
         """r̂ of all items, float32 [B, n_items].
 
         Raises:
             InputError: For users that have no row number.
         """
-        users = require_users(self, rows)
+        users = require_users(self, batch)
         return self._predictions(users, tf.gather(self.user_factors.value, users))
 
     def _predictions(self, users: tf.Tensor, user_factors: tf.Tensor) -> tf.Tensor:

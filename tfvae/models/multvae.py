@@ -21,8 +21,8 @@ import tensorflow_probability as tfp
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tfvae.models.base import GradientRecommender
-from tfvae.nn.batches import UserRows
-from tfvae.nn.layer_config import Style
+from tfvae.nn.batches import SparseBatch
+from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.likelihoods import likelihood
 from tfvae.nn.mlp import Decoder, Encoder
 from tfvae.nn.noise import Noise
@@ -49,7 +49,8 @@ class _Autoencoder(GradientRecommender):
         latent_dim: Width of the code, K.
         activation: Of the hidden layers, unless these are gated.
         gated: Whether the hidden layers are gated linear units (EVCF, equation 7).
-        initializer: "glorot" as in the authors' code, "he" as in that of EVCF, "fan-in" as in RecVAE's; see `Style`.
+        initializer: "glorot" as in the authors' code, "he" as in that of EVCF, "fan-in" as in RecVAE's; see
+            `LayerConfig`.
         dropout: Share of a history's items dropped in training, after its L2 normalisation.
         likelihood: "multinomial", "gaussian" or "logistic" (table 4 of the paper), or EVCF's "bernoulli".
         c1: Confidence of the ones; Gaussian only.
@@ -86,15 +87,15 @@ class _Autoencoder(GradientRecommender):
         self.c0 = c0
         self.weight_decay = weight_decay
 
-        self.style = Style(activation, gated, initializer, weight_decay, self.seed, self.dtype_policy)
+        self.layer_config = LayerConfig(activation, gated, initializer, weight_decay, self.seed, self.dtype_policy)
 
     def make_decoder(self) -> keras.layers.Layer:
         """The generative network, from a code to item logits."""
-        return Decoder(self.n_items, self.hidden[::-1], self.latent_dim, self.style)
+        return Decoder(self.n_items, self.hidden[::-1], self.latent_dim, self.layer_config)
 
-    def log_likelihood(self, code: tf.Tensor, rows: UserRows) -> tf.Tensor:
+    def log_likelihood(self, code: tf.Tensor, batch: SparseBatch) -> tf.Tensor:
         """Log p(x_u | z_u) of each user, float32 [B], for codes [B, latent_dim]."""
-        return likelihood(self.likelihood, self.decoder(code), c1=self.c1, c0=self.c0).log_prob_rows(rows)
+        return likelihood(self.likelihood, self.decoder(code), c1=self.c1, c0=self.c0).log_prob_rows(batch)
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
@@ -125,8 +126,8 @@ class MultVAE(_Autoencoder):
         cap: float32 weight, at first `beta_cap`; a run may lower it where validation peaks.
     """
 
-    parts = ("nll", "kl")
-    watched = ("beta",)
+    loss_terms = ("nll", "kl")
+    logged_weights = ("beta",)
 
     def __init__(
         self,
@@ -164,7 +165,7 @@ class MultVAE(_Autoencoder):
             self.n_items,
             self.hidden,
             2 * self.latent_dim,
-            self.style,
+            self.layer_config,
             output_layers=1 + self.separate_heads,
             dropout=self.dropout,
             name=name,
@@ -177,15 +178,15 @@ class MultVAE(_Autoencoder):
             log_variance = tf.clip_by_value(log_variance, *self.log_variance_range)
         return mean, log_variance
 
-    def posterior(self, rows: UserRows, noise: Noise | None = None) -> tfd.Distribution:
+    def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
         """q(z | x) of B users."""
-        return diagonal_normal(*self.moments(self.encoder(rows, noise=noise)))
+        return diagonal_normal(*self.moments(self.encoder(batch, noise=noise)))
 
-    def prior(self, rows: UserRows | None = None, noise: Noise | None = None) -> tfd.Distribution:
+    def prior(self, batch: SparseBatch | None = None, noise: Noise | None = None) -> tfd.Distribution:
         """p(z) over codes [latent_dim].
 
         Args:
-            rows: B users, for a prior that depends on them.
+            batch: B users, for a prior that depends on them.
             noise: For a prior that is computed by a network with dropout.
         """
         return standard_normal(self.latent_dim)
@@ -198,46 +199,46 @@ class MultVAE(_Autoencoder):
     def before_update(self) -> None:
         """β = min(cap, t / anneal_updates) at update t, counted from 0; or that of the epoch, counted from 1."""
         if self.anneal_by == "epochs":
-            epoch = self.visits.value // self.histories.n_rows + 1
+            epoch = self.rows_seen.value // self.histories.n_rows + 1
             # A cap that was lowered on the way cuts the ramp; it does not flatten it.
             self.beta.assign(tf.minimum(self.cap.value, warm_up(epoch, self.warmup_epochs, self.beta_cap)))
             return
-        done = self.updates.value if self.anneal_by == "updates" else self.visits.value / PAPER_BATCH_SIZE
+        done = self.step.value if self.anneal_by == "updates" else self.rows_seen.value / PAPER_BATCH_SIZE
         self.beta.assign(linear_ramp(done, self.anneal_updates, self.cap.value))
 
     def kl(self, posterior: tfd.Distribution, prior: tfd.Distribution, z: tf.Tensor) -> tf.Tensor:
         """KL(posterior ‖ prior), averaged over users, a scalar; by `divergence` in closed form or from the sample z."""
         return tf.reduce_mean(kl(posterior, prior, z, sampled=self.divergence == "sampled"))
 
-    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+    def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """The negative of L_β, averaged over users, with one reparameterised sample of z."""
-        posterior = self.posterior(rows, noise)
+        posterior = self.posterior(batch, noise)
         z = sample_with(noise, "z", posterior)
-        nll = -tf.reduce_mean(self.log_likelihood(z, rows))
-        divergence = self.kl(posterior, self.prior(rows, noise), z)
+        nll = -tf.reduce_mean(self.log_likelihood(z, batch))
+        divergence = self.kl(posterior, self.prior(batch, noise), z)
         return {"loss": nll + self.beta.value * divergence, "nll": nll, "kl": divergence}
 
-    def importance(self, rows: UserRows) -> Callable[[Noise], tf.Tensor]:
+    def importance(self, batch: SparseBatch) -> Callable[[Noise], tf.Tensor]:
         """The importance weights of the posterior: what a bound of log p(x) is made of.
 
         Args:
-            rows: B users.
+            batch: B users.
 
         Returns:
             A function that draws one z ~ q(z | x) per user from a `Noise`, without dropout, and gives
             log p(x, z) - log q(z | x), float32 [B]. Posterior and prior are computed once for all its draws.
         """
-        posterior, prior = self.posterior(rows), self.prior(rows)
+        posterior, prior = self.posterior(batch), self.prior(batch)
 
         def log_weight(noise: Noise) -> tf.Tensor:
             z = sample_with(noise, "z", posterior)
-            return self.log_likelihood(z, rows) + prior.log_prob(z) - posterior.log_prob(z)
+            return self.log_likelihood(z, batch) + prior.log_prob(z) - posterior.log_prob(z)
 
         return log_weight
 
-    def scores(self, rows: UserRows) -> tf.Tensor:
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
         """f_θ(μ_φ(x)): logits [B, n_items] at the posterior's mean (section 2.4)."""
-        return self.decoder(self.posterior(rows).mean())
+        return self.decoder(self.posterior(batch).mean())
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
@@ -252,7 +253,7 @@ class MultDAE(_Autoencoder):
             and those of `keras.Model`.
     """
 
-    parts = ("nll",)
+    loss_terms = ("nll",)
 
     def __init__(self, n_items: int, *, hidden: Sequence[Width] = (), weight_decay: NonNegativeFloat = 2e-5, **kwargs):
         super().__init__(n_items, hidden=hidden, weight_decay=weight_decay, **kwargs)
@@ -260,18 +261,18 @@ class MultDAE(_Autoencoder):
             self.n_items,
             self.hidden,
             self.latent_dim,
-            self.style,
+            self.layer_config,
             output_activation=self.activation,
             dropout=self.dropout,
         )
         self.decoder = self.make_decoder()
         self.built = True
 
-    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+    def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """The negative log-likelihood of the clean row given the dropped one, averaged over users."""
-        nll = -tf.reduce_mean(self.log_likelihood(self.encoder(rows, noise=noise), rows))
+        nll = -tf.reduce_mean(self.log_likelihood(self.encoder(batch, noise=noise), batch))
         return {"loss": nll, "nll": nll}
 
-    def scores(self, rows: UserRows) -> tf.Tensor:
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
         """f_θ(g_φ(x)): logits [B, n_items] for the clean history."""
-        return self.decoder(self.encoder(rows))
+        return self.decoder(self.encoder(batch))

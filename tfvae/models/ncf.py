@@ -20,10 +20,10 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from tfvae.models.base import Aim, GradientRecommender
+from tfvae.models.base import GradientRecommender, Objective
 from tfvae.models.multvae import Share, Width
-from tfvae.nn.batches import PairStore, UserRows
-from tfvae.nn.layer_config import Style
+from tfvae.nn.batches import PairStore, SparseBatch
+from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.noise import Noise
 from tfvae.nn.pair_layers import PairLogit, PairNetwork, Product, Tower
 from tfvae.system.errors import InputError
@@ -78,9 +78,9 @@ class _NCF(GradientRecommender):
 
     training_defaults = {"batch_size": 512, "epochs": 20}
     rows_are = "interactions"
-    parts = ("bce",)
-    knows_users = True
-    serves_strangers = False
+    loss_terms = ("bce",)
+    has_user_weights = True
+    scores_new_users = False
 
     def __init__(
         self,
@@ -99,8 +99,8 @@ class _NCF(GradientRecommender):
 
     def make_part(self, kind: type[PairNetwork], name: str) -> PairNetwork:
         """A network from pairs to φ."""
-        style = Style("relu", weight_decay=self.weight_decay, seed=self.seed, dtype=self.dtype_policy)
-        return kind(self.n_users, self.n_items, self.factors, style, name)
+        layer_config = LayerConfig("relu", weight_decay=self.weight_decay, seed=self.seed, dtype=self.dtype_policy)
+        return kind(self.n_users, self.n_items, self.factors, layer_config, name)
 
     def make_head(self, name: str) -> PairLogit:
         """An output layer, for the φ of all `networks` of NeuMF and for one of them else."""
@@ -135,34 +135,34 @@ class _NCF(GradientRecommender):
         """The logit of ŷ of N pairs, float32 [N]; see `join`."""
         return self.head([self.join(part, users, items) for part in self.networks])
 
-    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+    def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """The cross-entropy of B pairs seen and of those drawn for them."""
-        pairs = self.pairs(rows, noise)
+        pairs = self.pairs(batch, noise)
         bce = pairs.cross_entropy(self.pair_logits(pairs.users, pairs.items))
         return {"loss": bce, "bce": bce}
 
-    def pairs(self, rows: UserRows, noise: Noise) -> Pairs:
+    def pairs(self, batch: SparseBatch, noise: Noise) -> Pairs:
         """What a step trains on: B pairs seen, and for each some with an item drawn."""
-        for_whom = tf.repeat(rows.users, self.negatives)
+        for_whom = tf.repeat(batch.users, self.negatives)
         drawn, some_unseen = self.histories.unseen(for_whom, noise.uniform(tf.shape(for_whom), "negatives"))
         weights = tf.cast(some_unseen, tf.float32)
-        seen = tf.ones_like(rows.users, tf.float32)
+        seen = tf.ones_like(batch.users, tf.float32)
         return Pairs(
-            users=tf.concat([rows.users, for_whom], axis=0),
-            items=tf.concat([rows.items, drawn], axis=0),
+            users=tf.concat([batch.users, for_whom], axis=0),
+            items=tf.concat([batch.items, drawn], axis=0),
             labels=tf.concat([seen, tf.zeros_like(weights)], axis=0),
             weights=tf.concat([seen, weights], axis=0),
         )
 
-    def scores(self, rows: UserRows) -> tf.Tensor:
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
         """The logits of ŷ for all items, float32 [B, n_items], user by user: at once they would need [B, n_items, 4f].
 
         Raises:
             InputError: When the rows do not say whose they are.
         """
-        self._refuse_strangers(rows)
+        self._refuse_strangers(batch)
         of_items = [part.of_items(tf.range(self.n_items)) for part in self.networks]
-        of_users = [part.of_users(rows.users) for part in self.networks]
+        of_users = [part.of_users(batch.users) for part in self.networks]
 
         def of_one(sides: list[tf.Tensor]) -> tf.Tensor:
             joined = zip(self.networks, sides, of_items, strict=True)
@@ -170,13 +170,13 @@ class _NCF(GradientRecommender):
 
         return tf.map_fn(of_one, of_users, fn_output_signature=tf.TensorSpec([self.n_items], tf.float32))
 
-    def scores_at(self, rows: UserRows, places: tf.Tensor) -> tf.Tensor:
+    def scores_at(self, batch: SparseBatch, places: tf.Tensor) -> tf.Tensor:
         """The logits of ŷ of these pairs alone, float32 [n]; errors as of `scores`."""
-        self._refuse_strangers(rows)
-        return self.pair_logits(tf.gather(rows.users, places[:, 0]), places[:, 1])
+        self._refuse_strangers(batch)
+        return self.pair_logits(tf.gather(batch.users, places[:, 0]), places[:, 1])
 
-    def _refuse_strangers(self, rows: UserRows) -> None:
-        if rows.users is None:
+    def _refuse_strangers(self, batch: SparseBatch) -> None:
+        if batch.users is None:
             raise InputError(
                 f"{type(self).__name__} knows only the {self.n_users} users it was trained on, by their rows in the "
                 "training matrix, and nobody's history; take a model that encodes histories, such as mult-dae."
@@ -238,7 +238,7 @@ class NeuMF(_NCF):
         InputError: When only one part is to be pre-trained.
     """
 
-    parts = ("bce", "gmf_bce", "mlp_bce")
+    loss_terms = ("bce", "gmf_bce", "mlp_bce")
 
     def __init__(
         self,
@@ -271,14 +271,14 @@ class NeuMF(_NCF):
         return max(self.gmf_epochs, self.mlp_epochs)
 
     @property
-    def aims(self) -> dict[str, Aim]:
+    def objectives(self) -> dict[str, Objective]:
         """Those of the two parts alone, which have optimisers of their own, and that of the whole."""
         alone = {
-            name: Aim([*part.trainable_variables, *head.trainable_variables], f"{name}_bce")
+            name: Objective([*part.trainable_variables, *head.trainable_variables], f"{name}_bce")
             for name, part, head in zip((GMF_PART, MLP_PART), self.networks, self.heads_alone, strict=False)
         }
         whole = [variable for layer in [*self.networks, self.head] for variable in layer.trainable_variables]
-        return alone | {NEUMF: Aim(whole, learning_rate=self.fine_tuning_rate if alone else None)}
+        return alone | {NEUMF: Objective(whole, learning_rate=self.fine_tuning_rate if alone else None)}
 
     def phase_of(self, epoch: int) -> tuple[str, ...]:
         """The parts that are pre-trained; then the whole."""
@@ -303,11 +303,11 @@ class NeuMF(_NCF):
             self.head.bias.assign(self.mix * gmf.bias.value + (1 - self.mix) * mlp.bias.value)
         super().begin_epoch(epoch)
 
-    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+    def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """The cross-entropies of what the phase trains, all of the same pairs."""
         if self.phase == (NEUMF,):
-            return super().objective(rows, noise)
-        pairs = self.pairs(rows, noise)
+            return super().objective(batch, noise)
+        pairs = self.pairs(batch, noise)
         return {
             f"{name}_bce": pairs.cross_entropy(head([self.join(part, pairs.users, pairs.items)]))
             for name, part, head in zip((GMF_PART, MLP_PART), self.networks, self.heads_alone, strict=True)

@@ -21,9 +21,9 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from tfvae.models.base import Aim, GradientRecommender
+from tfvae.models.base import GradientRecommender, Objective
 from tfvae.models.ratings import require_ratings, require_users, user_means
-from tfvae.nn.batches import UserRows
+from tfvae.nn.batches import SparseBatch
 from tfvae.nn.noise import Noise, derive_seed
 
 __all__ = ["NNMF"]
@@ -58,9 +58,9 @@ class NNMF(GradientRecommender):
 
     training_defaults: ClassVar[dict[str, Any]] = {"epochs": 35, "batch_size": 300, "learning_rate": 4e-3}
     predicts_ratings = True
-    knows_users = True
-    serves_strangers = False
-    parts = ("squared_error",)
+    has_user_weights = True
+    scores_new_users = False
+    loss_terms = ("squared_error",)
 
     def __init__(
         self,
@@ -116,12 +116,12 @@ class NNMF(GradientRecommender):
         )
 
     @property
-    def aims(self) -> dict[str, Aim]:
+    def objectives(self) -> dict[str, Objective]:
         """Features and network, which lower the same loss at rates of their own."""
         network = [variable for layer in self.network for variable in layer.trainable_variables]
         return {
-            "features": Aim([self.user_features, self.item_features]),
-            "network": Aim(network, learning_rate=self.network_learning_rate),
+            "features": Objective([self.user_features, self.item_features]),
+            "network": Objective(network, learning_rate=self.network_learning_rate),
         }
 
     def attach(self, train: sp.csr_array) -> None:
@@ -147,24 +147,24 @@ class NNMF(GradientRecommender):
             code = layer(code)
         return self.rating_mean.value + tf.cast(code[:, 0], tf.float32)
 
-    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+    def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """The squared errors of the batch's ratings with their share of the penalty, a mean over users."""
         item_features = tf.convert_to_tensor(self.item_features.value)
-        users = tf.gather(self.user_features.value, rows.users)
-        found = self.predict_pairs(tf.gather(users, rows.row_ids), tf.gather(item_features, rows.items))
-        error = user_means(rows, tf.square(rows.values - found))
+        users = tf.gather(self.user_features.value, batch.users)
+        found = self.predict_pairs(tf.gather(users, batch.segment_ids), tf.gather(item_features, batch.items))
+        error = user_means(batch, tf.square(batch.values - found))
         penalty = tf.reduce_mean(tf.reduce_sum(tf.square(users), axis=1)) + (
             tf.reduce_sum(tf.square(item_features)) / self.n_users
         )
         return {"loss": error + self.regularization * penalty, "squared_error": error}
 
-    def scores(self, rows: UserRows) -> tf.Tensor:
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
         """r̂ of all items, float32 [B, n_items], user by user, since all pairs at once would be B·n_items features.
 
         Raises:
             InputError: For users that have no row number.
         """
-        users = tf.gather(self.user_features.value, require_users(self, rows))
+        users = tf.gather(self.user_features.value, require_users(self, batch))
         item_features = tf.convert_to_tensor(self.item_features.value)
 
         def of_user(user: tf.Tensor) -> tf.Tensor:

@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_limits
 
 from tfvae.models.base import Recommender
 from tfvae.models.checks import check_ratings
-from tfvae.nn.batches import UserRows
+from tfvae.nn.batches import SparseBatch
 from tfvae.nn.hmc import ObservedGaussian
 from tfvae.nn.noise import derive_seed
 from tfvae.system.errors import InputError
@@ -184,19 +184,19 @@ class PMF(Recommender):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}; expected a positive number.")
 
-    def fit_matrix(self, train: csr_array, report: Callable[[str], None] = print) -> None:
+    def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print) -> None:
         """Finds the vectors of users and items, and keeps those of the items.
 
         Args:
             train: Ratings, sparse [n_users, n_items]; a stored zero is a rating of zero.
-            report: Told what is done, and once a minute how far it is.
+            log: Told what is done, and once a minute how far it is.
 
         Raises:
             InputError: If the matrix has no ratings, one that is not a number, or another width.
         """
         check_ratings(self, train)
         name, begun = type(self).__name__, time.monotonic()
-        report(
+        log(
             f"{name}: {self.iterations} iterations on {train.nnz:,} ratings of {train.shape[0]:,} users, "
             f"{self.factors} factors"
         )
@@ -208,7 +208,7 @@ class PMF(Recommender):
             if now - reported >= SECONDS_BETWEEN_REPORTS:
                 reported = now
                 each = (now - begun) / iteration
-                report(f"{name}: {iteration} of {self.iterations} iterations, {each:.0f} s each")
+                log(f"{name}: {iteration} of {self.iterations} iterations, {each:.0f} s each")
 
         mean = float(np.mean(train.data, dtype=np.float64))
         centred = csr_array((train.data - mean, train.indices, train.indptr), shape=train.shape)
@@ -225,11 +225,11 @@ class PMF(Recommender):
         self.rating_mean.assign(mean)
         self.item_vectors.assign(items)
 
-    def user_vectors(self, rows: UserRows) -> tf.Tensor:
+    def user_vectors(self, batch: SparseBatch) -> tf.Tensor:
         """The least-squares step of B users from their ratings, with the items fixed.
 
         Args:
-            rows: With values, the ratings; of any users.
+            batch: With values, the ratings; of any users.
 
         Returns:
             p, or [b_u, p] where there are biases: float32 [B, D]; zeros for an empty row.
@@ -237,23 +237,23 @@ class PMF(Recommender):
         Raises:
             InputError: If the rows have no ratings.
         """
-        if rows.values is None:
+        if batch.values is None:
             raise InputError(f"{type(self).__name__} needs the ratings of a user; these rows have items only.")
         regressors, offsets = self._item_side()
-        likelihood = ObservedGaussian.of(rows, regressors, self.rating_mean.value + offsets, 1.0)
+        likelihood = ObservedGaussian.of(batch, regressors, self.rating_mean.value + offsets, 1.0)
         penalties = tf.constant([self._bias_penalty] * self._biased + [self.regularization] * self.factors, tf.float32)
-        counts = tf.maximum(rows.counts, 1.0) if self.weighted_regularization else tf.ones_like(rows.counts)
+        counts = tf.maximum(batch.lengths, 1.0) if self.weighted_regularization else tf.ones_like(batch.lengths)
         systems = likelihood.precision + tf.linalg.diag(counts[:, None] * penalties)
         return tf.linalg.cholesky_solve(tf.linalg.cholesky(systems), likelihood.projection[:, :, None])[:, :, 0]
 
-    def scores(self, rows: UserRows) -> tf.Tensor:
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
         """Predicted ratings of all items, float32 [B, n_items]; without clipping.
 
         Raises:
             InputError: If the rows have no ratings.
         """
         regressors, offsets = self._item_side()
-        products = tf.matmul(self.user_vectors(rows), regressors, transpose_b=True)
+        products = tf.matmul(self.user_vectors(batch), regressors, transpose_b=True)
         return products + self.rating_mean.value + offsets
 
     def _item_side(self) -> tuple[tf.Tensor, tf.Tensor]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from scipy.sparse import csr_array
 
 from tfvae.models.base import Recommender
-from tfvae.nn.batches import UserRows
+from tfvae.nn.batches import SparseBatch
 
 __all__ = ["Popularity"]
 
@@ -28,7 +28,7 @@ class Popularity(Recommender):
         **kwargs: Of `keras.Model`.
     """
 
-    seedless: ClassVar[bool] = True
+    is_deterministic: ClassVar[bool] = True
 
     def __init__(self, n_items: int, *, seed: int = 98765, **kwargs):
         super().__init__(n_items, seed=seed, **kwargs)
@@ -42,16 +42,16 @@ class Popularity(Recommender):
         )
         self.build()
 
-    def fit_matrix(self, train: csr_array, report: Callable[[str], None] = print) -> None:
+    def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print) -> None:
         """Counts the users of each item.
 
         Args:
             train: Binary user rows, sparse [n_users, n_items].
-            report: Told what is done, a line at a time.
+            log: Told what is done, a line at a time.
         """
-        report(f"popularity: counting {train.nnz:,} interactions")
+        log(f"popularity: counting {train.nnz:,} interactions")
         self.item_counts.assign(np.bincount(train.indices, minlength=self.n_items).astype(np.float32))
 
-    def scores(self, rows: UserRows) -> tf.Tensor:
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
         """The item counts for each of B histories, float32 [B, n_items]."""
-        return tf.tile(self.item_counts.value[None, :], [tf.shape(rows.counts)[0], 1])
+        return tf.tile(self.item_counts.value[None, :], [tf.shape(batch.lengths)[0], 1])

@@ -27,9 +27,9 @@ from tfvae.data.splits import RatingHoldout
 from tfvae.models.base import GradientRecommender
 from tfvae.models.metadata import encode_metadata
 from tfvae.models.multvae import Activation, Share, Width
-from tfvae.nn.batches import UserRows, column_means
+from tfvae.nn.batches import SparseBatch, column_means
 from tfvae.nn.item_layers import ItemLogits
-from tfvae.nn.layer_config import Style
+from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.mlp import hidden_stack
 from tfvae.nn.noise import Noise
 from tfvae.nn.priors import diagonal_normal, kl, sample_with, standard_normal
@@ -58,7 +58,7 @@ class PVAE(GradientRecommender):
         latent_dim: Length of z, H.
         decoder_hidden: Widths of the decoder's hidden layers; without, the ratings are a linear function of z.
         activation: Of the other hidden layers, and σ.
-        initializer: Of the layers; see `Style`.
+        initializer: Of the layers; see `LayerConfig`.
         center: What is taken off a rating before it is encoded: nothing, the mean of all, or that of its column.
         variance: σ² of a rating, in squared units of the ratings; 0.02 on a scale from 0 to 1 is 0.32 on 1 to 5.
         beta: Weight of the divergence; the bound has 1.
@@ -73,8 +73,14 @@ class PVAE(GradientRecommender):
     """
 
     predicts_ratings = True
-    training_defaults = {"epochs": 60, "batch_size": 200, "learning_rate": 2e-3, "cooling": 0.1, "monitor": "rmse"}
-    parts = ("nll", "kl")
+    training_defaults = {
+        "epochs": 60,
+        "batch_size": 200,
+        "learning_rate": 2e-3,
+        "final_learning_rate_factor": 0.1,
+        "monitor": "rmse",
+    }
+    loss_terms = ("nll", "kl")
 
     def __init__(
         self,
@@ -119,7 +125,7 @@ class PVAE(GradientRecommender):
         self.dropout = dropout
         self.weight_decay = weight_decay
         self.metadata = metadata
-        style = Style(activation, False, initializer, weight_decay, self.seed, self.dtype_policy)
+        layer_config = LayerConfig(activation, False, initializer, weight_decay, self.seed, self.dtype_policy)
         self.encoder = SetEncoder(
             n_items,
             embedding_dim,
@@ -128,13 +134,15 @@ class PVAE(GradientRecommender):
             pooling,
             self.encoder_hidden,
             latent_dim * (1 + stochastic),
-            style,
+            layer_config,
             element_activation=element_activation,
             n_features=n_features,
             dropout=dropout,
         )
-        self.hidden_layers = hidden_stack(latent_dim, self.decoder_hidden, style, "decoder")
-        self.decoder = ItemLogits(n_items, [latent_dim, *self.decoder_hidden][-1], style.of_outputs(), name="ratings")
+        self.hidden_layers = hidden_stack(latent_dim, self.decoder_hidden, layer_config, "decoder")
+        self.decoder = ItemLogits(
+            n_items, [latent_dim, *self.decoder_hidden][-1], layer_config.for_output(), name="ratings"
+        )
         self.centers = self.add_state("centers", shape=(n_items,))
         self.built = True
 
@@ -162,7 +170,7 @@ class PVAE(GradientRecommender):
             train: CSR [n_rows, n_items] of ratings; a stored zero is a rating of zero.
         """
         super().attach(train)
-        if self.updates.numpy() == 0:
+        if self.step.numpy() == 0:
             self.start_from(train)
 
     def start_from(self, train: sp.csr_array) -> None:
@@ -172,14 +180,14 @@ class PVAE(GradientRecommender):
         centers = {"none": 0.0, "mean": train.data.mean(dtype=float), "columns": means}[self.center]
         self.centers.assign(np.broadcast_to(centers, means.shape).astype(np.float32))
 
-    def code(self, rows: UserRows, noise: Noise | None = None) -> tf.Tensor:
+    def code(self, batch: SparseBatch, noise: Noise | None = None) -> tf.Tensor:
         """What the encoder makes of the ratings of B rows: the moments of q(z | r_O), or z itself."""
-        values = rows.values - tf.gather(tf.convert_to_tensor(self.centers.value), rows.items)
-        return tf.cast(self.encoder(rows._replace(values=values), noise=noise), tf.float32)
+        values = batch.values - tf.gather(tf.convert_to_tensor(self.centers.value), batch.items)
+        return tf.cast(self.encoder(batch._replace(values=values), noise=noise), tf.float32)
 
-    def posterior(self, rows: UserRows, noise: Noise | None = None) -> tfd.Distribution:
+    def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
         """q(z | r_O) of B rows."""
-        return diagonal_normal(*tf.split(self.code(rows, noise), 2, axis=1))
+        return diagonal_normal(*tf.split(self.code(batch, noise), 2, axis=1))
 
     def prior(self) -> tfd.Distribution:
         """p(z)."""
@@ -191,38 +199,40 @@ class PVAE(GradientRecommender):
             z = layer(z)
         return z
 
-    def log_likelihood(self, z: tf.Tensor, rows: UserRows) -> tf.Tensor:
+    def log_likelihood(self, z: tf.Tensor, batch: SparseBatch) -> tf.Tensor:
         """Log p(r_O | z) of B rows: the sum over a row's ratings, float32 [B]."""
-        of_ratings = tfd.Normal(self.decoder.at_the_items_of(rows, self.hidden(z)), self.variance**0.5)
-        return tf.math.unsorted_segment_sum(of_ratings.log_prob(rows.values), rows.row_ids, tf.shape(rows.counts)[0])
+        of_ratings = tfd.Normal(self.decoder.at_the_items_of(batch, self.hidden(z)), self.variance**0.5)
+        return tf.math.unsorted_segment_sum(
+            of_ratings.log_prob(batch.values), batch.segment_ids, tf.shape(batch.lengths)[0]
+        )
 
-    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+    def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """L_p averaged over rows, up to log p(r_O), with one reparameterised sample of z."""
         if not self.stochastic:
-            nll = -tf.reduce_mean(self.log_likelihood(self.code(rows, noise), rows))
+            nll = -tf.reduce_mean(self.log_likelihood(self.code(batch, noise), batch))
             return {"loss": nll, "nll": nll}
-        posterior = self.posterior(rows, noise)
+        posterior = self.posterior(batch, noise)
         z = sample_with(noise, "z", posterior)
-        nll = -tf.reduce_mean(self.log_likelihood(z, rows))
+        nll = -tf.reduce_mean(self.log_likelihood(z, batch))
         divergence = tf.reduce_mean(kl(posterior, self.prior(), z))
         return {"loss": nll + self.beta * divergence, "nll": nll, "kl": divergence}
 
-    def mean_code(self, rows: UserRows) -> tf.Tensor:
+    def mean_code(self, batch: SparseBatch) -> tf.Tensor:
         """μ of B rows, float32 [B, latent_dim]."""
-        return self.code(rows)[:, : self.latent_dim]
+        return self.code(batch)[:, : self.latent_dim]
 
-    def scores(self, rows: UserRows) -> tf.Tensor:
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
         """f(μ): predicted ratings, float32 [B, n_items], not clipped to the scale."""
-        return self.decoder(self.hidden(self.mean_code(rows)))
+        return self.decoder(self.hidden(self.mean_code(batch)))
 
-    def rating_sd(self, rows: UserRows, n_samples: int = 10) -> tf.Tensor:
+    def rating_sd(self, batch: SparseBatch, n_samples: int = 10) -> tf.Tensor:
         """How uncertain the predicted ratings are: the sd of p(r | r_O) ≈ 1/S Σ_s N(r | f(z_s), σ²), z_s ~ q(z | r_O).
 
         It is √(σ² + the variance of f(z_s) over the samples), which are z_s = μ + s·ε_s with the same ε_s for all rows
         and calls: equal rows have equal answers, in whatever batch they come.
 
         Args:
-            rows: The ratings of B rows.
+            batch: The ratings of B rows.
             n_samples: S.
 
         Returns:
@@ -233,7 +243,7 @@ class PVAE(GradientRecommender):
         """
         if not self.stochastic:
             raise InputError("with stochastic=False p-VAE has no posterior, and knows no uncertainty of its ratings.")
-        posterior = self.posterior(rows)
+        posterior = self.posterior(batch)
         mean, spread = posterior.mean(), posterior.stddev()
         epsilons = Noise(self.seed, tf.zeros([], tf.int64)).normal([n_samples, self.latent_dim], "rating_sd")
         at_mean = self.decoder(self.hidden(mean))

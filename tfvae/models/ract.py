@@ -18,10 +18,10 @@ import keras
 import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from tfvae.models.base import Aim
+from tfvae.models.base import Objective
 from tfvae.models.multvae import MultVAE, Width
-from tfvae.nn.batches import UserRows
-from tfvae.nn.layer_config import Style
+from tfvae.nn.batches import SparseBatch
+from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.likelihoods import likelihood
 from tfvae.nn.mlp import hidden_stack, output_layer
 from tfvae.nn.noise import Noise
@@ -63,7 +63,7 @@ class RaCT(MultVAE):
         InputError: When the critic does not see "nll".
     """
 
-    parts = ("nll", "kl", "ndcg", "predicted_ndcg", "critic_error")
+    loss_terms = ("nll", "kl", "ndcg", "predicted_ndcg", "critic_error")
 
     def __init__(
         self,
@@ -96,24 +96,24 @@ class RaCT(MultVAE):
         self.feature_updates = self.add_state("feature_updates", "int64")
         self.feature_means = self.add_state("feature_means", shape=[len(self.critic_features)])
         self.feature_squares = self.add_state("feature_squares", value=1.0, shape=[len(self.critic_features)])
-        style = Style("relu", weight_decay=critic_weight_decay, seed=self.seed, dtype="float32")
+        layer_config = LayerConfig("relu", weight_decay=critic_weight_decay, seed=self.seed, dtype="float32")
         widths = [len(self.critic_features), *self.critic_hidden]
         self.critic = [
-            *hidden_stack(widths[0], self.critic_hidden, style, "critic"),
-            output_layer(widths[-1], 1, style.of_outputs("sigmoid"), "critic_output"),
+            *hidden_stack(widths[0], self.critic_hidden, layer_config, "critic"),
+            output_layer(widths[-1], 1, layer_config.for_output("sigmoid"), "critic_output"),
         ]
 
     # ---- the schedule -------------------------------------------------------------------------------
 
     @property
-    def aims(self) -> dict[str, Aim]:
+    def objectives(self) -> dict[str, Objective]:
         """The actor's and the critic's; in the third phase the actor has another optimiser and another loss."""
         actor = [*self.encoder.trainable_variables, *self.decoder.trainable_variables]
         critic = [variable for layer in self.critic for variable in layer.trainable_variables]
         return {
-            ACTOR: Aim(actor),
-            CRITIC: Aim(critic, "critic_error", self.critic_learning_rate),
-            ACTOR_CRITIC: Aim(actor, "shortfall", self.fine_tuning_rate),
+            ACTOR: Objective(actor),
+            CRITIC: Objective(critic, "critic_error", self.critic_learning_rate),
+            ACTOR_CRITIC: Objective(actor, "shortfall", self.fine_tuning_rate),
         }
 
     def phase_of(self, epoch: int) -> tuple[str, ...]:
@@ -138,22 +138,22 @@ class RaCT(MultVAE):
 
     # ---- the objective ------------------------------------------------------------------------------
 
-    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+    def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """Mult-VAE's loss in the first phase; then the critic's squared error, and 1 less the NDCG it predicts."""
-        posterior = self.posterior(rows, noise)
+        posterior = self.posterior(batch, noise)
         z = sample_with(noise, "z", posterior)
         logits = self.decoder(z)
-        nll = -likelihood(self.likelihood, logits, c1=self.c1, c0=self.c0).log_prob_rows(rows)
-        divergence = self.kl(posterior, self.prior(rows, noise), z)
+        nll = -likelihood(self.likelihood, logits, c1=self.c1, c0=self.c0).log_prob_rows(batch)
+        divergence = self.kl(posterior, self.prior(batch, noise), z)
         means = {"nll": tf.reduce_mean(nll), "kl": divergence}
-        kept = self.encoder.first.kept(rows, noise)
-        features = self._features(rows, kept, nll)
+        kept = self.encoder.first.kept(batch, noise)
+        features = self._features(batch, kept, nll)
         if self.phase == (ACTOR,):
             if self.normalize_features:
                 self._observe(features)
             return means | {"loss": means["nll"] + self.beta.value * divergence}
         predicted = self._predicted(features)
-        ndcg = tf.stop_gradient(ndcg_of_unseen(logits, rows, kept, self.cutoff))
+        ndcg = tf.stop_gradient(ndcg_of_unseen(logits, batch, kept, self.cutoff))
         return means | {
             "ndcg": tf.reduce_mean(ndcg),
             "predicted_ndcg": tf.reduce_mean(predicted),
@@ -161,10 +161,10 @@ class RaCT(MultVAE):
             "shortfall": 1.0 - tf.reduce_mean(predicted),
         }
 
-    def _features(self, rows: UserRows, kept: tf.Tensor, nll: tf.Tensor) -> tf.Tensor:
+    def _features(self, batch: SparseBatch, kept: tf.Tensor, nll: tf.Tensor) -> tf.Tensor:
         """What the critic sees of B users, float32 [B, features], as it is."""
-        seen = tf.math.unsorted_segment_sum(tf.cast(kept, tf.float32), rows.row_ids, tf.shape(nll)[0])
-        values = {"seen": seen, "unseen": rows.counts - seen, "nll": nll}
+        seen = tf.math.unsorted_segment_sum(tf.cast(kept, tf.float32), batch.segment_ids, tf.shape(nll)[0])
+        values = {"seen": seen, "unseen": batch.lengths - seen, "nll": nll}
         return tf.stack([values[feature] for feature in self.critic_features], axis=1)
 
     def _observe(self, features: tf.Tensor) -> None:

@@ -26,9 +26,9 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from tfvae.models.base import GradientRecommender
 from tfvae.models.multvae import Width
-from tfvae.nn.batches import UserRows
-from tfvae.nn.item_layers import RatingBag
-from tfvae.nn.layer_config import Style
+from tfvae.nn.batches import SparseBatch
+from tfvae.nn.item_layers import WeightedEmbeddingBag
+from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.noise import Noise
 from tfvae.system.errors import InputError
 
@@ -63,7 +63,7 @@ class RBM(GradientRecommender):
 
     predicts_ratings = True
     training_defaults = {"epochs": 28}
-    parts = ("error",)
+    loss_terms = ("error",)
 
     def __init__(
         self,
@@ -86,8 +86,8 @@ class RBM(GradientRecommender):
         self.weight_decay = weight_decay
         self.levels = self.add_state("levels", shape=(n_levels,))
         # A chain of binary states needs no half precision, and free energies of many ratings do not bear it.
-        style = Style("linear", weight_decay=weight_decay, seed=self.seed, dtype="float32")
-        self.hidden_field = RatingBag(n_items * n_levels, units, style, name="hidden_field")
+        layer_config = LayerConfig("linear", weight_decay=weight_decay, seed=self.seed, dtype="float32")
+        self.hidden_field = WeightedEmbeddingBag(n_items * n_levels, units, layer_config, name="hidden_field")
         self.visible_bias = self.add_weight(
             name="visible_bias", shape=(n_items * n_levels,), initializer="zeros", dtype="float32", autocast=False
         )
@@ -109,7 +109,7 @@ class RBM(GradientRecommender):
         levels = np.unique(train.data)
         if not levels.size or not np.isfinite(levels).all():
             raise InputError("the training rows of an RBM need ratings, all of them finite numbers.")
-        if self.updates.numpy() > 0:
+        if self.step.numpy() > 0:
             unknown = np.setdiff1d(levels, self.levels.numpy())
             if unknown.size:
                 raise InputError(f"this RBM was trained on the ratings {self.levels.numpy()}, not {unknown}.")
@@ -130,29 +130,29 @@ class RBM(GradientRecommender):
         counts = counts + overall / overall.sum()
         return np.log(counts / counts.sum(axis=1, keepdims=True)).ravel()
 
-    def visibles(self, rows: UserRows) -> UserRows:
+    def visibles(self, batch: SparseBatch) -> SparseBatch:
         """The units that are on: `items` are i·K + k in the place of item i and its rating, `values` are 1."""
-        distances = tf.abs(rows.values[:, None] - tf.convert_to_tensor(self.levels.value))
-        return self._switched_on(rows, tf.argmin(distances, axis=1))
+        distances = tf.abs(batch.values[:, None] - tf.convert_to_tensor(self.levels.value))
+        return self._switched_on(batch, tf.argmin(distances, axis=1))
 
-    def _switched_on(self, rows: UserRows, levels: tf.Tensor) -> UserRows:
-        units = rows.items * self.n_levels + tf.cast(levels, tf.int32)
-        return rows._replace(items=units, values=tf.ones_like(units, tf.float32))
+    def _switched_on(self, batch: SparseBatch, levels: tf.Tensor) -> SparseBatch:
+        units = batch.items * self.n_levels + tf.cast(levels, tf.int32)
+        return batch._replace(items=units, values=tf.ones_like(units, tf.float32))
 
-    def free_energy(self, visibles: UserRows) -> tf.Tensor:
+    def free_energy(self, visibles: SparseBatch) -> tf.Tensor:
         """F(v) of B rows of visible units that are on, float32 [B]."""
         biases = tf.gather(tf.convert_to_tensor(self.visible_bias.value), visibles.items)
-        of_visibles = tf.math.unsorted_segment_sum(biases, visibles.row_ids, tf.shape(visibles.counts)[0])
+        of_visibles = tf.math.unsorted_segment_sum(biases, visibles.segment_ids, tf.shape(visibles.lengths)[0])
         field = self.hidden_field(visibles)
         of_weights = CENTER * (field - tf.convert_to_tensor(self.hidden_field.bias.value))
         return -of_visibles - tf.reduce_sum(tf.nn.softplus(field) - of_weights, axis=1)
 
-    def logits(self, hidden: tf.Tensor, rows: UserRows | None = None) -> tf.Tensor:
+    def logits(self, hidden: tf.Tensor, batch: SparseBatch | None = None) -> tf.Tensor:
         """b_i(k) + Σ_j W_ij(k) (h_j - ½), of which p(v | h) is the softmax over the last axis.
 
         Args:
             hidden: float32 [B, units], states or probabilities of the hidden units.
-            rows: B rows, for the logits at their items only.
+            batch: B rows, for the logits at their items only.
 
         Returns:
             float32 [B, n_items, n_levels], or [nnz, n_levels] in the order of `rows.items`.
@@ -160,58 +160,60 @@ class RBM(GradientRecommender):
         products = tf.matmul(hidden - CENTER, tf.convert_to_tensor(self.hidden_field.kernel.value), transpose_b=True)
         products = tf.reshape(products, [-1, self.n_items, self.n_levels])
         biases = tf.reshape(self.visible_bias.value, [self.n_items, self.n_levels])
-        if rows is None:
+        if batch is None:
             return products + biases
-        return tf.gather_nd(products, tf.stack([rows.row_ids, rows.items], axis=1)) + tf.gather(biases, rows.items)
+        return tf.gather_nd(products, tf.stack([batch.segment_ids, batch.items], axis=1)) + tf.gather(
+            biases, batch.items
+        )
 
     def expectation(self, logits: tf.Tensor) -> tf.Tensor:
         """The mean rating under logits [..., n_levels]."""
         return tf.linalg.matvec(tf.nn.softmax(logits), self.levels.value)
 
-    def chain(self, rows: UserRows, steps: int, noise: Noise) -> tuple[UserRows, tf.Tensor]:
+    def chain(self, batch: SparseBatch, steps: int, noise: Noise) -> tuple[SparseBatch, tf.Tensor]:
         """Block Gibbs sampling from the observed ratings: hidden units, then ratings at the same places, by turns.
 
         Args:
-            rows: B rows of ratings.
+            batch: B rows of ratings.
             steps: Times that the ratings are drawn anew.
             noise: The random numbers.
 
         Returns:
             The visible units that are on in the end, and the logits [nnz, n_levels] they were drawn by.
         """
-        visibles, logits = self.visibles(rows), None
+        visibles, logits = self.visibles(batch), None
         for step in range(steps):
             field = self.hidden_field(visibles)
             hidden = tf.cast(noise.uniform(tf.shape(field), f"hidden/{step}") < tf.sigmoid(field), tf.float32)
-            logits = self.logits(hidden, rows)
+            logits = self.logits(hidden, batch)
             below = tf.cumsum(tf.nn.softmax(logits), axis=1)[:, :-1]
             passed = noise.uniform(tf.shape(below)[:1], f"visible/{step}")[:, None] > below
-            visibles = self._switched_on(rows, tf.math.count_nonzero(passed, axis=1, dtype=tf.int32))
+            visibles = self._switched_on(batch, tf.math.count_nonzero(passed, axis=1, dtype=tf.int32))
         return visibles, logits
 
-    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+    def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """F(data) - F(end of the chain), averaged over rows.
 
         The end is a constant, so that the gradient is that of contrastive divergence: the difference of ∂F at the data
         and at the end.
         """
-        early = self.visits.value // self.histories.n_rows < self.later_from
+        early = self.rows_seen.value // self.histories.n_rows < self.later_from
         end, logits = tf.cond(
-            early, lambda: self.chain(rows, self.steps, noise), lambda: self.chain(rows, self.later_steps, noise)
+            early, lambda: self.chain(batch, self.steps, noise), lambda: self.chain(batch, self.later_steps, noise)
         )
         # One product for both, since its gradient is as large as the kernel.
-        start, (n_rows,) = self.visibles(rows), tf.unstack(tf.shape(rows.counts))
-        both = UserRows(
+        start, (n_rows,) = self.visibles(batch), tf.unstack(tf.shape(batch.lengths))
+        both = SparseBatch(
             items=tf.concat([start.items, tf.stop_gradient(end.items)], axis=0),
-            row_ids=tf.concat([start.row_ids, end.row_ids + n_rows], axis=0),
-            counts=tf.tile(rows.counts, [2]),
+            segment_ids=tf.concat([start.segment_ids, end.segment_ids + n_rows], axis=0),
+            lengths=tf.tile(batch.lengths, [2]),
             values=tf.tile(start.values, [2]),
         )
         at_start, at_end = tf.split(self.free_energy(both), 2)
         divergence = tf.reduce_mean(at_start - at_end)
-        errors = tf.stop_gradient(self.expectation(logits)) - rows.values
+        errors = tf.stop_gradient(self.expectation(logits)) - batch.values
         return {"loss": divergence, "error": tf.nn.l2_loss(errors) / tf.cast(n_rows, tf.float32)}
 
-    def scores(self, rows: UserRows) -> tf.Tensor:
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
         """Expected ratings given the probabilities of the hidden units, float32 [B, n_items]."""
-        return self.expectation(self.logits(tf.sigmoid(self.hidden_field(self.visibles(rows)))))
+        return self.expectation(self.logits(tf.sigmoid(self.hidden_field(self.visibles(batch)))))

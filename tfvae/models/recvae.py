@@ -23,11 +23,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from tfvae.models.base import Aim
+from tfvae.models.base import Objective
 from tfvae.models.multvae import Activation, MultVAE, Width
-from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.likelihoods import Multinomial
-from tfvae.nn.mlp import Decoder, DenseSumEncoder
+from tfvae.nn.mlp import Decoder, DenselyConnectedEncoder
 from tfvae.nn.noise import Noise
 from tfvae.nn.priors import CompositePrior, diagonal_normal, kl, sample_with
 from tfvae.system.errors import InputError
@@ -47,7 +47,7 @@ class RecVAE(MultVAE):
     Args:
         n_items: Width of the catalogue, I.
         hidden: Widths of the encoder's hidden layers.
-        encoder_type: "dense", in which each layer adds up all before it (`DenseSumEncoder`), or "plain".
+        encoder_type: "dense", in which each layer adds up all before it (`DenselyConnectedEncoder`), or "plain".
         layer_norm_epsilon: Of the dense encoder; 0.1 in the authors' code, 1e-5 in the notebook of their paper.
         decoder_hidden: Widths of the decoder's hidden layers; () makes it linear: item embeddings and a bias.
         activation: "swish", of the hidden layers.
@@ -107,7 +107,7 @@ class RecVAE(MultVAE):
         self.gamma = gamma
         self.alternation = tuple(alternation)
         self.denoise_decoder = denoise_decoder
-        self.watched = () if kl_weight == "rescaled" else ("beta",)
+        self.logged_weights = () if kl_weight == "rescaled" else ("beta",)
         self.old_encoder = None
         if prior_type != "standard":
             self.old_encoder = self.make_encoder("old_encoder")
@@ -118,11 +118,11 @@ class RecVAE(MultVAE):
         """As `MultVAE.make_encoder`, of dense sums unless `encoder_type` is "plain"."""
         if self.encoder_type == "plain":
             return super().make_encoder(name)
-        return DenseSumEncoder(
+        return DenselyConnectedEncoder(
             self.n_items,
             self.hidden,
             2 * self.latent_dim,
-            self.style,
+            self.layer_config,
             output_layers=1 + self.separate_heads,
             dropout=self.dropout,
             epsilon=self.layer_norm_epsilon,
@@ -131,7 +131,7 @@ class RecVAE(MultVAE):
 
     def make_decoder(self) -> keras.layers.Layer:
         """From a code to item logits; linear by default."""
-        return Decoder(self.n_items, self.decoder_hidden, self.latent_dim, self.style)
+        return Decoder(self.n_items, self.decoder_hidden, self.latent_dim, self.layer_config)
 
     # ---- the prior ----------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class RecVAE(MultVAE):
         """Whether p(z) is the same for all users; the composite prior is not."""
         return self.prior_type == "standard"
 
-    def prior(self, rows: UserRows | None = None, noise: Noise | None = None) -> tfd.Distribution:
+    def prior(self, batch: SparseBatch | None = None, noise: Noise | None = None) -> tfd.Distribution:
         """p(z | φ_old, x) of B users, from their whole histories; the standard prior needs none.
 
         Raises:
@@ -148,12 +148,12 @@ class RecVAE(MultVAE):
         """
         if self.old_encoder is None:
             return super().prior()
-        if rows is None:
+        if batch is None:
             raise InputError(
                 "the composite prior of RecVAE is each user's own, so there is no p(z) without users; "
                 'prior_type="standard" has one.'
             )
-        return self._mixture(self.old_encoder(rows))
+        return self._mixture(self.old_encoder(batch))
 
     def _mixture(self, old_code: tf.Tensor) -> tfd.Distribution:
         return CompositePrior(*self.moments(old_code), self.prior_weights, joint=self.prior_type == "joint-composite")
@@ -161,11 +161,11 @@ class RecVAE(MultVAE):
     # ---- the schedule -------------------------------------------------------------------------------
 
     @property
-    def aims(self) -> dict[str, Aim]:
+    def objectives(self) -> dict[str, Objective]:
         """Encoder and decoder lower the same loss, each by an optimiser of its own."""
         return {
-            ENCODER: Aim(self.encoder.trainable_variables),
-            DECODER: Aim(self.decoder.trainable_variables),
+            ENCODER: Objective(self.encoder.trainable_variables),
+            DECODER: Objective(self.decoder.trainable_variables),
         }
 
     def phase_of(self, epoch: int) -> tuple[str, ...]:
@@ -213,27 +213,27 @@ class RecVAE(MultVAE):
 
     # ---- the objective ------------------------------------------------------------------------------
 
-    def log_likelihood(self, code: tf.Tensor, rows: UserRows) -> tf.Tensor:
+    def log_likelihood(self, code: tf.Tensor, batch: SparseBatch) -> tf.Tensor:
         """As `MultVAE.log_likelihood`; while only the encoder is trained, the decoder's weights have no gradient."""
         if self.phase != (ENCODER,) or self.likelihood != "multinomial":
-            return super().log_likelihood(code, rows)
-        last, hidden = self.decoder.last, tf.cast(self.decoder.of_hidden(code), self.compute_dtype)
-        return Multinomial(last(hidden)).log_prob_rows_of(hidden, last.kernel.value, rows)
+            return super().log_likelihood(code, batch)
+        last, hidden = self.decoder.last, tf.cast(self.decoder.last_hidden(code), self.compute_dtype)
+        return Multinomial(last(hidden)).log_prob_rows_of(hidden, last.kernel.value, batch)
 
-    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+    def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """The negative of L, averaged over users, with one reparameterised sample of z."""
-        old_code = None if self._old_codes is None else self._old_codes.of(rows.users)
+        old_code = None if self._old_codes is None else self._old_codes.of(batch.users)
         if ENCODER in self.phase or self.denoise_decoder:
-            posterior = self.posterior(rows, noise)
+            posterior = self.posterior(batch, noise)
         elif old_code is None:
-            posterior = self.posterior(rows)
+            posterior = self.posterior(batch)
         else:  # while the decoder is trained, the old encoder and the encoder are the same
             posterior = diagonal_normal(*self.moments(old_code))
-        prior = self.prior(rows) if old_code is None else self._mixture(old_code)
+        prior = self.prior(batch) if old_code is None else self._mixture(old_code)
         z = sample_with(noise, "z", posterior)
-        nll = -tf.reduce_mean(self.log_likelihood(z, rows))
+        nll = -tf.reduce_mean(self.log_likelihood(z, batch))
         divergence = kl(posterior, prior, z, sampled=self.divergence == "sampled")
-        weight = self.gamma * rows.counts if self.kl_weight == "rescaled" else self.beta.value
+        weight = self.gamma * batch.lengths if self.kl_weight == "rescaled" else self.beta.value
         loss = nll + tf.reduce_mean(weight * divergence)
         return {"loss": loss, "nll": nll, "kl": tf.reduce_mean(divergence)}
 

@@ -67,7 +67,7 @@ class SLIM(ItemItem):
         InputError: If a setting is not a positive number or `gram_precision` unknown.
     """
 
-    keeps_parts: ClassVar[bool] = True
+    resumes_fit: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class SLIM(ItemItem):
     def fit_matrix(
         self,
         train: csr_array,
-        report: Callable[[str], None] = print,
+        log: Callable[[str], None] = print,
         folder: Path | None = None,
         n_jobs: int | None = None,
     ) -> None:
@@ -104,7 +104,7 @@ class SLIM(ItemItem):
 
         Args:
             train: Binary user rows, sparse [n_users, n_items], each item at most once per user.
-            report: Told the memory that is needed before it is allocated, and once a minute how far it is.
+            log: Told the memory that is needed before it is allocated, and once a minute how far it is.
             folder: Keeps the columns that are solved, so that an interrupted fit goes on from there; made when missing.
             n_jobs: Threads; None for one for each core. They do not change the result.
 
@@ -118,9 +118,9 @@ class SLIM(ItemItem):
         if folder:
             self._claim(folder, train)
             if done := sum(path.exists() for path in paths):
-                report(f"SLIM: {done} of {len(paths)} parts are in {folder} already")
+                log(f"SLIM: {done} of {len(paths)} parts are in {folder} already")
         need = self.require_memory(self.gram_precision, "the Gram matrix")
-        report(f"SLIM: {need} for the Gram matrix of {self.n_items:,} items")
+        log(f"SLIM: {need} for the Gram matrix of {self.n_items:,} items")
         counts = gram(train, self.gram_precision)
         unfinished = []
         begun = reported = time.monotonic()
@@ -136,11 +136,11 @@ class SLIM(ItemItem):
                     unfinished += (start + np.flatnonzero(~converged)).tolist()
                     if time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
                         reported = time.monotonic()
-                        report(f"SLIM: {stop:,} of {self.n_items:,} items, {reported - begun:.0f} s")
+                        log(f"SLIM: {stop:,} of {self.n_items:,} items, {reported - begun:.0f} s")
             finally:
                 threads.shutdown(cancel_futures=True)  # an interrupted fit finishes its present parts only
         if unfinished:
-            report(
+            log(
                 f"SLIM: {len(unfinished):,} items did not converge in {self.max_iterations} iterations, the first is "
                 f"number {unfinished[0]}; raise max_iterations or tolerance"
             )

@@ -25,11 +25,11 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat
 
-from tfvae.models.base import Aim, GradientRecommender
+from tfvae.models.base import GradientRecommender, Objective
 from tfvae.models.multvae import Share, Width
 from tfvae.models.pvae import PVAE
 from tfvae.models.ratings import require_ratings
-from tfvae.nn.batches import RowStore, UserRows
+from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.hmc import ObservedGaussian
 from tfvae.nn.noise import Noise, derive_seed
 
@@ -70,15 +70,15 @@ class TwoSidedPVAE(GradientRecommender):
     """
 
     predicts_ratings = True
-    knows_users = True
+    has_user_weights = True
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 32,
         "batch_size": 250,
         "learning_rate": 2e-3,
-        "cooling": 0.1,
+        "final_learning_rate_factor": 0.1,
         "monitor": "rmse",
     }
-    parts = tuple(f"{side}_{part}" for side in SIDES for part in PARTS)
+    loss_terms = tuple(f"{side}_{part}" for side in SIDES for part in PARTS)
 
     def __init__(
         self,
@@ -126,9 +126,9 @@ class TwoSidedPVAE(GradientRecommender):
     # ---- training -----------------------------------------------------------------------------------
 
     @property
-    def aims(self) -> dict[str, Aim]:
+    def objectives(self) -> dict[str, Objective]:
         """Each side has its own bound, variables and optimiser."""
-        return {name: Aim(side.trainable_variables, name) for name, side in self._sides()}
+        return {name: Objective(side.trainable_variables, name) for name, side in self._sides()}
 
     def _sides(self) -> list[tuple[str, PVAE]]:
         return [(USERS, self.user_side), (ITEMS, self.item_side)]
@@ -145,7 +145,7 @@ class TwoSidedPVAE(GradientRecommender):
         require_ratings(self, train)
         super().attach(train)
         by_items = train.T.tocsr()
-        if self.updates.numpy() == 0:
+        if self.step.numpy() == 0:
             self.user_side.start_from(train)
             self.item_side.start_from(by_items)
         store = self._ratings_of_items = RowStore(by_items, with_values=True)
@@ -174,29 +174,29 @@ class TwoSidedPVAE(GradientRecommender):
         Returns:
             int64 [n]; those of an epoch's updates are a permutation that follows from seed and epoch alone.
         """
-        epoch, met = self.visits.value // self.n_users, self.visits.value % self.n_users
+        epoch, met = self.rows_seen.value // self.n_users, self.rows_seen.value % self.n_users
         key = tf.stack([tf.constant(derive_seed(self.seed, ITEMS), tf.int64), epoch])
         order = tf.random.experimental.stateless_shuffle(tf.range(self.n_items, dtype=tf.int64), seed=key)
         first, last = (users * self.n_items // self.n_users for users in (met, met + n_users))
         return order[first : tf.maximum(last, first + 1)]
 
-    def objective(self, rows: UserRows, noise: Noise) -> dict[str, tf.Tensor]:
+    def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """The two partial bounds: of the batch's users, averaged over them, and of the update's items likewise."""
         # Replicas share the users; each has all items of the update, whose gradients are then averaged.
         n_users = tf.distribute.get_replica_context().all_reduce(
-            tf.distribute.ReduceOp.SUM, tf.size(rows.counts, tf.int64)
+            tf.distribute.ReduceOp.SUM, tf.size(batch.lengths, tf.int64)
         )
         items = self._ratings_of_items.gather(self.items_of_update(n_users))
         means = {
-            USERS: self.user_side.objective(rows, noise),
-            ITEMS: self.item_side.objective(items, Noise(self.item_side.seed, self.updates.value)),
+            USERS: self.user_side.objective(batch, noise),
+            ITEMS: self.item_side.objective(items, Noise(self.item_side.seed, self.step.value)),
         }
         bounds = {side: means[side]["loss"] for side in SIDES}
         return bounds | {f"{side}_{part}": means[side][part] for side in SIDES for part in PARTS}
 
     # ---- prediction ---------------------------------------------------------------------------------
 
-    def user_vectors(self, rows: UserRows) -> tf.Tensor:
+    def user_vectors(self, batch: SparseBatch) -> tf.Tensor:
         """b_u and v_u of B users, trained on or not, float32 [B, 1 + latent_dim]; an empty row gets the average user's.
 
         With E (r - v · z - b)² = (r - v · μ - b)² + v' diag(s²) v it is a ridge regression on the items' codes.
@@ -205,9 +205,9 @@ class TwoSidedPVAE(GradientRecommender):
         decoder = self.item_side.decoder
         average = tf.reduce_mean(tf.concat([decoder.bias.value[:, None], decoder.kernel.value], axis=1), axis=0)
         regressors = self._regressors()
-        likelihood = ObservedGaussian.of(rows, regressors, tf.linalg.matvec(regressors, average), 1.0)
-        spreads = tf.gather(tf.pad(tf.exp(log_variances), [[0, 0], [1, 0]]), rows.items)
-        spreads = tf.math.unsorted_segment_sum(spreads, rows.row_ids, tf.shape(rows.counts)[0])
+        likelihood = ObservedGaussian.of(batch, regressors, tf.linalg.matvec(regressors, average), 1.0)
+        spreads = tf.gather(tf.pad(tf.exp(log_variances), [[0, 0], [1, 0]]), batch.items)
+        spreads = tf.math.unsorted_segment_sum(spreads, batch.segment_ids, tf.shape(batch.lengths)[0])
         penalties = tf.concat([[1.0], tf.fill([self.latent_dim[1]], self.ridge)], axis=0)
         systems = likelihood.precision + tf.linalg.diag(spreads + penalties)
         targets = likelihood.projection - spreads * average
@@ -218,7 +218,7 @@ class TwoSidedPVAE(GradientRecommender):
         means = self.item_codes.value[:, : self.latent_dim[1]]
         return tf.pad(means, [[0, 0], [1, 0]], constant_values=1.0)
 
-    def scores(self, rows: UserRows) -> tf.Tensor:
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
         """r̂, float32 [B, n_items], not clipped to the scale."""
-        of_items = tf.matmul(self.user_vectors(rows), self._regressors(), transpose_b=True)
-        return self.weight * of_items + (1 - self.weight) * self.user_side.scores(rows)
+        of_items = tf.matmul(self.user_vectors(batch), self._regressors(), transpose_b=True)
+        return self.weight * of_items + (1 - self.weight) * self.user_side.scores(batch)

@@ -17,7 +17,7 @@ import keras
 from pydantic import NonNegativeFloat, PositiveInt
 
 from tfvae.models.multvae import MultVAE
-from tfvae.nn.batches import UserRows
+from tfvae.nn.batches import SparseBatch
 from tfvae.nn.item_layers import PseudoInputs
 from tfvae.nn.noise import Noise
 from tfvae.nn.priors import VampPrior
@@ -75,6 +75,6 @@ class Vamp(MultVAE):
         self.n_pseudo_inputs = n_pseudo_inputs
         self.pseudo_inputs = PseudoInputs(n_pseudo_inputs, n_items, self.seed, name="pseudo_inputs")
 
-    def prior(self, rows: UserRows | None = None, noise: Noise | None = None) -> VampPrior:
+    def prior(self, batch: SparseBatch | None = None, noise: Noise | None = None) -> VampPrior:
         """p_λ(z): pseudo-inputs go through the encoder's dropout in training, but are never normalised."""
-        return VampPrior(*self.moments(self.encoder.of_dense(self.pseudo_inputs.clipped(), noise)))
+        return VampPrior(*self.moments(self.encoder.encode_dense(self.pseudo_inputs.clipped(), noise)))

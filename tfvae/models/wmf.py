@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 
 from tfvae.models.base import Recommender
 from tfvae.models.checks import check_matrix
-from tfvae.nn.batches import UserRows
+from tfvae.nn.batches import SparseBatch
 from tfvae.system.errors import DivergedError, InputError, unknown_name
 
 __all__ = ["WMF"]
@@ -98,19 +98,19 @@ class WMF(Recommender):
         )
         self.build()
 
-    def fit_matrix(self, train: csr_array, report: Callable[[str], None] = print) -> None:
+    def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print) -> None:
         """Finds the factors of users and items, and keeps those of the items.
 
         Args:
             train: Binary user rows, sparse [n_users, n_items], each item at most once per user.
-            report: Told what is done, and once a minute how far it is.
+            log: Told what is done, and once a minute how far it is.
 
         Raises:
             InputError: If the matrix is not binary or of another width.
             DivergedError: If a system cannot be solved or a factor is no longer a number.
         """
         check_matrix(self, train)
-        report(
+        log(
             f"WMF: {self.iterations} iterations on {train.nnz:,} interactions of {train.shape[0]:,} users, "
             f"{self.factors} factors, by {self.solver}"
         )
@@ -125,7 +125,7 @@ class WMF(Recommender):
                 random_state=self.seed,
             )
             try:
-                als.fit(csr_matrix(train), show_progress=False, callback=_Progress(self.iterations, report))
+                als.fit(csr_matrix(train), show_progress=False, callback=_Progress(self.iterations, log))
             except (ModelFitError, ValueError) as error:
                 raise DivergedError(
                     f"WMF: no factors were found with weight {self.weight} and regularization {self.regularization} "
@@ -133,7 +133,7 @@ class WMF(Recommender):
                 ) from error
         self.item_factors.assign(als.item_factors)
 
-    def scores(self, rows: UserRows) -> tf.Tensor:
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
         """Inner products of all items with the folded-in users, float32 [B, n_items]; zeros for an empty history."""
         item_factors = tf.convert_to_tensor(self.item_factors.value)
         shared = tf.matmul(item_factors, item_factors, transpose_a=True) + self.regularization * tf.eye(self.factors)
@@ -145,7 +145,7 @@ class WMF(Recommender):
             return tf.linalg.cholesky_solve(tf.linalg.cholesky(system), total[:, None])[:, 0]
 
         # User by user, since the systems of all users at once would be [B, K, K], and their items [nnz, K].
-        histories = tf.RaggedTensor.from_value_rowids(rows.items, rows.row_ids, tf.shape(rows.counts)[0])
+        histories = tf.RaggedTensor.from_value_rowids(batch.items, batch.segment_ids, tf.shape(batch.lengths)[0])
         user_factors = tf.map_fn(fold_in, histories, fn_output_signature=tf.TensorSpec([self.factors], tf.float32))
         return tf.matmul(user_factors, item_factors, transpose_b=True)
 
@@ -153,10 +153,10 @@ class WMF(Recommender):
 class _Progress:
     """Reports at most one line a minute; the library calls it after each iteration."""
 
-    def __init__(self, iterations: int, report: Callable[[str], None]):
-        self.iterations, self.report, self.reported = iterations, report, time.monotonic()
+    def __init__(self, iterations: int, log: Callable[[str], None]):
+        self.iterations, self.log, self.reported = iterations, log, time.monotonic()
 
     def __call__(self, iteration: int, seconds: float, loss: float | None) -> None:
         if time.monotonic() - self.reported >= SECONDS_BETWEEN_REPORTS:
             self.reported = time.monotonic()
-            self.report(f"WMF: {iteration + 1} of {self.iterations} iterations, {seconds:.0f} s each")
+            self.log(f"WMF: {iteration + 1} of {self.iterations} iterations, {seconds:.0f} s each")

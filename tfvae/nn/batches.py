@@ -19,7 +19,7 @@ from tfvae.system.errors import InputError
 __all__ = [
     "PairStore",
     "RowStore",
-    "UserRows",
+    "SparseBatch",
     "check_batch_size",
     "column_means",
     "row_numbers",
@@ -28,20 +28,20 @@ __all__ = [
 ]
 
 
-class UserRows(NamedTuple):
+class SparseBatch(NamedTuple):
     """A batch of B user rows with nnz stored items in all.
 
     Attributes:
         items: int32 [nnz], item columns, user by user.
-        row_ids: int32 [nnz], the batch row of each stored item, ascending.
-        counts: float32 [B], the number of stored items of each user (0 for an empty history).
+        segment_ids: int32 [nnz], the batch row of each stored item, ascending.
+        lengths: float32 [B], the number of stored items of each user (0 for an empty history).
         values: float32 [nnz], ratings or weights; None when the data are binary.
         users: int64 [B], the users' row numbers in the `RowStore` they come from; None for rows from elsewhere.
     """
 
     items: tf.Tensor
-    row_ids: tf.Tensor
-    counts: tf.Tensor
+    segment_ids: tf.Tensor
+    lengths: tf.Tensor
     values: tf.Tensor | None = None
     users: tf.Tensor | None = None
 
@@ -66,7 +66,7 @@ class RowStore:
         self._items = ragged(matrix.indices.astype(np.int32))
         self._values = ragged(matrix.data.astype(np.float32)) if with_values else None
 
-    def gather(self, users: tf.Tensor) -> UserRows:
+    def gather(self, users: tf.Tensor) -> SparseBatch:
         """The rows of a batch.
 
         Args:
@@ -76,10 +76,10 @@ class RowStore:
             The rows in the wire format, in the order of `users`.
         """
         items = tf.gather(self._items, users)
-        return UserRows(
+        return SparseBatch(
             items=items.values,
-            row_ids=tf.cast(items.value_rowids(), tf.int32),
-            counts=tf.cast(items.row_lengths(), tf.float32),
+            segment_ids=tf.cast(items.value_rowids(), tf.int32),
+            lengths=tf.cast(items.row_lengths(), tf.float32),
             values=None if self._values is None else tf.gather(self._values, users).values,
             users=users,
         )
@@ -106,7 +106,7 @@ class PairStore:
         self._starts, self._unseen = (tf.constant(a.astype(np.int32)) for a in (starts, self.n_items - lengths))
         self._unseen_before = self._keys(self._users, tf.constant(unseen_before))
 
-    def gather(self, numbers: tf.Tensor) -> UserRows:
+    def gather(self, numbers: tf.Tensor) -> SparseBatch:
         """The pairs of a batch.
 
         Args:
@@ -115,10 +115,10 @@ class PairStore:
         Returns:
             B rows in the wire format; `users` are the rows of the matrix.
         """
-        return UserRows(
+        return SparseBatch(
             items=tf.gather(self._items, numbers),
-            row_ids=tf.range(tf.size(numbers)),
-            counts=tf.ones(tf.shape(numbers)),
+            segment_ids=tf.range(tf.size(numbers)),
+            lengths=tf.ones(tf.shape(numbers)),
             users=tf.gather(self._users, numbers),
         )
 
@@ -144,7 +144,7 @@ class PairStore:
         return tf.cast(users, tf.int64) * (self.n_items + 1) + tf.cast(numbers, tf.int64)
 
 
-def unpad(padded: tf.Tensor, pad: int = -1, values: tf.Tensor | None = None) -> UserRows:
+def unpad(padded: tf.Tensor, pad: int = -1, values: tf.Tensor | None = None) -> SparseBatch:
     """Turns padded item columns into the wire format; pads may stand anywhere in a row.
 
     Args:
@@ -156,10 +156,10 @@ def unpad(padded: tf.Tensor, pad: int = -1, values: tf.Tensor | None = None) -> 
         The rows without pads.
     """
     present = tf.not_equal(padded, pad)
-    return UserRows(
+    return SparseBatch(
         items=tf.boolean_mask(padded, present),
-        row_ids=tf.cast(tf.where(present)[:, 0], tf.int32),
-        counts=tf.reduce_sum(tf.cast(present, tf.float32), axis=1),
+        segment_ids=tf.cast(tf.where(present)[:, 0], tf.int32),
+        lengths=tf.reduce_sum(tf.cast(present, tf.float32), axis=1),
         values=None if values is None else tf.boolean_mask(values, present),
     )
 

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfvae.nn.batches import UserRows
+from tfvae.nn.batches import SparseBatch
 from tfvae.nn.noise import derive_seed
 from tfvae.system.errors import DivergedError, InputError
 
@@ -224,18 +224,18 @@ class ObservedGaussian(NamedTuple):
     constant: tf.Tensor
 
     @classmethod
-    def of(cls, rows: UserRows, item_vectors: tf.Tensor, biases: tf.Tensor, variance: float) -> ObservedGaussian:
+    def of(cls, batch: SparseBatch, item_vectors: tf.Tensor, biases: tf.Tensor, variance: float) -> ObservedGaussian:
         """The likelihood of B users' ratings; meanwhile it takes nnz · H floats.
 
         Args:
-            rows: With values, the ratings; user by user, as the wire format has them.
+            batch: With values, the ratings; user by user, as the wire format has them.
             item_vectors: float32 [n_items, H], v.
             biases: float32 [n_items], b.
             variance: σ², in squared units of the ratings.
         """
-        vectors = tf.gather(item_vectors, rows.items)
-        residuals = rows.values - tf.gather(biases, rows.items)
-        counts = tf.cast(rows.counts, tf.int64)
+        vectors = tf.gather(item_vectors, batch.items)
+        residuals = batch.values - tf.gather(biases, batch.items)
+        counts = tf.cast(batch.lengths, tf.int64)
         ends = tf.cumsum(counts)
         starts = ends - counts
 
@@ -245,8 +245,8 @@ class ObservedGaussian(NamedTuple):
 
         grams = tf.map_fn(gram, (starts, ends), fn_output_signature=tf.TensorSpec([vectors.shape[1]] * 2, tf.float32))
         terms = tf.concat([vectors, residuals[:, None]], axis=1) * residuals[:, None]
-        sums = tf.math.unsorted_segment_sum(terms, rows.row_ids, tf.shape(ends)[0])
-        normaliser = rows.counts * tf.math.log(2.0 * np.pi * variance)
+        sums = tf.math.unsorted_segment_sum(terms, batch.segment_ids, tf.shape(ends)[0])
+        normaliser = batch.lengths * tf.math.log(2.0 * np.pi * variance)
         return cls(grams / variance, sums[:, :-1] / variance, sums[:, -1] / variance + normaliser)
 
     def log_prob(self, h: tf.Tensor) -> tf.Tensor:

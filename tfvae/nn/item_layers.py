@@ -11,25 +11,25 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from tfvae.nn.batches import UserRows
-from tfvae.nn.layer_config import PLAIN, Style
+from tfvae.nn.batches import SparseBatch
+from tfvae.nn.layer_config import PLAIN, LayerConfig
 from tfvae.nn.noise import Noise, derive_seed
 
-__all__ = ["ItemBag", "ItemLogits", "PseudoInputs", "RatingBag", "sum_of_rows", "weighted_sum_of_rows"]
+__all__ = ["EmbeddingBag", "ItemLogits", "PseudoInputs", "WeightedEmbeddingBag", "binary_matmul", "sparse_matmul"]
 
 
 @tf.custom_gradient
-def sum_of_rows(kernel: tf.Tensor, items: tf.Tensor, row_ids: tf.Tensor, n_users: tf.Tensor):
+def binary_matmul(kernel: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, n_users: tf.Tensor):
     """The sparse product X·kernel for binary X, [B, units], whose gradient is the same kind of product with X'."""
     total = tf.raw_ops.SparseSegmentSumWithNumSegments(
-        data=kernel, indices=items, segment_ids=row_ids, num_segments=n_users
+        data=kernel, indices=items, segment_ids=segment_ids, num_segments=n_users
     )
 
     def gradient(upstream):
         by_item = tf.argsort(items)
         kernel_gradient = tf.raw_ops.SparseSegmentSumWithNumSegments(
             data=upstream,
-            indices=tf.gather(row_ids, by_item),
+            indices=tf.gather(segment_ids, by_item),
             segment_ids=tf.gather(items, by_item),
             num_segments=tf.shape(kernel)[0],
         )
@@ -39,14 +39,14 @@ def sum_of_rows(kernel: tf.Tensor, items: tf.Tensor, row_ids: tf.Tensor, n_users
 
 
 def _sparse_product(
-    values: tf.Tensor, items: tf.Tensor, row_ids: tf.Tensor, shape: list[tf.Tensor], dense: tf.Tensor
+    values: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, shape: list[tf.Tensor], dense: tf.Tensor
 ) -> tf.Tensor:
     """The product of the sparse matrix of this shape and a dense one, float32 [rows, units].
 
     It takes a third of the time of `tf.sparse.sparse_dense_matmul`, and less than that of a product of dense batches.
     """
     matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
-        indices=tf.cast(tf.stack([row_ids, items], axis=1), tf.int64),
+        indices=tf.cast(tf.stack([segment_ids, items], axis=1), tf.int64),
         values=values,
         dense_shape=tf.cast(tf.stack(shape), tf.int64),
     )
@@ -54,7 +54,7 @@ def _sparse_product(
 
 
 def _transposed_product(
-    values: tf.Tensor, items: tf.Tensor, row_ids: tf.Tensor, shape: list[tf.Tensor], dense: tf.Tensor
+    values: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, shape: list[tf.Tensor], dense: tf.Tensor
 ) -> tf.Tensor:
     """The same of the transpose of that matrix, [columns, units].
 
@@ -62,39 +62,37 @@ def _transposed_product(
     no run would equal another bit for bit.
     """
     by_item = tf.argsort(items)
-    values, items, row_ids = (tf.gather(part, by_item) for part in (values, items, row_ids))
-    return _sparse_product(values, row_ids, items, shape[::-1], dense)
+    values, items, segment_ids = (tf.gather(part, by_item) for part in (values, items, segment_ids))
+    return _sparse_product(values, segment_ids, items, shape[::-1], dense)
 
 
 @tf.custom_gradient
-def weighted_sum_of_rows(
-    kernel: tf.Tensor, values: tf.Tensor, items: tf.Tensor, row_ids: tf.Tensor, n_users: tf.Tensor
-):
+def sparse_matmul(kernel: tf.Tensor, values: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, n_users: tf.Tensor):
     """The sparse product X·kernel, [B, units], for X of the given values, which have no gradient."""
     # A gradient must not share the sparse matrix, since the function of one that does cannot be saved.
-    where = values, items, row_ids, [n_users, tf.shape(kernel)[0]]
+    where = values, items, segment_ids, [n_users, tf.shape(kernel)[0]]
     return _sparse_product(*where, kernel), lambda upstream: (_transposed_product(*where, upstream), *[None] * 4)
 
 
 @tf.custom_gradient
-def _products_at(hidden: tf.Tensor, kernel: tf.Tensor, items: tf.Tensor, row_ids: tf.Tensor):
-    """The entries (row_ids, items) of hidden·kernel', [nnz].
+def _products_at(hidden: tf.Tensor, kernel: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor):
+    """The entries (segment_ids, items) of hidden·kernel', [nnz].
 
     At a density of some per cent one dense product is faster than as many inner products as there are entries. Its
     gradient is two sparse products.
     """
-    products = tf.gather_nd(tf.matmul(hidden, kernel, transpose_b=True), tf.stack([row_ids, items], axis=1))
+    products = tf.gather_nd(tf.matmul(hidden, kernel, transpose_b=True), tf.stack([segment_ids, items], axis=1))
 
     def gradient(upstream):
-        where = tf.cast(upstream, tf.float32), items, row_ids, [tf.shape(hidden)[0], tf.shape(kernel)[0]]
-        of_hidden = _sparse_product(*where, tf.cast(kernel, tf.float32))
+        where = tf.cast(upstream, tf.float32), items, segment_ids, [tf.shape(hidden)[0], tf.shape(kernel)[0]]
+        hidden_gradient = _sparse_product(*where, tf.cast(kernel, tf.float32))
         of_kernel = _transposed_product(*where, tf.cast(hidden, tf.float32))
-        return tf.cast(of_hidden, hidden.dtype), tf.cast(of_kernel, kernel.dtype), None, None
+        return tf.cast(hidden_gradient, hidden.dtype), tf.cast(of_kernel, kernel.dtype), None, None
 
     return products, gradient
 
 
-class ItemBag(keras.layers.Layer):
+class EmbeddingBag(keras.layers.Layer):
     """L2 normalisation, dropout and the first matrix product on the non-zeros of binary user rows.
 
     For a user with n items the output is the activation of `bias + Σ_i m_i · kernel[i] / (√n · keep)`, where m_i
@@ -105,7 +103,7 @@ class ItemBag(keras.layers.Layer):
     Args:
         n_items: Rows of the kernel.
         units: Width of the output.
-        style: How the layer is made.
+        layer_config: How the layer is made.
         dropout: Share of the non-zeros dropped in training.
         normalize: Whether to divide by √n.
         beside: Width of a dense input laid beside the user row, neither normalised nor dropped; its rows of the
@@ -116,7 +114,7 @@ class ItemBag(keras.layers.Layer):
         self,
         n_items: int,
         units: int,
-        style: Style = PLAIN,
+        layer_config: LayerConfig = PLAIN,
         *,
         dropout: float = 0.0,
         normalize: bool = True,
@@ -124,19 +122,21 @@ class ItemBag(keras.layers.Layer):
         **kwargs,
     ):
         # Keras would otherwise cast the counts to bfloat16, which has no 257.
-        super().__init__(autocast=False, dtype=style.dtype, **kwargs)
+        super().__init__(autocast=False, dtype=layer_config.dtype, **kwargs)
         self.n_items = n_items
-        self.activation = keras.activations.get("linear" if style.gated else style.activation)
+        self.activation = keras.activations.get("linear" if layer_config.gated else layer_config.activation)
         self.dropout = dropout
         self.normalize = normalize
-        self.kernel, self.bias = self._affine(style, "", n_items + beside, units)
-        if style.gated:
-            self.gate_kernel, self.gate_bias = self._affine(style, "gate_", n_items + beside, units)
-        self.gated = style.gated
+        self.kernel, self.bias = self._affine(layer_config, "", n_items + beside, units)
+        if layer_config.gated:
+            self.gate_kernel, self.gate_bias = self._affine(layer_config, "gate_", n_items + beside, units)
+        self.gated = layer_config.gated
         self.built = True
 
-    def _affine(self, style: Style, prefix: str, inputs: int, units: int) -> tuple[keras.Variable, keras.Variable]:
-        weights = style.weights(self.name + (f"/{prefix}" if prefix else ""), fan_in=inputs)
+    def _affine(
+        self, layer_config: LayerConfig, prefix: str, inputs: int, units: int
+    ) -> tuple[keras.Variable, keras.Variable]:
+        weights = layer_config.weights(self.name + (f"/{prefix}" if prefix else ""), fan_in=inputs)
         # autocast would turn the whole table into bfloat16 at every step of a mixed-precision run.
         kernel = self.add_weight(
             name=f"{prefix}kernel",
@@ -150,27 +150,27 @@ class ItemBag(keras.layers.Layer):
         )
         return kernel, bias
 
-    def kept(self, rows: UserRows, noise: Noise) -> tf.Tensor:
+    def kept(self, batch: SparseBatch, noise: Noise) -> tf.Tensor:
         """Which items `call` keeps when it is given this noise, bool [nnz]."""
-        return noise.uniform(tf.shape(rows.items), f"{self.name}/dropout") < 1.0 - self.dropout
+        return noise.uniform(tf.shape(batch.items), f"{self.name}/dropout") < 1.0 - self.dropout
 
-    def call(self, rows: UserRows, noise: Noise | None = None, beside: tf.Tensor | None = None) -> tf.Tensor:
+    def call(self, batch: SparseBatch, noise: Noise | None = None, beside: tf.Tensor | None = None) -> tf.Tensor:
         """Maps B user rows to [B, units] in the layer's compute dtype; deterministic without `noise`.
 
         Args:
-            rows: The batch.
+            batch: The batch.
             noise: Drops items; None in evaluation.
             beside: float [B, beside], where the layer was made for one.
         """
-        items, row_ids, keep = rows.items, rows.row_ids, 1.0
+        items, segment_ids, keep = batch.items, batch.segment_ids, 1.0
         if noise is not None and self.dropout:
             keep = 1.0 - self.dropout
-            kept = tf.where(self.kept(rows, noise))[:, 0]
-            items, row_ids = tf.gather(items, kept), tf.gather(row_ids, kept)
-        length = (tf.sqrt(tf.maximum(rows.counts, 1.0)) if self.normalize else tf.ones_like(rows.counts)) * keep
+            kept = tf.where(self.kept(batch, noise))[:, 0]
+            items, segment_ids = tf.gather(items, kept), tf.gather(segment_ids, kept)
+        length = (tf.sqrt(tf.maximum(batch.lengths, 1.0)) if self.normalize else tf.ones_like(batch.lengths)) * keep
 
         def product(kernel):
-            total = sum_of_rows(kernel, items, row_ids, tf.shape(rows.counts)[0])
+            total = binary_matmul(kernel, items, segment_ids, tf.shape(batch.lengths)[0])
             total = tf.ensure_shape(total, (None, kernel.shape[1])) / length[:, None]
             if beside is not None:
                 total += tf.matmul(tf.cast(beside, tf.float32), kernel[self.n_items :])
@@ -178,7 +178,7 @@ class ItemBag(keras.layers.Layer):
 
         return self._activated(product)
 
-    def of_dense(self, inputs: tf.Tensor, noise: Noise | None = None) -> tf.Tensor:
+    def encode_dense(self, inputs: tf.Tensor, noise: Noise | None = None) -> tf.Tensor:
         """Maps dense rows to [K, units]: dropped as user rows are, but not normalised (EVCF's pseudo-inputs).
 
         Args:
@@ -205,7 +205,7 @@ class ItemBag(keras.layers.Layer):
         return self.activation(tf.cast(output, self.compute_dtype))
 
 
-class RatingBag(keras.layers.Layer):
+class WeightedEmbeddingBag(keras.layers.Layer):
     """Dropout and the first matrix product on the ratings of user rows.
 
     For a user with ratings r_i the output is the activation of `bias + Σ_i m_i · r_i · kernel[i] / keep`, where m_i is
@@ -216,15 +216,15 @@ class RatingBag(keras.layers.Layer):
     Args:
         n_items: Rows of the kernel.
         units: Width of the output.
-        style: How the layer is made; it has no gate.
+        layer_config: How the layer is made; it has no gate.
         dropout: Share of the ratings dropped in training.
     """
 
-    def __init__(self, n_items: int, units: int, style: Style = PLAIN, *, dropout: float = 0.0, **kwargs):
-        super().__init__(autocast=False, dtype=style.dtype, **kwargs)
-        self.activation = keras.activations.get(style.activation)
+    def __init__(self, n_items: int, units: int, layer_config: LayerConfig = PLAIN, *, dropout: float = 0.0, **kwargs):
+        super().__init__(autocast=False, dtype=layer_config.dtype, **kwargs)
+        self.activation = keras.activations.get(layer_config.activation)
         self.dropout = dropout
-        weights = style.weights(self.name, fan_in=n_items)
+        weights = layer_config.weights(self.name, fan_in=n_items)
         self.kernel = self.add_weight(
             name="kernel",
             shape=(n_items, units),
@@ -237,15 +237,15 @@ class RatingBag(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, rows: UserRows, noise: Noise | None = None) -> tf.Tensor:
+    def call(self, batch: SparseBatch, noise: Noise | None = None) -> tf.Tensor:
         """Maps B user rows with values to [B, units] in the layer's compute dtype; deterministic without `noise`."""
-        values = rows.values
+        values = batch.values
         if noise is not None and self.dropout:
             keep = 1.0 - self.dropout
-            kept = noise.uniform(tf.shape(rows.items), f"{self.name}/dropout") < keep
+            kept = noise.uniform(tf.shape(batch.items), f"{self.name}/dropout") < keep
             values = tf.where(kept, values / keep, 0.0)
-        total = weighted_sum_of_rows(
-            tf.convert_to_tensor(self.kernel.value), values, rows.items, rows.row_ids, tf.shape(rows.counts)[0]
+        total = sparse_matmul(
+            tf.convert_to_tensor(self.kernel.value), values, batch.items, batch.segment_ids, tf.shape(batch.lengths)[0]
         )
         total = tf.ensure_shape(total, (None, self.kernel.shape[1]))
         return self.activation(tf.cast(total + self.bias, self.compute_dtype))
@@ -257,12 +257,12 @@ class ItemLogits(keras.layers.Layer):
     Args:
         n_items: Width of the output.
         units: Width of the input.
-        style: How the layer is made; it has no activation and no gate.
+        layer_config: How the layer is made; it has no activation and no gate.
     """
 
-    def __init__(self, n_items: int, units: int, style: Style = PLAIN, **kwargs):
-        super().__init__(dtype=style.dtype, **kwargs)
-        weights = style.weights(self.name, fan_in=units)
+    def __init__(self, n_items: int, units: int, layer_config: LayerConfig = PLAIN, **kwargs):
+        super().__init__(dtype=layer_config.dtype, **kwargs)
+        weights = layer_config.weights(self.name, fan_in=units)
         self.kernel = self.add_weight(
             name="kernel",
             shape=(n_items, units),
@@ -280,18 +280,18 @@ class ItemLogits(keras.layers.Layer):
         # The softmax over all items needs float32 also in a mixed-precision run.
         return tf.nn.bias_add(tf.cast(products, tf.float32), tf.convert_to_tensor(self.bias.value))
 
-    def at_the_items_of(self, rows: UserRows, hidden: tf.Tensor) -> tf.Tensor:
+    def at_the_items_of(self, batch: SparseBatch, hidden: tf.Tensor) -> tf.Tensor:
         """The outputs of `call` at the stored items of B user rows, with a gradient that visits no others.
 
         Args:
-            rows: The batch.
+            batch: The batch.
             hidden: [B, units].
 
         Returns:
             float32 [nnz], in the order of `rows.items`.
         """
-        products = _products_at(hidden, tf.convert_to_tensor(self.kernel), rows.items, rows.row_ids)
-        return tf.cast(products, tf.float32) + tf.gather(tf.convert_to_tensor(self.bias.value), rows.items)
+        products = _products_at(hidden, tf.convert_to_tensor(self.kernel), batch.items, batch.segment_ids)
+        return tf.cast(products, tf.float32) + tf.gather(tf.convert_to_tensor(self.bias.value), batch.items)
 
 
 class PseudoInputs(keras.layers.Layer):

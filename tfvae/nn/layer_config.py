@@ -9,11 +9,11 @@ import keras
 
 from tfvae.nn.noise import derive_seed
 
-__all__ = ["PLAIN", "Style"]
+__all__ = ["PLAIN", "LayerConfig"]
 
 
 @dataclass(frozen=True)
-class Style:
+class LayerConfig:
     """How all layers of a network are made.
 
     Attributes:
@@ -34,7 +34,7 @@ class Style:
     seed: int = 0
     dtype: Any = None
 
-    def of_outputs(self, activation: str = "linear") -> Style:
+    def for_output(self, activation: str = "linear") -> LayerConfig:
         """The style of an output layer: never gated, with an activation of its own."""
         return replace(self, activation=activation, gated=False)
 
@@ -62,4 +62,4 @@ class Style:
         return {"kernel_initializer": kernel, "bias_initializer": bias, "kernel_regularizer": decay}
 
 
-PLAIN = Style()
+PLAIN = LayerConfig()

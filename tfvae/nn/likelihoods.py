@@ -16,8 +16,8 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfvae.nn.batches import UserRows
-from tfvae.nn.item_layers import sum_of_rows
+from tfvae.nn.batches import SparseBatch
+from tfvae.nn.item_layers import binary_matmul
 from tfvae.system.errors import unknown_name
 
 __all__ = ["LIKELIHOODS", "Bernoulli", "Gaussian", "Logistic", "Multinomial", "likelihood"]
@@ -51,19 +51,19 @@ class ItemLikelihood(tfp.distributions.Distribution):
     def _event_shape_tensor(self):
         return tf.shape(self.logits)[-1:]
 
-    def log_prob_rows(self, rows: UserRows) -> tf.Tensor:
+    def log_prob_rows(self, batch: SparseBatch) -> tf.Tensor:
         """Log p(x | f) of each of B binary rows, float32 [B]."""
-        at = tf.stack([rows.row_ids, rows.items], axis=1)
-        n_users = tf.shape(rows.counts)[0]
+        at = tf.stack([batch.segment_ids, batch.items], axis=1)
+        n_users = tf.shape(batch.lengths)[0]
 
         @tf.custom_gradient
         def log_prob(logits):
-            dense, dense_pullback = self._over_all_items(logits, rows.counts)
+            dense, dense_pullback = self._over_all_items(logits, batch.lengths)
             sparse, sparse_slope = self._at_the_items(tf.gather_nd(logits, at))
-            total = dense + tf.math.unsorted_segment_sum(sparse, rows.row_ids, n_users)
+            total = dense + tf.math.unsorted_segment_sum(sparse, batch.segment_ids, n_users)
 
             def gradient(upstream):
-                at_items = sparse_slope * tf.gather(upstream, rows.row_ids)
+                at_items = sparse_slope * tf.gather(upstream, batch.segment_ids)
                 return _add_at(dense_pullback(upstream[:, None]), at, at_items)
 
             return total, gradient
@@ -100,7 +100,7 @@ class Multinomial(ItemLikelihood):
     def _mean(self):
         return tf.nn.softmax(self.logits)
 
-    def log_prob_rows_of(self, hidden: tf.Tensor, kernel: tf.Tensor, rows: UserRows) -> tf.Tensor:
+    def log_prob_rows_of(self, hidden: tf.Tensor, kernel: tf.Tensor, batch: SparseBatch) -> tf.Tensor:
         """As `log_prob_rows` where the logits are hidden · kernel' + bias and the layer that makes them is not trained.
 
         Then the gradient is (x - n·π) · kernel, the user's items less the expected ones, and passes over [B, n_items]
@@ -109,7 +109,7 @@ class Multinomial(ItemLikelihood):
         Args:
             hidden: [B, units]; only it has a gradient.
             kernel: float32 [n_items, units].
-            rows: B binary rows.
+            batch: B binary rows.
         """
 
         @tf.custom_gradient
@@ -117,10 +117,10 @@ class Multinomial(ItemLikelihood):
             def gradient(upstream):
                 share = tf.cast(self.mean(), hidden.dtype)
                 expected = tf.cast(tf.matmul(share, tf.cast(kernel, hidden.dtype)), tf.float32)
-                found = sum_of_rows(kernel, rows.items, rows.row_ids, tf.shape(rows.counts)[0])
-                return tf.cast(upstream[:, None] * (found - rows.counts[:, None] * expected), hidden.dtype)
+                found = binary_matmul(kernel, batch.items, batch.segment_ids, tf.shape(batch.lengths)[0])
+                return tf.cast(upstream[:, None] * (found - batch.lengths[:, None] * expected), hidden.dtype)
 
-            return tf.stop_gradient(self.log_prob_rows(rows)), gradient
+            return tf.stop_gradient(self.log_prob_rows(batch)), gradient
 
         return log_prob(hidden)
 

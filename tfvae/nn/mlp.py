@@ -8,13 +8,13 @@ from dataclasses import replace
 import keras
 import tensorflow as tf
 
-from tfvae.nn.batches import UserRows
-from tfvae.nn.item_layers import ItemBag, ItemLogits
-from tfvae.nn.layer_config import Style
+from tfvae.nn.batches import SparseBatch
+from tfvae.nn.item_layers import EmbeddingBag, ItemLogits
+from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.noise import Noise
 from tfvae.system.errors import InputError
 
-__all__ = ["Decoder", "DenseSumEncoder", "Encoder", "GatedLinear", "SideBySide", "hidden_stack", "output_layer"]
+__all__ = ["Decoder", "DenselyConnectedEncoder", "Encoder", "GatedLinear", "SideBySide", "hidden_stack", "output_layer"]
 
 
 class GatedLinear(keras.layers.Layer):
@@ -23,13 +23,13 @@ class GatedLinear(keras.layers.Layer):
     Args:
         inputs: Width of the input.
         units: Width of the output.
-        style: How the two layers are made.
+        layer_config: How the two layers are made.
     """
 
-    def __init__(self, inputs: int, units: int, style: Style, **kwargs):
-        super().__init__(dtype=style.dtype, **kwargs)
-        self.value = _dense(inputs, units, style.of_outputs(), f"{self.name}_value")
-        self.gate = _dense(inputs, units, style.of_outputs("sigmoid"), f"{self.name}_gate")
+    def __init__(self, inputs: int, units: int, layer_config: LayerConfig, **kwargs):
+        super().__init__(dtype=layer_config.dtype, **kwargs)
+        self.value = _dense(inputs, units, layer_config.for_output(), f"{self.name}_value")
+        self.gate = _dense(inputs, units, layer_config.for_output("sigmoid"), f"{self.name}_gate")
         self.built = True
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -47,12 +47,14 @@ class SideBySide(keras.layers.Layer):
         inputs: Width of the input.
         units: Width of all outputs together.
         n_layers: Number of output layers, which must divide `units`.
-        style: How the layers are made.
+        layer_config: How the layers are made.
     """
 
-    def __init__(self, inputs: int, units: int, n_layers: int, style: Style, **kwargs):
-        super().__init__(dtype=style.dtype, **kwargs)
-        self.outputs = [_dense(inputs, units // n_layers, style, f"{self.name}_{number}") for number in range(n_layers)]
+    def __init__(self, inputs: int, units: int, n_layers: int, layer_config: LayerConfig, **kwargs):
+        super().__init__(dtype=layer_config.dtype, **kwargs)
+        self.outputs = [
+            _dense(inputs, units // n_layers, layer_config, f"{self.name}_{number}") for number in range(n_layers)
+        ]
         self.built = True
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -60,52 +62,56 @@ class SideBySide(keras.layers.Layer):
         return tf.concat([layer(inputs) for layer in self.outputs], axis=1)
 
 
-def _dense(inputs: int, units: int, style: Style, name: str) -> keras.layers.Dense:
-    layer = keras.layers.Dense(units, style.activation, name=name, dtype=style.dtype, **style.weights(name, inputs))
+def _dense(inputs: int, units: int, layer_config: LayerConfig, name: str) -> keras.layers.Dense:
+    layer = keras.layers.Dense(
+        units, layer_config.activation, name=name, dtype=layer_config.dtype, **layer_config.weights(name, inputs)
+    )
     layer.build((None, inputs))
     return layer
 
 
-def hidden_stack(inputs: int, widths: Sequence[int], style: Style, name: str) -> list[keras.layers.Layer]:
+def hidden_stack(inputs: int, widths: Sequence[int], layer_config: LayerConfig, name: str) -> list[keras.layers.Layer]:
     """Built hidden layers, dense or gated, one on the other; [] for no widths.
 
     Args:
         inputs: Width of the input.
         widths: Of the layers.
-        style: How they are made.
+        layer_config: How they are made.
         name: Of the stack; a layer's name is this and its number, from 1.
     """
-    make = GatedLinear if style.gated else _dense
+    make = GatedLinear if layer_config.gated else _dense
     stack = []
     for number, width in enumerate(widths, start=1):
-        stack.append(make(inputs, width, style, name=f"{name}_{number}"))
+        stack.append(make(inputs, width, layer_config, name=f"{name}_{number}"))
         inputs = width
     return stack
 
 
-def output_layer(inputs: int, units: int, style: Style, name: str, n_layers: int = 1) -> keras.layers.Layer:
+def output_layer(
+    inputs: int, units: int, layer_config: LayerConfig, name: str, n_layers: int = 1
+) -> keras.layers.Layer:
     """A built output layer, or several side by side.
 
     Args:
         inputs: Width of the input.
         units: Width of the output.
-        style: How it is made; see `Style.of_outputs`.
+        layer_config: How it is made; see `LayerConfig.for_output`.
         name: Of the layer.
         n_layers: In how many layers of equal width the output is computed.
     """
     if n_layers == 1:
-        return _dense(inputs, units, style, name)
-    return SideBySide(inputs, units, n_layers, style, name=name)
+        return _dense(inputs, units, layer_config, name)
+    return SideBySide(inputs, units, n_layers, layer_config, name=name)
 
 
 class Encoder(keras.layers.Layer):
-    """The multilayer perceptron from a user row to a code: `ItemBag`, then dense or gated layers.
+    """The multilayer perceptron from a user row to a code: `EmbeddingBag`, then dense or gated layers.
 
     Args:
         n_items: Width of the catalogue.
         hidden: Widths of the hidden layers; may be empty.
         outputs: Width of the code.
-        style: How the layers are made.
+        layer_config: How the layers are made.
         output_activation: Of the code.
         output_layers: In how many layers the code is computed; see `SideBySide`. 1 where there is no hidden layer.
         dropout: Of the input.
@@ -116,7 +122,7 @@ class Encoder(keras.layers.Layer):
         n_items: int,
         hidden: Sequence[int],
         outputs: int,
-        style: Style,
+        layer_config: LayerConfig,
         *,
         output_activation: str = "linear",
         output_layers: int = 1,
@@ -124,24 +130,24 @@ class Encoder(keras.layers.Layer):
         name: str = "encoder",
         **kwargs,
     ):
-        super().__init__(name=name, autocast=False, dtype=style.dtype, **kwargs)
-        last = style.of_outputs(output_activation)
-        units, first_style = (hidden[0], style) if hidden else (outputs, last)
-        self.first = ItemBag(n_items, units, first_style, dropout=dropout, name=f"{name}_0")
+        super().__init__(name=name, autocast=False, dtype=layer_config.dtype, **kwargs)
+        last = layer_config.for_output(output_activation)
+        units, first_style = (hidden[0], layer_config) if hidden else (outputs, last)
+        self.first = EmbeddingBag(n_items, units, first_style, dropout=dropout, name=f"{name}_0")
         self.rest = []
         if hidden:
             output_name = f"{name}_{len(hidden)}"
-            self.rest = hidden_stack(units, hidden[1:], style, name)
+            self.rest = hidden_stack(units, hidden[1:], layer_config, name)
             self.rest += [output_layer(hidden[-1], outputs, last, output_name, output_layers)]
         self.built = True
 
-    def call(self, rows: UserRows, noise: Noise | None = None) -> tf.Tensor:
+    def call(self, batch: SparseBatch, noise: Noise | None = None) -> tf.Tensor:
         """Maps B user rows to codes [B, outputs]; deterministic without `noise`."""
-        return self._of_hidden(self.first(rows, noise=noise))
+        return self._of_hidden(self.first(batch, noise=noise))
 
-    def of_dense(self, inputs: tf.Tensor, noise: Noise | None = None) -> tf.Tensor:
-        """Maps dense rows, float32 [K, n_items], to codes [K, outputs]; see `ItemBag.of_dense`."""
-        return self._of_hidden(self.first.of_dense(inputs, noise))
+    def encode_dense(self, inputs: tf.Tensor, noise: Noise | None = None) -> tf.Tensor:
+        """Maps dense rows, float32 [K, n_items], to codes [K, outputs]; see `EmbeddingBag.encode_dense`."""
+        return self._of_hidden(self.first.encode_dense(inputs, noise))
 
     def _of_hidden(self, code: tf.Tensor) -> tf.Tensor:
         for layer in self.rest:
@@ -174,7 +180,7 @@ def _layer_norm(inputs: tf.Tensor, gain: tf.Tensor, shift: tf.Tensor, epsilon: f
     return normal * gain + shift, gradient
 
 
-class DenseSumEncoder(keras.layers.Layer):
+class DenselyConnectedEncoder(keras.layers.Layer):
     """RecVAE's encoder: each hidden layer adds up all before it.
 
         h_1 = LN(a(W_1 x + b_1)),   h_j = LN(a(W_j h_{j-1} + b_j + Σ_{i<j} h_i))
@@ -186,7 +192,7 @@ class DenseSumEncoder(keras.layers.Layer):
         n_items: Width of the catalogue.
         hidden: Widths of the hidden layers, one at least and all alike.
         outputs: Width of the code.
-        style: How the layers are made.
+        layer_config: How the layers are made.
         output_layers: In how many layers the code is computed; see `SideBySide`.
         dropout: Of the input.
         epsilon: Added to the variance in layer normalisation.
@@ -200,7 +206,7 @@ class DenseSumEncoder(keras.layers.Layer):
         n_items: int,
         hidden: Sequence[int],
         outputs: int,
-        style: Style,
+        layer_config: LayerConfig,
         *,
         output_layers: int = 1,
         dropout: float,
@@ -208,28 +214,30 @@ class DenseSumEncoder(keras.layers.Layer):
         name: str = "encoder",
         **kwargs,
     ):
-        super().__init__(name=name, autocast=False, dtype=style.dtype, **kwargs)
+        super().__init__(name=name, autocast=False, dtype=layer_config.dtype, **kwargs)
         if len(set(hidden)) != 1:
             raise InputError(
                 f"an encoder of dense sums adds its hidden layers up, so they need one width; found {list(hidden)}. "
                 "Give widths such as [600, 600, 600], or take the plain encoder."
             )
-        linear = replace(style, activation="linear")
-        self.activation = keras.activations.get(style.activation)
-        self.first = ItemBag(n_items, hidden[0], linear, dropout=dropout, name=f"{name}_0")
+        linear = replace(layer_config, activation="linear")
+        self.activation = keras.activations.get(layer_config.activation)
+        self.first = EmbeddingBag(n_items, hidden[0], linear, dropout=dropout, name=f"{name}_0")
         self.rest = hidden_stack(hidden[0], hidden[1:], linear, name)
         self.norms = []
         for number, width in enumerate(hidden):
-            norm = _LayerNorm(epsilon=epsilon, name=f"{name}_norm_{number}", dtype=style.dtype)
+            norm = _LayerNorm(epsilon=epsilon, name=f"{name}_norm_{number}", dtype=layer_config.dtype)
             norm.build((None, width))
             self.norms.append(norm)
-        self.heads = output_layer(hidden[-1], outputs, style.of_outputs(), f"{name}_{len(hidden)}", output_layers)
+        self.heads = output_layer(
+            hidden[-1], outputs, layer_config.for_output(), f"{name}_{len(hidden)}", output_layers
+        )
         self.built = True
 
-    def call(self, rows: UserRows, noise: Noise | None = None) -> tf.Tensor:
+    def call(self, batch: SparseBatch, noise: Noise | None = None) -> tf.Tensor:
         """Maps B user rows to codes [B, outputs]; deterministic without `noise`."""
         first_norm, *norms = self.norms
-        code = total = first_norm(self.activation(self.first(rows, noise=noise)))
+        code = total = first_norm(self.activation(self.first(batch, noise=noise)))
         for layer, norm in zip(self.rest, norms, strict=True):
             code = norm(self.activation(layer(code) + total))
             total += code
@@ -243,22 +251,29 @@ class Decoder(keras.layers.Layer):
         n_items: Width of the catalogue.
         hidden: Widths of the hidden layers; may be empty.
         latent_dim: Width of the code.
-        style: How the layers are made.
+        layer_config: How the layers are made.
     """
 
     def __init__(
-        self, n_items: int, hidden: Sequence[int], latent_dim: int, style: Style, *, name: str = "decoder", **kwargs
+        self,
+        n_items: int,
+        hidden: Sequence[int],
+        latent_dim: int,
+        layer_config: LayerConfig,
+        *,
+        name: str = "decoder",
+        **kwargs,
     ):
-        super().__init__(name=name, dtype=style.dtype, **kwargs)
-        self.hidden = hidden_stack(latent_dim, hidden, style, name)
-        self.last = ItemLogits(n_items, [latent_dim, *hidden][-1], style, name=f"{name}_logits")
+        super().__init__(name=name, dtype=layer_config.dtype, **kwargs)
+        self.hidden = hidden_stack(latent_dim, hidden, layer_config, name)
+        self.last = ItemLogits(n_items, [latent_dim, *hidden][-1], layer_config, name=f"{name}_logits")
         self.built = True
 
     def call(self, code: tf.Tensor) -> tf.Tensor:
         """Maps codes [B, latent_dim] to float32 logits [B, n_items]."""
-        return self.last(self.of_hidden(code))
+        return self.last(self.last_hidden(code))
 
-    def of_hidden(self, code: tf.Tensor) -> tf.Tensor:
+    def last_hidden(self, code: tf.Tensor) -> tf.Tensor:
         """Maps codes [B, latent_dim] to the last layer's input; the code itself where nothing is hidden."""
         for layer in self.hidden:
             code = layer(code)

@@ -11,7 +11,7 @@ import abc
 import keras
 import tensorflow as tf
 
-from tfvae.nn.layer_config import Style
+from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.mlp import hidden_stack
 from tfvae.nn.noise import derive_seed
 
@@ -25,17 +25,19 @@ class PairNetwork(keras.layers.Layer, abc.ABC):
         n_users: Rows of the users' table.
         n_items: Rows of the items' table.
         width: Of a user's and an item's vector.
-        style: How the layers on them are made.
+        layer_config: How the layers on them are made.
     """
 
-    def __init__(self, n_users: int, n_items: int, width: int, style: Style, name: str):
-        super().__init__(name=name, autocast=False, dtype=style.dtype)
-        regularizer = style.weights(name, fan_in=width)["kernel_regularizer"]
+    def __init__(self, n_users: int, n_items: int, width: int, layer_config: LayerConfig, name: str):
+        super().__init__(name=name, autocast=False, dtype=layer_config.dtype)
+        regularizer = layer_config.weights(name, fan_in=width)["kernel_regularizer"]
         self.users, self.items = (
             self.add_weight(
                 name=side,
                 shape=(length, width),
-                initializer=keras.initializers.RandomNormal(0.0, 0.01, derive_seed(style.seed, f"{name}/{side}")),
+                initializer=keras.initializers.RandomNormal(
+                    0.0, 0.01, derive_seed(layer_config.seed, f"{name}/{side}")
+                ),
                 regularizer=regularizer,
                 autocast=False,
             )
@@ -73,12 +75,12 @@ class Tower(PairNetwork):
         n_users: Rows of the users' table.
         n_items: Rows of the items' table.
         factors: f, the width of φ; the vectors are of 4f, the layers of 4f, 2f and f.
-        style: How the layers are made.
+        layer_config: How the layers are made.
     """
 
-    def __init__(self, n_users: int, n_items: int, factors: int, style: Style, name: str):
-        super().__init__(n_users, n_items, 4 * factors, style, name)
-        weights = style.weights(f"{name}/first", fan_in=8 * factors)
+    def __init__(self, n_users: int, n_items: int, factors: int, layer_config: LayerConfig, name: str):
+        super().__init__(n_users, n_items, 4 * factors, layer_config, name)
+        weights = layer_config.weights(f"{name}/first", fan_in=8 * factors)
         self.kernel = self.add_weight(
             name="kernel",
             shape=(8 * factors, 4 * factors),
@@ -89,7 +91,7 @@ class Tower(PairNetwork):
         self.bias = self.add_weight(
             name="bias", shape=(4 * factors,), initializer=weights["bias_initializer"], autocast=False
         )
-        self.rest = hidden_stack(4 * factors, [2 * factors, factors], style, f"{name}_hidden")
+        self.rest = hidden_stack(4 * factors, [2 * factors, factors], layer_config, f"{name}_hidden")
 
     def of_users(self, users):
         """See `PairNetwork`."""
@@ -122,7 +124,7 @@ class PairLogit(keras.layers.Layer):
     def __init__(self, inputs: int, seed: int, name: str):
         super().__init__(name=name, autocast=False, dtype="float32")
         kernel = keras.initializers.LecunUniform(derive_seed(seed, f"{name}/kernel"))
-        bias = Style(seed=seed).weights(name, fan_in=inputs)["bias_initializer"]
+        bias = LayerConfig(seed=seed).weights(name, fan_in=inputs)["bias_initializer"]
         self.kernel = self.add_weight(name="kernel", shape=(inputs, 1), initializer=kernel)
         self.bias = self.add_weight(name="bias", shape=(1,), initializer=bias)
         self.built = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tfvae.nn.batches import UserRows
+from tfvae.nn.batches import SparseBatch
 
 __all__ = ["EMPTY_RANK", "best_unseen", "ndcg_of_unseen"]
 
@@ -17,27 +17,27 @@ EMPTY_RANK = -1
 LEAST_IDEAL = 0.1
 
 
-def best_unseen(scores: tf.Tensor, rows: UserRows, k: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
+def best_unseen(scores: tf.Tensor, batch: SparseBatch, k: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
     """The best items outside each user's history, equal scores by item number.
 
     Args:
         scores: float32 [B, n_items].
-        rows: The B histories.
+        batch: The B histories.
         k: Length of the rankings, a number or an int32 scalar tensor.
 
     Returns:
         Items, int32 [B, k], and their scores, float32 [B, k]; in empty ranks −1 and −∞.
     """
     n_items = tf.shape(scores)[1]
-    seen = tf.stack([rows.row_ids, rows.items], axis=1)
-    unseen = tf.tensor_scatter_nd_update(scores, seen, tf.fill(tf.shape(rows.items), -np.inf))
+    seen = tf.stack([batch.segment_ids, batch.items], axis=1)
+    unseen = tf.tensor_scatter_nd_update(scores, seen, tf.fill(tf.shape(batch.items), -np.inf))
     best, items = tf.math.top_k(unseen, tf.minimum(k, n_items))
     items = tf.where(tf.math.is_inf(best), EMPTY_RANK, items)
     beyond = [[0, 0], [0, tf.maximum(k - n_items, 0)]]
     return tf.pad(items, beyond, constant_values=EMPTY_RANK), tf.pad(best, beyond, constant_values=-np.inf)
 
 
-def ndcg_of_unseen(scores: tf.Tensor, rows: UserRows, seen: tf.Tensor, k: int) -> tf.Tensor:
+def ndcg_of_unseen(scores: tf.Tensor, batch: SparseBatch, seen: tf.Tensor, k: int) -> tf.Tensor:
     """NDCG@k of the items a user has but was not shown, ranked among all that were not shown.
 
     It is `metrics.ndcg`, with the ideal DCG no lower than 0.1, as in RaCT's code: a user who was shown everything has
@@ -45,7 +45,7 @@ def ndcg_of_unseen(scores: tf.Tensor, rows: UserRows, seen: tf.Tensor, k: int) -
 
     Args:
         scores: float32 [B, n_items].
-        rows: The whole histories of B users.
+        batch: The whole histories of B users.
         seen: Which of their items were shown, bool [nnz].
         k: Length of the rankings.
 
@@ -53,12 +53,12 @@ def ndcg_of_unseen(scores: tf.Tensor, rows: UserRows, seen: tf.Tensor, k: int) -
         float32 [B], in [0, 1].
     """
     n_users, n_items = (tf.cast(size, tf.int64) for size in tf.unstack(tf.shape(scores)))
-    items, row_ids = tf.boolean_mask(rows.items, seen), tf.boolean_mask(rows.row_ids, seen)
-    ranked, _ = best_unseen(scores, rows._replace(items=items, row_ids=row_ids), k)
+    items, segment_ids = tf.boolean_mask(batch.items, seen), tf.boolean_mask(batch.segment_ids, seen)
+    ranked, _ = best_unseen(scores, batch._replace(items=items, segment_ids=segment_ids), k)
     unseen = tf.logical_not(seen)
     # One number for each pair of user and item, so that one search finds the hits of all.
-    keys = tf.cast(tf.boolean_mask(rows.row_ids, unseen), tf.int64) * n_items
-    keys = tf.sort(keys + tf.cast(tf.boolean_mask(rows.items, unseen), tf.int64))
+    keys = tf.cast(tf.boolean_mask(batch.segment_ids, unseen), tf.int64) * n_items
+    keys = tf.sort(keys + tf.cast(tf.boolean_mask(batch.items, unseen), tf.int64))
     keys = tf.concat([keys, [n_users * n_items]], axis=0)  # so that a search always ends at a key
     wanted = tf.range(n_users)[:, None] * n_items + tf.cast(ranked, tf.int64)
     at = tf.searchsorted(keys, tf.reshape(wanted, [-1]))
@@ -67,6 +67,6 @@ def ndcg_of_unseen(scores: tf.Tensor, rows: UserRows, seen: tf.Tensor, k: int) -
 
     discounts = (1 / np.log2(np.arange(2, k + 2))).astype(np.float32)
     ideal = tf.constant(np.concatenate([[0], np.cumsum(discounts)]).astype(np.float32))
-    n_unseen = tf.math.unsorted_segment_sum(tf.cast(unseen, tf.int32), rows.row_ids, tf.shape(scores)[0])
+    n_unseen = tf.math.unsorted_segment_sum(tf.cast(unseen, tf.int32), batch.segment_ids, tf.shape(scores)[0])
     gain = tf.linalg.matvec(tf.cast(hits, tf.float32), discounts)
     return gain / tf.maximum(tf.gather(ideal, tf.minimum(n_unseen, k)), LEAST_IDEAL)

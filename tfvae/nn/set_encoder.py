@@ -8,9 +8,9 @@ from dataclasses import replace
 import keras
 import tensorflow as tf
 
-from tfvae.nn.batches import UserRows
-from tfvae.nn.item_layers import sum_of_rows, weighted_sum_of_rows
-from tfvae.nn.layer_config import Style
+from tfvae.nn.batches import SparseBatch
+from tfvae.nn.item_layers import binary_matmul, sparse_matmul
+from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.mlp import hidden_stack, output_layer
 from tfvae.nn.noise import Noise
 
@@ -32,11 +32,11 @@ class SetEncoder(keras.layers.Layer):
         embedding_dim: Learned part of e_m.
         element: "product" or "concat", the form of s_m.
         element_hidden: Widths of NN_1's layers; () for none.
-        element_activation: Of NN_1's layers; that of the style, if None.
+        element_activation: Of NN_1's layers; that of the layer_config, if None.
         pooling: "sum" or "max".
         hidden: Widths of NN_2's hidden layers.
         outputs: Width of the code.
-        style: How the layers are made; σ is its activation.
+        layer_config: How the layers are made; σ is its activation.
         n_features: Width of what is known of a column.
         dropout: Share of the ratings left out in training.
 
@@ -54,7 +54,7 @@ class SetEncoder(keras.layers.Layer):
         pooling: str,
         hidden: Sequence[int],
         outputs: int,
-        style: Style,
+        layer_config: LayerConfig,
         *,
         element_activation: str | None = None,
         n_features: int = 0,
@@ -62,11 +62,11 @@ class SetEncoder(keras.layers.Layer):
         name: str = "encoder",
         **kwargs,
     ):
-        super().__init__(name=name, autocast=False, dtype=style.dtype, **kwargs)
+        super().__init__(name=name, autocast=False, dtype=layer_config.dtype, **kwargs)
         self.concatenates, self.takes_maximum = element == "concat", pooling == "max"
         self.dropout = dropout
-        self.activation = keras.activations.get(style.activation)
-        weights = style.weights(f"{name}/embedding", fan_in=n_items)
+        self.activation = keras.activations.get(layer_config.activation)
+        weights = layer_config.weights(f"{name}/embedding", fan_in=n_items)
         self.embedding = self.add_weight(
             name="embedding",
             shape=(n_items, embedding_dim),
@@ -78,25 +78,27 @@ class SetEncoder(keras.layers.Layer):
             name="features", shape=(n_items, n_features), initializer="zeros", trainable=False, autocast=False
         )
         width = embedding_dim + n_features + self.concatenates
-        of_elements = replace(style, activation=element_activation or style.activation)
+        of_elements = replace(layer_config, activation=element_activation or layer_config.activation)
         self.element_layers = hidden_stack(width, element_hidden, of_elements, f"{name}_element")
         pooled = element_hidden[-1] if element_hidden else width
         self.bias = self.add_weight(
             name="bias", shape=(pooled,), initializer=weights["bias_initializer"], autocast=False
         )
-        self.rest = hidden_stack(pooled, hidden, style, name)
-        self.rest += [output_layer([pooled, *hidden][-1], outputs, style.of_outputs(), f"{name}_code")]
+        self.rest = hidden_stack(pooled, hidden, layer_config, name)
+        self.rest += [output_layer([pooled, *hidden][-1], outputs, layer_config.for_output(), f"{name}_code")]
         self.built = True
 
-    def call(self, rows: UserRows, noise: Noise | None = None) -> tf.Tensor:
+    def call(self, batch: SparseBatch, noise: Noise | None = None) -> tf.Tensor:
         """Maps B rows with values to codes [B, outputs]; deterministic without `noise`."""
         keep = 1.0
         if noise is not None and self.dropout:
             keep = 1.0 - self.dropout
-            kept = tf.where(noise.uniform(tf.shape(rows.items), f"{self.name}/dropout") < keep)[:, 0]
-            items, row_ids, values = (tf.gather(part, kept) for part in (rows.items, rows.row_ids, rows.values))
-            rows = rows._replace(items=items, row_ids=row_ids, values=values)
-        pooled = self._maximum(rows) if self.takes_maximum else self._sum(rows) / keep
+            kept = tf.where(noise.uniform(tf.shape(batch.items), f"{self.name}/dropout") < keep)[:, 0]
+            items, segment_ids, values = (
+                tf.gather(part, kept) for part in (batch.items, batch.segment_ids, batch.values)
+            )
+            batch = batch._replace(items=items, segment_ids=segment_ids, values=values)
+        pooled = self._maximum(batch) if self.takes_maximum else self._sum(batch) / keep
         code = self.activation(tf.cast(pooled + self.bias, self.compute_dtype))
         for layer in self.rest:
             code = layer(code)
@@ -107,9 +109,9 @@ class SetEncoder(keras.layers.Layer):
         learned = tf.convert_to_tensor(self.embedding.value)
         return tf.concat([learned, self.features.value], axis=1) if self.features.shape[1] else learned
 
-    def _elements(self, rows: UserRows) -> tuple[tf.Tensor, tf.Tensor]:
+    def _elements(self, batch: SparseBatch) -> tuple[tf.Tensor, tf.Tensor]:
         """NN_1(s_m) of the distinct ratings of a batch, float32 [N, K], and for each rating its place there, [nnz]."""
-        pairs = tf.bitcast(tf.stack([rows.items, tf.bitcast(rows.values, tf.int32)], axis=1), tf.int64)
+        pairs = tf.bitcast(tf.stack([batch.items, tf.bitcast(batch.values, tf.int32)], axis=1), tf.int64)
         pairs, places = tf.unique(pairs)
         items, ratings = tf.unstack(tf.bitcast(pairs, tf.int32), axis=1)
         known, ratings = tf.gather(self._table(), items), tf.bitcast(ratings, tf.float32)[:, None]
@@ -118,14 +120,16 @@ class SetEncoder(keras.layers.Layer):
             elements = layer(elements)
         return tf.cast(elements, tf.float32), places
 
-    def _sum(self, rows: UserRows) -> tf.Tensor:
-        n_users = tf.shape(rows.counts)[0]
+    def _sum(self, batch: SparseBatch) -> tf.Tensor:
+        n_users = tf.shape(batch.lengths)[0]
         if not (self.element_layers or self.concatenates):
-            return weighted_sum_of_rows(self._table(), rows.values, rows.items, rows.row_ids, n_users)
-        elements, places = self._elements(rows)
-        return sum_of_rows(elements, places, rows.row_ids, n_users)
+            return sparse_matmul(self._table(), batch.values, batch.items, batch.segment_ids, n_users)
+        elements, places = self._elements(batch)
+        return binary_matmul(elements, places, batch.segment_ids, n_users)
 
-    def _maximum(self, rows: UserRows) -> tf.Tensor:
-        elements, places = self._elements(rows)
-        largest = tf.math.unsorted_segment_max(tf.gather(elements, places), rows.row_ids, tf.shape(rows.counts)[0])
+    def _maximum(self, batch: SparseBatch) -> tf.Tensor:
+        elements, places = self._elements(batch)
+        largest = tf.math.unsorted_segment_max(
+            tf.gather(elements, places), batch.segment_ids, tf.shape(batch.lengths)[0]
+        )
         return tf.where(largest > tf.float32.min, largest, 0.0)  # a row without ratings has no largest element

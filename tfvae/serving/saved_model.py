@@ -23,7 +23,7 @@ import pandas as pd
 import tensorflow as tf
 
 from tfvae.evaluation.predictive import has_rating_posterior
-from tfvae.nn.batches import UserRows, unpad
+from tfvae.nn.batches import SparseBatch, unpad
 from tfvae.nn.ranking import EMPTY_RANK, best_unseen
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.system.files import replacing
@@ -212,12 +212,12 @@ class Recommendations(tf.Module):
         unknown = tf.not_equal(history, self.pad) & tf.less(numbers, 0)
         if ratings is not None:
             ratings = self._on_scale(history, ratings)
-        rows = _distinct(unpad(numbers, values=ratings), self._n_items)
-        scores = tf.cast(self._scores(rows), tf.float32)
+        batch = _distinct(unpad(numbers, values=ratings), self._n_items)
+        scores = tf.cast(self._scores(batch), tf.float32)
         scores = tf.debugging.check_numerics(scores, f"scores of {self._name}")
         if self._candidates is not None:
             scores = tf.where(self._candidates, scores, -np.inf)
-        found, best = best_unseen(scores, rows, k)
+        found, best = best_unseen(scores, batch, k)
         empty = found == EMPTY_RANK
         places = tf.where(empty, self._n_items, found)
         if self._scale is not None:
@@ -230,7 +230,7 @@ class Recommendations(tf.Module):
         if self._titles is not None:
             ranking["titles"] = tf.gather(self._titles, places)
         if self._sd is not None:
-            sd = tf.debugging.check_numerics(self._sd(rows), f"uncertainty of {self._name}")
+            sd = tf.debugging.check_numerics(self._sd(batch), f"uncertainty of {self._name}")
             sd = tf.pad(sd, [[0, 0], [0, 1]], constant_values=np.nan)
             ranking["sd"] = tf.gather(sd, places, batch_dims=1)
         return ranking
@@ -330,7 +330,7 @@ def _replaceable(folder: Path) -> bool:
 
 
 def _refuse_unfit(model: Recommender, scale: tuple[float, float] | None) -> None:
-    if not model.serves_strangers:
+    if not model.scores_new_users:
         raise InputError(f"{model.name} serves its training users only, and cannot answer for a new history.")
     if not model.predicts_ratings:
         if scale is not None:
@@ -359,22 +359,22 @@ def _refuse_ambiguous(ids: list, pad: int | str) -> None:
         raise InputError(f"an item has the id {pad!r}, which marks empty places; give it another.")
 
 
-def _distinct(rows: UserRows, n_items: int) -> UserRows:
+def _distinct(batch: SparseBatch, n_items: int) -> SparseBatch:
     """The same rows with each item once, with its last value, ascending, as in a stored matrix."""
-    cells = tf.cast(rows.row_ids, tf.int64) * n_items + tf.cast(rows.items, tf.int64)
+    cells = tf.cast(batch.segment_ids, tf.int64) * n_items + tf.cast(batch.items, tf.int64)
     distinct, places = tf.unique(cells)
     ascending = tf.argsort(distinct)
     cells = tf.gather(distinct, ascending)
-    row_ids = tf.cast(cells // n_items, tf.int32)
+    segment_ids = tf.cast(cells // n_items, tf.int32)
     ones = tf.ones_like(cells, tf.float32)
-    values = rows.values
+    values = batch.values
     if values is not None:
         last = tf.math.unsorted_segment_max(tf.range(tf.size(places)), places, tf.size(distinct))
         values = tf.gather(values, tf.gather(last, ascending))
-    return UserRows(
+    return SparseBatch(
         items=tf.cast(cells % n_items, tf.int32),
-        row_ids=row_ids,
-        counts=tf.math.unsorted_segment_sum(ones, row_ids, tf.shape(rows.counts)[0]),
+        segment_ids=segment_ids,
+        lengths=tf.math.unsorted_segment_sum(ones, segment_ids, tf.shape(batch.lengths)[0]),
         values=values,
     )
 

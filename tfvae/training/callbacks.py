@@ -21,7 +21,15 @@ from tfvae.evaluation.metrics import lower_is_better
 from tfvae.evaluation.users import Evaluation, RatingEvaluation
 from tfvae.system.files import write_npz
 
-__all__ = ["Board", "Cooling", "HoldBeta", "Keeper", "Progress", "Validation", "best_of"]
+__all__ = [
+    "TensorBoardLog",
+    "LearningRateDecay",
+    "HoldBeta",
+    "ResumableCheckpoint",
+    "Progress",
+    "Validation",
+    "best_of",
+]
 
 
 def best_of(history: list[dict[str, float]], monitor: str) -> int | None:
@@ -53,7 +61,7 @@ class Validation(keras.callbacks.Callback):
         logs |= {f"{self._prefix}{name}": evaluation.mean(name) for name in evaluation.names}
 
 
-class Keeper(keras.callbacks.Callback):
+class ResumableCheckpoint(keras.callbacks.Callback):
     """Keeps what a run needs to go on after `kill -9` as if nothing had happened, and its best weights.
 
     After each epoch one file, renamed into place, holds all weights, the optimisers' states and the history of the
@@ -113,7 +121,7 @@ class Keeper(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Goes back to the best weights where the model asks for it; the counters of its updates go on."""
         if self.model.starts_from_best(epoch):
-            counters = [(counter, counter.numpy()) for counter in (self.model.updates, self.model.visits)]
+            counters = [(counter, counter.numpy()) for counter in (self.model.step, self.model.rows_seen)]
             self.restore_best()
             for counter, value in counters:
                 counter.assign(value)
@@ -160,7 +168,7 @@ class HoldBeta(keras.callbacks.Callback):
         patience: Epochs without a better value.
     """
 
-    def __init__(self, keeper: Keeper, patience: int):
+    def __init__(self, keeper: ResumableCheckpoint, patience: int):
         super().__init__()
         self._keeper = keeper
         self._patience = patience
@@ -175,11 +183,11 @@ class HoldBeta(keras.callbacks.Callback):
             self.model.cap.assign(beta)
 
 
-class Cooling(keras.callbacks.Callback):
+class LearningRateDecay(keras.callbacks.Callback):
     """Lowers the learning rates, epoch by epoch, geometrically over the second half of the epochs.
 
     Args:
-        learning_rate: The first one, of aims that have none of their own.
+        learning_rate: The first one, of objectives that have none of their own.
         factor: What it has been multiplied by in the last epoch.
     """
 
@@ -192,7 +200,9 @@ class Cooling(keras.callbacks.Callback):
         last = self.params["epochs"] - 1
         done = max(0.0, 2 * epoch / last - 1) if last else 0.0
         for name, optimizer in self.model.optimizers.items():
-            optimizer.learning_rate = (self.model.aims[name].learning_rate or self._learning_rate) * self._factor**done
+            optimizer.learning_rate = (
+                self.model.objectives[name].learning_rate or self._learning_rate
+            ) * self._factor**done
 
 
 class Progress(keras.callbacks.Callback):
@@ -232,7 +242,7 @@ class Progress(keras.callbacks.Callback):
         self._bar.close()
 
 
-class Board(keras.callbacks.TensorBoard):
+class TensorBoardLog(keras.callbacks.TensorBoard):
     """Keras's TensorBoard log with the run's settings beside the curves.
 
     Losses, KL, β, ranking metrics and the learning rate are scalars per epoch; the settings are a text and, for

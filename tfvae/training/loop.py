@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from tfvae.data.splits import Split
-from tfvae.evaluation.users import HeldOut, default_metrics, evaluator, refuse_strangers
+from tfvae.evaluation.users import HeldOut, default_metrics, evaluator, refuse_unknown_users
 from tfvae.models import model_class
 from tfvae.models.base import GradientRecommender, Recommender
 from tfvae.nn.batches import check_batch_size, row_numbers, steps_per_epoch
@@ -25,10 +25,18 @@ from tfvae.nn.optimizers import OPTIMIZERS
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.system.files import replacing, write_json
 from tfvae.system.memory import keep_freed_buffers
-from tfvae.training.callbacks import Board, Cooling, HoldBeta, Keeper, Progress, Validation, best_of
-from tfvae.training.settings import Settings, settings_of
+from tfvae.training.callbacks import (
+    HoldBeta,
+    LearningRateDecay,
+    Progress,
+    ResumableCheckpoint,
+    TensorBoardLog,
+    Validation,
+    best_of,
+)
+from tfvae.training.settings import Settings, stored_settings, todays_names
 
-__all__ = ["WATCHED", "TrainedRun", "load_run", "prepare_to_fit", "train"]
+__all__ = ["WATCHED", "TrainedModel", "load_run", "prepare_to_fit", "train"]
 
 WATCHED = "test_"  # before a metric of what is only watched
 
@@ -37,7 +45,7 @@ PARTS = "parts"
 
 
 @dataclass(frozen=True, eq=False)
-class TrainedRun:
+class TrainedModel:
     """A finished run.
 
     Attributes:
@@ -71,8 +79,8 @@ def train(
     *,
     watched: HeldOut | None = None,
     progress: bool = True,
-    report: Callable[[str], None] = print,
-) -> TrainedRun:
+    log: Callable[[str], None] = print,
+) -> TrainedModel:
     """Trains a model on a split's training part, selecting its epoch on the validation part; the test part is not read.
 
     A split without a validation part trains all epochs, and keeps the last one's weights.
@@ -83,7 +91,7 @@ def train(
         folder: The run folder; made when missing.
         watched: What is measured after each epoch beside the validation part, as `test_…`; nothing is chosen by it.
         progress: Whether to show a bar.
-        report: Takes lines of plain text, such as the memory a fit will need.
+        log: Takes lines of plain text, such as the memory a fit will need.
 
     Returns:
         The finished run.
@@ -97,7 +105,7 @@ def train(
     folder = Path(folder)
     kind = model_class(settings.name)
     if issubclass(kind, GradientRecommender):
-        refuse_strangers(kind, split.validation)
+        refuse_unknown_users(kind, split.validation)
         check_batch_size(kind.n_rows(split.train), settings.training.batch_size, kind.rows_are)
     if split.validation is None and (selection := settings.training.beta_selection) != "fixed":
         raise InputError(f'beta_selection="{selection}" needs a validation part, which this split lacks; set beta_cap.')
@@ -111,7 +119,7 @@ def train(
     effective, selected_beta = settings, None
     if settings.training.beta_selection == "peak":
         pilot_settings = settings.with_changes(beta_selection="fixed", beta_cap=1.0)
-        pilot = train(pilot_settings, split, folder / "pilot", progress=progress, report=report)
+        pilot = train(pilot_settings, split, folder / "pilot", progress=progress, log=log)
         selected_beta = pilot.history[pilot.best_epoch]["beta"]
         effective = settings.with_changes(beta_selection="fixed", beta_cap=selected_beta)
 
@@ -123,8 +131,8 @@ def train(
         seconds = sum(entry["seconds"] for entry in history)
         model.detach()
     else:
-        parts = {"folder": folder / PARTS} if model.keeps_parts else {}
-        model.fit_matrix(split.train, report, **parts)
+        parts = {"folder": folder / PARTS} if model.resumes_fit else {}
+        model.fit_matrix(split.train, log, **parts)
         history, seconds = [], time.perf_counter() - begun
     best_epoch = best_of(history, f"val_{settings.training.monitor}")
 
@@ -136,10 +144,10 @@ def train(
         leftover.unlink()
     for finished in ("pilot", PARTS):
         shutil.rmtree(folder / finished, ignore_errors=True)
-    return TrainedRun(model, settings, resumed=started_before, **outcome)
+    return TrainedModel(model, settings, resumed=started_before, **outcome)
 
 
-def load_run(folder: Path | str) -> TrainedRun:
+def load_run(folder: Path | str) -> TrainedModel:
     """Reads a finished run back.
 
     Raises:
@@ -149,9 +157,8 @@ def load_run(folder: Path | str) -> TrainedRun:
     if not (folder / "run.json").exists():
         raise InputError(f"{folder} holds no finished run: run.json is missing. Train it to the end first.")
     outcome = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    flat = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))["settings"]
-    settings = settings_of(flat.pop("model"), flat)
-    return TrainedRun(keras.models.load_model(folder / "model.keras"), settings, resumed=True, **outcome)
+    settings = stored_settings(json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))["settings"])
+    return TrainedModel(keras.models.load_model(folder / "model.keras"), settings, resumed=True, **outcome)
 
 
 def prepare_to_fit(model: GradientRecommender, split: Split, learning_rate: float, optimizer: str = "adam") -> None:
@@ -179,7 +186,7 @@ def _fit(
     training = settings.training
     prepare_to_fit(model, split, training.learning_rate, training.optimizer)
     monitor = f"val_{training.monitor}"
-    keeper = Keeper(folder, monitor, training.patience, patient_from=model.patient_from)
+    keeper = ResumableCheckpoint(folder, monitor, training.patience, patient_from=model.patient_from)
     keeper.set_model(model)
     keeper.resume()
     done = len(keeper.history)
@@ -190,11 +197,11 @@ def _fit(
     if watched is not None:
         callbacks.append(Validation(evaluator(model, watched), WATCHED))
     callbacks.append(keeper)
-    if training.cooling < 1:
-        callbacks.append(Cooling(training.learning_rate, training.cooling))
+    if training.final_learning_rate_factor < 1:
+        callbacks.append(LearningRateDecay(training.learning_rate, training.final_learning_rate_factor))
     if training.beta_selection == "stop-at-drop":
         callbacks.append(HoldBeta(keeper, training.drop_patience))
-    callbacks.append(Board(folder / "tensorboard", settings.flat()))
+    callbacks.append(TensorBoardLog(folder / "tensorboard", settings.flat()))
     if progress:
         callbacks.append(Progress(settings.name, done, monitor))
     n_rows = model.histories.n_rows
@@ -214,7 +221,7 @@ def _fit(
             if "the loss : Tensor had" not in error.message:
                 raise
             raise DivergedError(
-                f"the loss of {settings.name} is no longer a number after {int(model.updates.numpy())} updates; "
+                f"the loss of {settings.name} is no longer a number after {int(model.step.numpy())} updates; "
                 f"lower learning_rate (now {training.learning_rate:g}). {folder} keeps the last good epoch."
             ) from None
     keeper.restore_best()
@@ -232,9 +239,9 @@ def _belongs(folder: Path, settings: Settings, data_digest: str) -> bool:
     if not marker.exists():
         return False
     stored, claim = json.loads(marker.read_text(encoding="utf-8")), _claim(settings, data_digest)
-    if stored == claim:
+    if stored | {"settings": todays_names(stored["settings"])} == claim:
         return True
-    there, here = stored["settings"], claim["settings"]
+    there, here = todays_names(stored["settings"]), claim["settings"]
     differing = [
         f"{name} is {there.get(name)!r} there, {here.get(name)!r} here"
         for name in {**there, **here}

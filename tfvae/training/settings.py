@@ -13,7 +13,10 @@ from tfvae.evaluation.metrics import check_metric
 from tfvae.models import model_class
 from tfvae.system.errors import InputError, unknown_name
 
-__all__ = ["Settings", "TrainingSettings", "settings_of"]
+__all__ = ["FORMER_NAMES", "Settings", "TrainingSettings", "settings_of", "stored_settings", "todays_names"]
+
+# The settings of stored runs by the names they had then, with today's names.
+FORMER_NAMES = {"cooling": "final_learning_rate_factor"}
 
 
 class TrainingSettings(pydantic.BaseModel):
@@ -26,8 +29,8 @@ class TrainingSettings(pydantic.BaseModel):
         batch_size: Users per update.
         optimizer: "adam", or "normalized-adam", which divides each gradient tensor by its length first (EVCF).
         learning_rate: Of the optimiser.
-        cooling: What the learning rate has been multiplied by in the last epoch; it falls geometrically over the second
-            half of the epochs. 1 for none.
+        final_learning_rate_factor: What the learning rate has been multiplied by in the last epoch; it falls
+            geometrically over the second half of the epochs. 1 for none.
         patience: Epochs without a better validation value after which training ends; None trains to the end. Epochs
             of a warm-up (`anneal_by="epochs"`) do not count.
         monitor: The validation metric that selects the epoch; for a model of ratings "rmse" if not given.
@@ -46,7 +49,7 @@ class TrainingSettings(pydantic.BaseModel):
     batch_size: PositiveInt = 500
     optimizer: Literal["adam", "normalized-adam"] = "adam"
     learning_rate: PositiveFloat = 1e-3
-    cooling: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
+    final_learning_rate_factor: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
     patience: PositiveInt | None = None
     monitor: str = "ndcg@100"
     beta_selection: Literal["fixed", "peak", "stop-at-drop"] = "fixed"
@@ -97,7 +100,7 @@ class Settings(pydantic.BaseModel):
             The `Recommender`.
         """
         kind = model_class(self.name)
-        size = (n_items, n_users) if kind.knows_users else (n_items,)
+        size = (n_items, n_users) if kind.has_user_weights else (n_items,)
         return kind(*size, **self._of_constructor())
 
     def build_for(self, split: Split):
@@ -148,3 +151,24 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
     except pydantic.ValidationError as error:
         problems = (f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors())
         raise InputError(f"settings of {name}: " + "; ".join(problems)) from None
+
+
+def todays_names(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A dictionary whose keys are settings, with today's name of each that has been renamed since it was stored."""
+    return {FORMER_NAMES.get(name, name): value for name, value in stored.items()}
+
+
+def stored_settings(flat: Mapping[str, Any]) -> Settings:
+    """The settings of a stored run, as `Settings.flat` gave them then, by today's names.
+
+    Args:
+        flat: The flat settings, of whichever version.
+
+    Returns:
+        The complete settings; those that did not exist then have today's defaults.
+
+    Raises:
+        InputError: If one of them no longer exists, under any name.
+    """
+    given = todays_names(flat)
+    return settings_of(given.pop("model"), given)

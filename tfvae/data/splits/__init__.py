@@ -39,7 +39,9 @@ __all__ = [
 
 Split = StrongGeneralization | RatingHoldout | LeaveOneOut
 
-KINDS: dict[str, type[SavedSplit]] = {split.kind: split for split in (StrongGeneralization, RatingHoldout, LeaveOneOut)}
+PROTOCOLS: dict[str, type[SavedSplit]] = {
+    split.protocol: split for split in (StrongGeneralization, RatingHoldout, LeaveOneOut)
+}
 
 
 def load_split(path: str | os.PathLike) -> Split:
@@ -55,6 +57,6 @@ def load_split(path: str | os.PathLike) -> Split:
         InputError: If there is no such file, or it is not a split.
     """
     arrays, note = read_split(path)
-    if note["kind"] not in KINDS:
-        raise unknown_name("kind of split", note["kind"], KINDS)
-    return KINDS[note["kind"]].restored(arrays, note)
+    if note["kind"] not in PROTOCOLS:
+        raise unknown_name("kind of split", note["kind"], PROTOCOLS)
+    return PROTOCOLS[note["kind"]].restored(arrays, note)

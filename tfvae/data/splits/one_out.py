@@ -68,13 +68,13 @@ class LeaveOneOut(SavedSplit):
         item_ids: `[n_items]` ids of the columns, ascending.
         titles: `[n_items]` titles, or None.
         settings: How it was cut.
-        report: Counts of users, items and events, of users dropped, and of oddities among given negatives.
+        counts: Counts of users, items and events, of users dropped, and of oddities among given negatives.
         digest: SHA-256 over the interactions, the settings and whatever was given.
         validation: Another item of each user to choose settings and the number of epochs by; only in a split that a
             search is given.
     """
 
-    kind: ClassVar[str] = "leave-one-out"
+    protocol: ClassVar[str] = "leave-one-out"
 
     train: csr_array
     test_items: np.ndarray
@@ -83,7 +83,7 @@ class LeaveOneOut(SavedSplit):
     item_ids: np.ndarray
     titles: np.ndarray | None
     settings: LeaveOneOutSettings
-    report: dict[str, int | float]
+    counts: dict[str, int | float]
     digest: str
     validation: HeldOutItems | None = None
 
@@ -155,7 +155,7 @@ class LeaveOneOut(SavedSplit):
             item_ids=arrays["item_ids"],
             titles=arrays.get("titles"),
             settings=LeaveOneOutSettings(**note["settings"]),
-            report=note["report"],
+            counts=note["report"],
             digest=note["digest"],
         )
 
@@ -219,8 +219,8 @@ def leave_one_out(
         item_ids=item_ids,
         titles=_titles(interactions, item_ids),
         settings=settings,
-        report=_report(interactions, train, test_columns, negative_columns),
-        digest=digest(LeaveOneOut.kind, interactions.digest, settings.model_dump(), *given),
+        counts=_counts(interactions, train, test_columns, negative_columns),
+        digest=digest(LeaveOneOut.protocol, interactions.digest, settings.model_dump(), *given),
     )
 
 
@@ -279,7 +279,7 @@ def _drawn(train: csr_array, test_items: np.ndarray, user_ids: np.ndarray, setti
     return negatives
 
 
-def _report(
+def _counts(
     interactions: Interactions, train: csr_array, test_items: np.ndarray, negatives: np.ndarray
 ) -> dict[str, int | float]:
     n_users, n_items = train.shape

@@ -86,7 +86,7 @@ class RatingHoldout(SavedSplit):
         item_ids: `[n_items]` ids of the columns.
         titles: `[n_items]` titles, or None.
         settings: How it was cut.
-        report: Counts of ratings, users and items, and how many users, items and ratings of the test
+        counts: Counts of ratings, users and items, and how many users, items and ratings of the test
             part are cold: nothing about them is in the training part.
         digest: SHA-256 over the interactions and the settings.
         validation: Ratings to choose settings and the number of epochs by; only in a split that a search is given.
@@ -94,7 +94,7 @@ class RatingHoldout(SavedSplit):
         item_features: What is known of the columns, named arrays `[n_items]`.
     """
 
-    kind: ClassVar[str] = "rating-holdout"
+    protocol: ClassVar[str] = "rating-holdout"
 
     train: csr_array
     test: HeldOutRatings | None
@@ -102,7 +102,7 @@ class RatingHoldout(SavedSplit):
     item_ids: np.ndarray
     titles: np.ndarray | None
     settings: RatingHoldoutSettings
-    report: dict[str, int | float]
+    counts: dict[str, int | float]
     digest: str
     validation: HeldOutRatings | None = None
     user_features: dict[str, np.ndarray] = field(default_factory=dict)
@@ -119,7 +119,7 @@ class RatingHoldout(SavedSplit):
         return self.settings.scale or (float(self.train.data.min()), float(self.train.data.max()))
 
     def by_items(self) -> RatingHoldout:
-        """The same split with items as rows and users as columns; the report stays."""
+        """The same split with items as rows and users as columns; the counts stay."""
         parts = {name: part and _transposed(part) for name, part in vars(self).items() if name in PARTS}
         return replace(
             self,
@@ -175,7 +175,7 @@ class RatingHoldout(SavedSplit):
             item_ids=arrays["item_ids"],
             titles=arrays.get("titles"),
             settings=RatingHoldoutSettings(**note["settings"]),
-            report=note["report"],
+            counts=note["report"],
             digest=note["digest"],
         )
 
@@ -223,8 +223,8 @@ def rating_holdout(interactions: Interactions, settings: RatingHoldoutSettings |
         item_ids=interactions.item_ids,
         titles=interactions.titles,
         settings=settings,
-        report=_report(train, test),
-        digest=digest(RatingHoldout.kind, interactions.digest, settings.model_dump(exclude={"scale"})),
+        counts=_counts(train, test),
+        digest=digest(RatingHoldout.protocol, interactions.digest, settings.model_dump(exclude={"scale"})),
         user_features=dict(interactions.user_features),
         item_features=dict(interactions.item_features),
     )
@@ -253,7 +253,7 @@ def _transposed(part: HeldOutRatings) -> HeldOutRatings:
     return HeldOutRatings(part.histories.T.tocsr(), part.targets.T.tocsr())
 
 
-def _report(train: csr_array, test: csr_array) -> dict[str, int | float]:
+def _counts(train: csr_array, test: csr_array) -> dict[str, int | float]:
     n_users, n_items = train.shape
     ratings_of_item, tests_of_item = (np.bincount(part.indices, minlength=n_items) for part in (train, test))
     ratings_of_user, tests_of_user = (np.diff(part.indptr) for part in (train, test))

@@ -25,20 +25,20 @@ class SavedSplit(ABC):
     """A split that can be saved; the protocols derive from it.
 
     Attributes:
-        kind: Name of the protocol, written into the file.
+        protocol: Name of the protocol, written into the file.
         settings: How it was cut.
-        report: Counts of what was kept and dropped, as plain numbers.
+        counts: Counts of what was kept and dropped, as plain numbers.
         digest: SHA-256 over the input and the settings.
     """
 
-    kind: ClassVar[str]
+    protocol: ClassVar[str]
     settings: Strict | None
-    report: dict[str, int | float]
+    counts: dict[str, int | float]
     digest: str
 
     @abstractmethod
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything but settings, report and digest, as named arrays without objects."""
+        """Everything but settings, counts and digest, as named arrays without objects."""
 
     @classmethod
     @abstractmethod
@@ -55,7 +55,7 @@ class SavedSplit(ABC):
             The file that was written.
         """
         settings = None if self.settings is None else self.settings.model_dump()
-        note = {"kind": self.kind, "settings": settings, "report": self.report, "digest": self.digest}
+        note = {"kind": self.protocol, "settings": settings, "report": self.counts, "digest": self.digest}
         write_npz(_file(path), {"note": np.array(json.dumps(note)), **self.arrays()}, compressed=False)
         return _file(path)
 
@@ -67,13 +67,13 @@ class SavedSplit(ABC):
             InputError: If there is no such file, it is not a split, or it is one of another kind.
         """
         arrays, note = read_split(path)
-        if note["kind"] != cls.kind:
-            raise InputError(f"{_file(path)}: expected a split of kind {cls.kind!r}, found {note['kind']!r}.")
+        if note["kind"] != cls.protocol:
+            raise InputError(f"{_file(path)}: expected a split of kind {cls.protocol!r}, found {note['kind']!r}.")
         return cls.restored(arrays, note)
 
 
 def read_split(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and the note (kind, settings, report, digest) of a saved split.
+    """The arrays and the note (kind, settings, counts, digest) of a saved split.
 
     Raises:
         InputError: If there is no such file, or it is not a split.

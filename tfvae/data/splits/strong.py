@@ -105,7 +105,7 @@ class StrongGeneralization(SavedSplit):
         item_ids: `[n_items]` ids of the columns: the items of training users, as they first come in the file.
         titles: `[n_items]` titles, or None.
         settings: How it was cut; None for a split that was read from others' files.
-        report: Counts: what each filter dropped; `events`, `users`, `items` and `density` after the filters
+        counts: Counts: what each filter dropped; `events`, `users`, `items` and `density` after the filters
             (Mult-VAE's Table 1 divides by `train_items` instead of `items`); and for training, validation
             and test, what fell to which side and who was left without targets or fold-in.
         digest: SHA-256 over the interactions and the settings.
@@ -113,7 +113,7 @@ class StrongGeneralization(SavedSplit):
             its matrix, counted from 0; empty where no file order is known. Only the writer needs it.
     """
 
-    kind: ClassVar[str] = "strong-generalization"
+    protocol: ClassVar[str] = "strong-generalization"
 
     train: csr_array
     train_user_ids: np.ndarray
@@ -122,7 +122,7 @@ class StrongGeneralization(SavedSplit):
     item_ids: np.ndarray
     titles: np.ndarray | None
     settings: StrongGeneralizationSettings | None
-    report: dict[str, int | float]
+    counts: dict[str, int | float]
     digest: str
     lines: Mapping[str, np.ndarray] = field(default_factory=dict)
 
@@ -179,7 +179,7 @@ class StrongGeneralization(SavedSplit):
             item_ids=arrays["item_ids"],
             titles=arrays.get("titles"),
             settings=None if settings is None else StrongGeneralizationSettings(**settings),
-            report=note["report"],
+            counts=note["report"],
             digest=note["digest"],
             lines={name.removeprefix("lines."): a for name, a in arrays.items() if name.startswith("lines.")},
         )
@@ -200,13 +200,13 @@ def strong_generalization(interactions: Interactions, settings: StrongGeneraliza
         settings: Filters, counts and seed.
 
     Returns:
-        The split, with counts of each step in `report`.
+        The split, with counts of each step in `counts`.
 
     Raises:
         InputError: If no event passes the filters, fewer users do than must be held out, or nobody in
             validation or test has a target.
     """
-    users, items, report = _filtered(interactions, settings)
+    users, items, counts = _filtered(interactions, settings)
     survivors = np.flatnonzero(np.bincount(users))
     n_train = survivors.size - 2 * settings.held_out_users
     if n_train < 1:
@@ -232,7 +232,7 @@ def strong_generalization(interactions: Interactions, settings: StrongGeneraliza
         members = slice(first, first + settings.held_out_users)
         own = (uids >= members.start) & (uids < members.stop)
         known = own & (columns >= 0)
-        report[f"{name}_events_on_other_items"] = int(own.sum() - known.sum())
+        counts[f"{name}_events_on_other_items"] = int(own.sum() - known.sum())
         shape = (settings.held_out_users, train_items.size)
         (fold_in, lines[f"{name}_tr"]), (targets, lines[f"{name}_te"]) = _folded(
             users[known], uids[known] - first, columns[known], shape, settings
@@ -246,8 +246,8 @@ def strong_generalization(interactions: Interactions, settings: StrongGeneraliza
         item_ids=interactions.item_ids[train_items],
         titles=None if interactions.titles is None else interactions.titles[train_items],
         settings=settings,
-        report=report | group_counts(train, **groups),
-        digest=digest(StrongGeneralization.kind, interactions.digest, settings.model_dump()),
+        counts=counts | group_counts(train, **groups),
+        digest=digest(StrongGeneralization.protocol, interactions.digest, settings.model_dump()),
         lines=lines,
     )
 
@@ -282,30 +282,30 @@ def _filtered(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int | float]]:
     """User rows and item numbers of the events that stay, in file order, and what each filter dropped."""
     users, items, values = interactions.in_file_order()
-    report: dict[str, int | float] = {"events_read": users.size}
+    counts: dict[str, int | float] = {"events_read": users.size}
     if settings.min_rating is not None:
         liked = values >= settings.min_rating
         users, items = users[liked], items[liked]
-    report["events_below_min_rating"] = report["events_read"] - users.size
+    counts["events_below_min_rating"] = counts["events_read"] - users.size
 
     before, popular = users.size, _frequent(items, settings.min_users_per_item)
     users, items = users[popular], items[popular]
-    report["events_of_dropped_items"] = before - users.size
+    counts["events_of_dropped_items"] = before - users.size
 
     before, active = users.size, _frequent(users, settings.min_items_per_user)
     users, items = users[active], items[active]
-    report["events_of_dropped_users"] = before - users.size
+    counts["events_of_dropped_users"] = before - users.size
     if not users.size:
         raise InputError(
-            f"none of {report['events_read']:,} events passes the filters: "
-            f"{report['events_below_min_rating']:,} rated below min_rating={settings.min_rating}, then "
-            f"{report['events_of_dropped_items']:,} on items with fewer than "
+            f"none of {counts['events_read']:,} events passes the filters: "
+            f"{counts['events_below_min_rating']:,} rated below min_rating={settings.min_rating}, then "
+            f"{counts['events_of_dropped_items']:,} on items with fewer than "
             f"min_users_per_item={settings.min_users_per_item} users, then "
-            f"{report['events_of_dropped_users']:,} of users with fewer than "
+            f"{counts['events_of_dropped_users']:,} of users with fewer than "
             f"min_items_per_user={settings.min_items_per_user} items; lower the one that drops too much."
         )
-    report |= table_counts(users.size, *(int(np.count_nonzero(np.bincount(kept))) for kept in (users, items)))
-    return users, items, report
+    counts |= table_counts(users.size, *(int(np.count_nonzero(np.bincount(kept))) for kept in (users, items)))
+    return users, items, counts
 
 
 def _frequent(numbers: np.ndarray, least: int) -> np.ndarray:

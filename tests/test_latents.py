@@ -12,9 +12,9 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 
 from tfvae.evaluation import latents as generative
-from tfvae.evaluation.latents import describe, has_latents
+from tfvae.evaluation.latents import has_latents, latent_diagnostics
 from tfvae.models import model_class
-from tfvae.nn.batches import UserRows
+from tfvae.nn.batches import SparseBatch
 from tfvae.nn.priors import VampPrior, diagonal_normal, sample_with
 from tfvae.system.errors import DivergedError, InputError
 
@@ -34,9 +34,9 @@ class LinearGaussian:
         orthogonal, _ = np.linalg.qr(np.random.default_rng(5).normal(size=(n_items, latent_dim)))
         self.weights = (orthogonal * np.linspace(0.5, 1.5, latent_dim)).astype(np.float32)
 
-    def dense(self, rows: UserRows):
-        at = tf.stack([rows.row_ids, rows.items], axis=1)
-        return tf.scatter_nd(at, tf.ones(tf.shape(rows.items)), [tf.shape(rows.counts)[0], self.n_items])
+    def dense(self, batch: SparseBatch):
+        at = tf.stack([batch.segment_ids, batch.items], axis=1)
+        return tf.scatter_nd(at, tf.ones(tf.shape(batch.items)), [tf.shape(batch.lengths)[0], self.n_items])
 
     def posterior(self, rows):
         precision = 1 + (self.weights**2).sum(axis=0) / self.s**2
@@ -105,7 +105,7 @@ class Given:
         return log_weight
 
     def describe(self, **changes):
-        return describe(self, self.histories, **({"samples": 1} | changes))
+        return latent_diagnostics(self, self.histories, **({"samples": 1} | changes))
 
     def mean_kl(self):
         """Mean over users of KL(q(z | x) ‖ N(0, I))."""
@@ -130,7 +130,7 @@ def histories():
 
 def test_with_the_true_posterior_every_sample_is_the_log_evidence(histories):
     model = LinearGaussian()
-    found = describe(model, histories, samples=5)
+    found = latent_diagnostics(model, histories, samples=5)
     assert found.per_user["elbo"].dtype == found.per_user["iwae"].dtype == np.float64
     for bound in found.per_user.values():
         np.testing.assert_allclose(bound, model.log_evidence(histories), atol=2e-4)
@@ -138,7 +138,7 @@ def test_with_the_true_posterior_every_sample_is_the_log_evidence(histories):
 
 def test_the_elbo_lies_below_the_log_evidence_by_the_divergence_from_the_true_posterior(histories):
     model = LinearGaussian(shift=0.5, widen=1.3)
-    loss = model.log_evidence(histories) - describe(model, histories, samples=400).per_user["elbo"]
+    loss = model.log_evidence(histories) - latent_diagnostics(model, histories, samples=400).per_user["elbo"]
     standard_error = loss.std() / np.sqrt(len(loss))
     assert standard_error < 0.01 < model.gap() / 10
     assert abs(loss.mean() - model.gap()) < 5 * standard_error
@@ -147,7 +147,7 @@ def test_the_elbo_lies_below_the_log_evidence_by_the_divergence_from_the_true_po
 def test_the_importance_weighted_bound_grows_with_the_samples_up_to_the_log_evidence(histories):
     model = LinearGaussian(shift=0.8, widen=1.3)
     evidence = model.log_evidence(histories)
-    found = {samples: describe(model, histories, samples=samples).per_user for samples in (1, 3, 10, 1000)}
+    found = {samples: latent_diagnostics(model, histories, samples=samples).per_user for samples in (1, 3, 10, 1000)}
     means = np.array([bounds["iwae"].mean() for bounds in found.values()])
     assert (np.diff(means) > 0.05).all()
     np.testing.assert_array_equal(found[1]["iwae"], found[1]["elbo"])
@@ -162,11 +162,11 @@ def test_a_real_model_has_both_bounds_in_order(name, tiny_split):
     extra = {"n_pseudo_inputs": 7} if "vamp" in name else {}
     model = model_class(name)(tiny_split.n_items, hidden=(16,), latent_dim=4, **extra)
     assert has_latents(model)
-    found = describe(model, tiny_split.test.fold_in, samples=8)
+    found = latent_diagnostics(model, tiny_split.test.fold_in, samples=8)
     elbo, iwae = found.per_user["elbo"], found.per_user["iwae"]
     assert elbo.shape == iwae.shape == (30,) and np.isfinite(elbo).all() and (iwae >= elbo).all()
     assert (iwae > elbo + 1e-3).all() and (iwae < 0).all()  # a multinomial's log-likelihood is negative
-    assert found.figures["latent_dim"] == 4 and found.figures["samples"] == 8
+    assert found.values["latent_dim"] == 4 and found.values["samples"] == 8
     assert found.posterior.shape == found.prior.shape == (30, 2)
 
 
@@ -180,30 +180,30 @@ def test_a_model_without_latent_codes_has_none(name):
 
 def test_the_batch_changes_nothing_but_rounding(histories):
     model = LinearGaussian(shift=0.5, widen=1.3)
-    whole = describe(model, histories, samples=10)
+    whole = latent_diagnostics(model, histories, samples=10)
     for batch_size in (1, 64, 97):
-        parts = describe(model, histories, samples=10, batch_size=batch_size)
+        parts = latent_diagnostics(model, histories, samples=10, batch_size=batch_size)
         for name, values in whole.per_user.items():
             np.testing.assert_allclose(parts.per_user[name], values, atol=2e-4)
         np.testing.assert_allclose(parts.posterior, whole.posterior, atol=1e-4)
         np.testing.assert_array_equal(parts.prior.shape, whole.prior.shape)
-        assert parts.figures == pytest.approx(whole.figures, abs=1e-4)
+        assert parts.values == pytest.approx(whole.values, abs=1e-4)
 
 
 def test_the_draws_are_those_of_the_seed_and_differ_between_users_and_samples():
     alike = csr_array(np.ones((200, 12), np.float32))
     model = LinearGaussian(widen=1.3)
-    one, again, other = (describe(model, alike, samples=1, seed=seed).per_user["elbo"] for seed in (3, 3, 4))
+    one, again, other = (latent_diagnostics(model, alike, samples=1, seed=seed).per_user["elbo"] for seed in (3, 3, 4))
     np.testing.assert_array_equal(one, again)
     assert len(np.unique(one)) > 195 and (one != other).all()
     # Twenty independent samples have a twentieth of the variance; 200 users give it to 10 % (5 of these allowed).
-    twenty = describe(model, alike, samples=20, seed=3).per_user["elbo"]
+    twenty = latent_diagnostics(model, alike, samples=20, seed=3).per_user["elbo"]
     assert twenty.var() * 20 == pytest.approx(one.var(), rel=0.7)
 
 
 def test_the_model_is_traced_once_whatever_the_users_and_samples(histories):
     model = LinearGaussian()
-    describe(model, histories, samples=9, batch_size=20)
+    latent_diagnostics(model, histories, samples=9, batch_size=20)
     assert model.traced.count("importance") == 1
     assert model.traced.count("prior") == 2  # of the weights, and of the aggregated posterior's comparison
 
@@ -214,14 +214,14 @@ def test_the_model_is_traced_once_whatever_the_users_and_samples(histories):
 def test_units_are_active_where_the_posterior_mean_varies_by_more_than_a_hundredth():
     sign = np.where(np.arange(40) % 2, 1.0, -1.0)[:, None]
     half = np.array([0.0, 0.0995, 0.1005, 2.0])  # variances 0, 0.0099, 0.0101 and 4
-    found = Given(7 + sign * half, sd=3.0).describe()
-    assert (found.figures["active_units"], found.figures["latent_dim"]) == (2, 4)
+    found = Given(7 + sign * half, sd=3.0).latent_diagnostics()
+    assert (found.values["active_units"], found.values["latent_dim"]) == (2, 4)
 
 
 def test_posteriors_equal_to_the_prior_have_no_marginal_divergence():
-    found = Given(np.zeros((50, 6)), sd=1.0).describe()
-    assert found.figures["marginal_kl"] == pytest.approx(0, abs=1e-5)
-    assert found.figures["marginal_users"] == 50
+    found = Given(np.zeros((50, 6)), sd=1.0).latent_diagnostics()
+    assert found.values["marginal_kl"] == pytest.approx(0, abs=1e-5)
+    assert found.values["marginal_users"] == 50
 
 
 def test_an_aggregated_posterior_equal_to_the_prior_costs_no_more_than_its_finite_sample():
@@ -229,12 +229,12 @@ def test_an_aggregated_posterior_equal_to_the_prior_costs_no_more_than_its_finit
     means = np.random.default_rng(0).normal(size=(4000, 1)) * np.sqrt(1 - 0.4**2)
     given = Given(means, sd=0.4)
     assert given.mean_kl() > 0.4  # the encoder tells much of the user
-    assert abs(given.describe().figures["marginal_kl"]) < 0.02
+    assert abs(given.latent_diagnostics().values["marginal_kl"]) < 0.02
 
 
 def test_the_marginal_divergence_is_the_integral_over_the_mixture():
     means = np.where(np.arange(3000) % 2, 1.5, -1.0)[:, None]
-    found = Given(means, sd=0.5).describe().figures["marginal_kl"]
+    found = Given(means, sd=0.5).latent_diagnostics().values["marginal_kl"]
     z = np.linspace(-6, 6, 20_001)
     density = (norm(1.5, 0.5).pdf(z) + norm(-1.0, 0.5).pdf(z)) / 2
     exact = trapezoid(density * (np.log(density) - norm.logpdf(z)), z)
@@ -243,7 +243,7 @@ def test_the_marginal_divergence_is_the_integral_over_the_mixture():
 
 def test_where_posteriors_lie_apart_the_mean_divergence_exceeds_the_marginal_by_log_n():
     given = Given(np.linspace(-20, 20, 401)[:, None] * [1.0, 0.0], sd=0.001)
-    difference = given.mean_kl() - given.describe().figures["marginal_kl"]
+    difference = given.mean_kl() - given.latent_diagnostics().values["marginal_kl"]
     assert difference == pytest.approx(np.log(401), abs=0.25)  # five standard errors of 401 draws of log q
 
 
@@ -260,8 +260,8 @@ def test_the_density_of_the_mixture_is_the_direct_one_also_of_narrow_posteriors(
 def test_no_more_users_are_mixed_and_drawn_than_said(monkeypatch):
     monkeypatch.setattr(generative, "USERS_OF_MIXTURE", 100)
     monkeypatch.setattr(generative, "POINTS", 40)
-    found = Given(np.random.default_rng(0).normal(size=(900, 3)), sd=0.1).describe()
-    assert found.figures["marginal_users"] == 100 and len(found.per_user["iwae"]) == 900
+    found = Given(np.random.default_rng(0).normal(size=(900, 3)), sd=0.1).latent_diagnostics()
+    assert found.values["marginal_users"] == 100 and len(found.per_user["iwae"]) == 900
     assert found.posterior.shape == found.prior.shape == (40, 2)
 
 
@@ -271,7 +271,7 @@ def test_no_more_users_are_mixed_and_drawn_than_said(monkeypatch):
 def test_the_plane_is_that_of_the_two_largest_spreads_whatever_the_sign_of_the_codes():
     random = np.random.default_rng(0)
     means = random.normal(size=(1500, 4)) * [0.1, 5.0, 0.2, 2.0] + [9.0, 0.0, 0.0, 0.0]
-    found = Given(means, sd=0.01).describe()
+    found = Given(means, sd=0.01).latent_diagnostics()
     assert found.posterior.dtype == found.prior.dtype == np.float32
     # The components' largest entries are made positive, so that they are nearly the second and the fourth axis.
     centred = means - means.mean(axis=0)
@@ -282,17 +282,19 @@ def test_the_plane_is_that_of_the_two_largest_spreads_whatever_the_sign_of_the_c
 
 
 def test_codes_of_one_dimension_lie_on_a_line_and_a_single_user_at_a_point():
-    found = Given(np.linspace(-1, 1, 50)[:, None], sd=0.1).describe()
+    found = Given(np.linspace(-1, 1, 50)[:, None], sd=0.1).latent_diagnostics()
     assert np.ptp(found.posterior[:, 0]) > 1
     assert not found.posterior[:, 1].any() and not found.prior[:, 1].any()
-    assert not Given(np.ones((1, 3)), sd=1.0).describe().posterior.any()
+    assert not Given(np.ones((1, 3)), sd=1.0).latent_diagnostics().posterior.any()
 
 
 def test_a_prior_that_is_a_mixture_is_compared_and_drawn():
     centres = tf.constant([[-3.0, 0.0], [3.0, 0.0]])
     means = np.repeat(centres.numpy(), 700, axis=0)
-    found = Given(means, sd=0.3, prior=VampPrior(centres, tf.fill([2, 2], 2 * np.log(np.float32(0.3))))).describe()
-    assert found.figures["marginal_kl"] == pytest.approx(0, abs=1e-4)  # both are the same two components
+    found = Given(
+        means, sd=0.3, prior=VampPrior(centres, tf.fill([2, 2], 2 * np.log(np.float32(0.3))))
+    ).latent_diagnostics()
+    assert found.values["marginal_kl"] == pytest.approx(0, abs=1e-4)  # both are the same two components
     for points in (found.posterior, found.prior):
         np.testing.assert_allclose(np.abs(points[:, 0]).mean(), 3, atol=0.1)
         assert 0.4 < np.mean(points[:, 0] > 0) < 0.6
@@ -312,10 +314,10 @@ def test_a_prior_that_is_a_mixture_is_compared_and_drawn():
 )
 def test_bad_input_is_refused(shape, changes, message):
     with pytest.raises(InputError, match=message):
-        describe(LinearGaussian(), csr_array(shape, dtype=np.float32), **changes)
+        latent_diagnostics(LinearGaussian(), csr_array(shape, dtype=np.float32), **changes)
 
 
 def test_a_bound_that_is_no_number_is_an_error(histories):
     model = LinearGaussian(shift=float("nan"))
     with pytest.raises(DivergedError, match="150 of 150 users"):
-        describe(model, histories, samples=1)
+        latent_diagnostics(model, histories, samples=1)

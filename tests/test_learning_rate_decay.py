@@ -8,18 +8,18 @@ import pytest
 from tiny_phases import RATE, fit, ready
 
 from tfvae.system.errors import InputError
-from tfvae.training.callbacks import Cooling
+from tfvae.training.callbacks import LearningRateDecay
 from tfvae.training.settings import settings_of
 
 
 def rates(epochs, factor, plan="one loss", start=RATE, asked=None):
-    """Each aim's learning rates by epoch, of all epochs or of those asked for, in their order."""
-    model, cooling = ready(plan), Cooling(start, factor)
-    cooling.set_model(model)
-    cooling.set_params({"epochs": epochs})
+    """Each objective's learning rates by epoch, of all epochs or of those asked for, in their order."""
+    model, decay = ready(plan), LearningRateDecay(start, factor)
+    decay.set_model(model)
+    decay.set_params({"epochs": epochs})
     found = {name: {} for name in model.optimizers}
     for epoch in range(epochs) if asked is None else asked:
-        cooling.on_epoch_begin(epoch)
+        decay.on_epoch_begin(epoch)
         for name, optimizer in model.optimizers.items():
             found[name][epoch] = float(optimizer.learning_rate)
     return found
@@ -64,13 +64,13 @@ def test_updates_are_made_at_the_cooled_rate():
             def on_epoch_begin(self, epoch, logs=None):
                 before[epoch] = self.model.left.numpy()  # noqa: B023
 
-        fit(model, 4, callbacks=[Cooling(RATE, factor), Note()])
+        fit(model, 4, callbacks=[LearningRateDecay(RATE, factor), Note()])
         moved.append([np.abs(after - before[e]).max() for e, after in [(0, before[1]), (3, model.left.numpy())]])
     assert moved[0][0] == moved[1][0] > 0.01
     assert moved[1][1] < 1e-3 * moved[0][1]
 
 
-@pytest.mark.parametrize("cooling", [0.0, 1.5, -1])
-def test_a_factor_lies_between_zero_and_one(cooling):
-    with pytest.raises(InputError, match="cooling"):
-        settings_of("autorec", {"cooling": cooling})
+@pytest.mark.parametrize("final_learning_rate_factor", [0.0, 1.5, -1])
+def test_a_factor_lies_between_zero_and_one(final_learning_rate_factor):
+    with pytest.raises(InputError, match="final_learning_rate_factor"):
+        settings_of("autorec", {"final_learning_rate_factor": final_learning_rate_factor})

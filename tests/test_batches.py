@@ -13,20 +13,20 @@ from tfvae.system.errors import InputError
 
 
 def dense(rows, n_items, flat=None) -> np.ndarray:
-    x = np.zeros((len(rows.counts), n_items), np.float32)
-    np.add.at(x, (rows.row_ids.numpy(), rows.items.numpy()), 1 if flat is None else flat)
+    x = np.zeros((len(rows.lengths), n_items), np.float32)
+    np.add.at(x, (rows.segment_ids.numpy(), rows.items.numpy()), 1 if flat is None else flat)
     return x
 
 
 @pytest.mark.parametrize("users", [range(7), [6, 2, 2, 0, 5], [2, 5], [4]], ids=str)
 def test_gathered_rows_are_those_of_the_matrix(users):
     x = random_rows()
-    rows = RowStore(csr_array(x)).gather(tf.constant(list(users), tf.int64))
-    np.testing.assert_array_equal(dense(rows, 13), x[list(users)])
-    np.testing.assert_array_equal(rows.counts, x[list(users)].sum(axis=1))
-    assert (np.diff(rows.row_ids) >= 0).all()
-    assert (rows.items.dtype, rows.row_ids.dtype, rows.counts.dtype) == (tf.int32, tf.int32, tf.float32)
-    assert rows.values is None
+    batch = RowStore(csr_array(x)).gather(tf.constant(list(users), tf.int64))
+    np.testing.assert_array_equal(dense(batch, 13), x[list(users)])
+    np.testing.assert_array_equal(batch.lengths, x[list(users)].sum(axis=1))
+    assert (np.diff(batch.segment_ids) >= 0).all()
+    assert (batch.items.dtype, batch.segment_ids.dtype, batch.lengths.dtype) == (tf.int32, tf.int32, tf.float32)
+    assert batch.values is None
 
 
 def test_gather_within_a_graph_of_unknown_batch_size():
@@ -39,17 +39,17 @@ def test_gather_within_a_graph_of_unknown_batch_size():
 
 def test_values_come_along_when_asked_for():
     ratings = random_rows() * np.random.default_rng(1).integers(1, 6, (7, 13)).astype(np.float32)
-    rows = RowStore(csr_array(ratings), with_values=True).gather(tf.constant([5, 1, 3]))
-    np.testing.assert_array_equal(dense(rows, 13, rows.values.numpy()), ratings[[5, 1, 3]])
+    batch = RowStore(csr_array(ratings), with_values=True).gather(tf.constant([5, 1, 3]))
+    np.testing.assert_array_equal(dense(batch, 13, batch.values.numpy()), ratings[[5, 1, 3]])
 
 
 @pytest.mark.parametrize("pad", [-1, 99])
 def test_unpad_drops_pads_wherever_they_stand(pad):
     padded = [[pad, 3, pad, 0], [pad, pad, pad, pad], [5, 7, 2, 1], [4, pad, pad, pad]]
-    rows = unpad(tf.constant(padded), pad)
-    assert rows.items.numpy().tolist() == [3, 0, 5, 7, 2, 1, 4]
-    assert rows.row_ids.numpy().tolist() == [0, 0, 2, 2, 2, 2, 3]
-    assert rows.counts.numpy().tolist() == [2, 0, 4, 1]
+    batch = unpad(tf.constant(padded), pad)
+    assert batch.items.numpy().tolist() == [3, 0, 5, 7, 2, 1, 4]
+    assert batch.segment_ids.numpy().tolist() == [0, 0, 2, 2, 2, 2, 3]
+    assert batch.lengths.numpy().tolist() == [2, 0, 4, 1]
 
 
 def test_unpadded_histories_are_the_gathered_rows():
@@ -60,8 +60,8 @@ def test_unpadded_histories_are_the_gathered_rows():
 
 
 def test_unpad_of_no_columns_is_empty_histories():
-    rows = unpad(tf.zeros([3, 0], tf.int32))
-    assert len(rows.items) == 0 and rows.counts.numpy().tolist() == [0, 0, 0]
+    batch = unpad(tf.zeros([3, 0], tf.int32))
+    assert len(batch.items) == 0 and batch.lengths.numpy().tolist() == [0, 0, 0]
 
 
 def epochs_of(n_users, batch_size, seed, first_epoch=0, n=3):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tfvae.evaluation.stats import PairedTest
-from tfvae.experiments.cells import ordering_verdict, verdict
+from tfvae.experiments.summaries import ordering_verdict, verdict
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import tensorflow as tf
 from dense_reference import Recorded, on_the_items, random_rows, rows_of
 
 from tfvae.models.recvae import RecVAE
-from tfvae.nn.layer_config import Style
-from tfvae.nn.mlp import Decoder, DenseSumEncoder
+from tfvae.nn.layer_config import LayerConfig
+from tfvae.nn.mlp import Decoder, DenselyConnectedEncoder
 from tfvae.system.errors import InputError
 
 
@@ -153,10 +153,12 @@ N_ITEMS, UNITS, LATENT = 900, 64, 36
 
 
 def networks(seed=1):
-    style = Style("swish", initializer="fan-in", seed=seed)
-    encoder = DenseSumEncoder(N_ITEMS, (UNITS, UNITS), 2 * LATENT, style, dropout=0.5, epsilon=0.1)
-    other = DenseSumEncoder(N_ITEMS, (UNITS, UNITS), 2 * LATENT, style, dropout=0.5, epsilon=0.1, name="old_encoder")
-    return encoder, other, Decoder(N_ITEMS, (), LATENT, style)
+    layer_config = LayerConfig("swish", initializer="fan-in", seed=seed)
+    encoder = DenselyConnectedEncoder(N_ITEMS, (UNITS, UNITS), 2 * LATENT, layer_config, dropout=0.5, epsilon=0.1)
+    other = DenselyConnectedEncoder(
+        N_ITEMS, (UNITS, UNITS), 2 * LATENT, layer_config, dropout=0.5, epsilon=0.1, name="old_encoder"
+    )
+    return encoder, other, Decoder(N_ITEMS, (), LATENT, layer_config)
 
 
 def test_fan_in_draws_kernels_and_biases_evenly_within_one_over_the_root_of_the_inputs():

@@ -1,0 +1,65 @@
+"""The stored runs of `paper_results/`: each is read as today's, whatever has been renamed since it was made."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tfvae.experiments import runner
+from tfvae.experiments.definitions import load_table
+from tfvae.experiments.records import Run, stored_runs
+from tfvae.training.settings import FORMER_NAMES, stored_settings, todays_names
+
+RESULTS = Path(__file__).parents[1] / "paper_results"
+STORED = sorted({(p.parts[-3], p.parts[-2], p.name.split(".seed")[0]) for p in RESULTS.glob("*/*/*.seed*.json")})
+
+
+@cache
+def runs_of(table: str, dataset: str, slug: str) -> list[Run]:
+    return stored_runs(table, dataset, slug, RESULTS)
+
+
+def plan_of(run: Run) -> runner._Plan:
+    """What would be run today for the same row, seed and data."""
+    table = load_table(run.table, RESULTS)
+    chosen = table.protocol == "strong-generalization"
+    split = SimpleNamespace(digest=run.data_digest, validation=object() if chosen else None)
+    searched = runner.sweep_of(table.name, run.dataset, table.row(run.slug), RESULTS)
+    first = SimpleNamespace(**vars(split) | ({"digest": searched.data_digest} if searched else {}))
+
+    def splits(seed: int, by: str) -> SimpleNamespace:
+        return split if seed == run.seed and run.tuned is None else first
+
+    job = runner._Job(table, run.dataset, splits, RESULTS, Path("runs"), False, lambda line: None)
+    cut = run.epochs if run.shortened_why and "epochs" in run.shortened_why else None
+    plans = runner._plans(job, table.row(run.slug), [run.seed], cut, run.overrides)
+    (plan,) = [plan for plan in plans if plan.seed == run.seed]
+    return runner.replace(plan, job=runner.replace(job, splits=lambda seed, by: split))
+
+
+def test_all_runs_are_there():
+    assert sum(len(runs_of(*row)) for row in STORED) >= 256
+
+
+@pytest.mark.parametrize("row", STORED, ids="/".join)
+def test_a_stored_run_is_not_run_again(row):
+    for run in runs_of(*row):
+        assert runner._outdated(run, plan_of(run)) is None, run.seed
+
+
+def test_another_setting_makes_a_stored_run_outdated():
+    run = runs_of("multvae-table2", "movietweetings", "mult-vae")[0]
+    other = run.model_copy(update={"settings": run.settings | {"latent_dim": 7}})
+    assert runner._outdated(other, plan_of(run)) == "other settings"
+    gone = run.model_copy(update={"settings": run.settings | {"flux": 1.21}})
+    assert runner._outdated(gone, plan_of(run)) == "settings that no longer exist"
+
+
+def test_former_names_are_read_as_todays():
+    assert todays_names({"cooling": 0.1, "epochs": 3}) == {"final_learning_rate_factor": 0.1, "epochs": 3}
+    for former, name in FORMER_NAMES.items():
+        assert former != name
+    assert stored_settings({"model": "mult-dae", "cooling": 0.5}).training.final_learning_rate_factor == 0.5
