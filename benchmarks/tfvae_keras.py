@@ -25,13 +25,12 @@ MULT_VAE = SHARED | {
     "hidden": (MODEL.hidden,),
     "beta_cap": MODEL.beta_cap,
     "anneal_updates": MODEL.anneal_updates,
-    "anneal_by": "updates",
 }
 VARIANTS = {  # name: (model, settings, the epoch whose steps are timed)
     "float32": ("mult-vae", MULT_VAE, 0),
     "mixed_bfloat16": ("mult-vae", MULT_VAE | {"precision": "mixed_bfloat16"}, 0),
     "without-kept-buffers": ("mult-vae", MULT_VAE, 0),
-    "vamp": ("vamp", MULT_VAE, 0),
+    "vamp": ("vamp", SHARED | {"hidden": (MODEL.hidden,), "beta_cap": MODEL.beta_cap, "warmup_epochs": 0}, 0),
     "recvae-encoder": ("recvae", SHARED, 0),
     "recvae-decoder": ("recvae", SHARED, 3),
 }

@@ -182,7 +182,7 @@ def assert_losses_and_gradients_agree(model, x, monkeypatch, beta):
         What was drawn, and the gradients by the variables' paths.
     """
     Recorded.drawn = drawn = {}
-    monkeypatch.setattr("tfvae.models.base.Noise", Recorded)
+    monkeypatch.setattr("tfvae.models.gradient.Noise", Recorded)
     reference = Reference(model)
     logs = {name: float(value) for name, value in model.train_step(tf.range(len(x), dtype=tf.int64)).items()}
     with tf.GradientTape() as tape:
@@ -192,7 +192,7 @@ def assert_losses_and_gradients_agree(model, x, monkeypatch, beta):
 
     assert logs["beta"] == np.float32(beta)
     np.testing.assert_allclose(logs["loss"], loss, rtol=1e-5)
-    for name in model.parts:
+    for name in model.loss_terms:
         np.testing.assert_allclose(logs[name], parts[name], rtol=1e-4, atol=1e-4, err_msg=name)
     optimizer = model.optimizer
     rate = float(optimizer.learning_rate) * np.sqrt(1 - 0.999) / (1 - 0.9)

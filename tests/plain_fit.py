@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from tfvae.models.base import GradientRecommender
+from tfvae.models.gradient import GradientRecommender
 from tfvae.nn.batches import row_numbers, steps_per_epoch
 
 

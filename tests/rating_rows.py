@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_array
 
-from tfvae.models.base import GradientRecommender
+from tfvae.models.gradient import GradientRecommender
 from tfvae.nn.optimizers import FusedAdam
 
 

@@ -117,20 +117,18 @@ class Reference:
         for number in range(len(self.settings["hidden"])):
             hidden = self.linear(f"{name}_{number}", hidden)
             if self.settings["encoder_type"] == "plain":
-                hidden = hidden if self.settings["gated"] else activation(hidden)
+                hidden = activation(hidden)
                 continue
             hidden = self.layer_norm(f"{name}_norm_{number}", activation(tf.add_n([hidden, *before])))
             before.append(hidden)
         last = f"{name}_{len(self.settings['hidden'])}"
-        if self.settings["separate_heads"]:
-            return self.affine(f"{last}_0", hidden), self.affine(f"{last}_1", hidden)
         return tf.split(self.affine(last, hidden), 2, axis=1)
 
     def logits(self, z):
         """The item-major kernel enters transposed."""
         for number in range(len(self.settings["decoder_hidden"])):
             z = self.linear(f"decoder_{number + 1}", z)
-            z = z if self.settings["gated"] else ACTIVATIONS[self.settings["activation"]](z)
+            z = ACTIVATIONS[self.settings["activation"]](z)
         return z @ tf.transpose(self.weights["decoder_logits/kernel"]) + self.weights["decoder_logits/bias"]
 
     def log_prior(self, x: np.ndarray, z):

@@ -36,12 +36,6 @@ def test_the_pilot_of_the_peak_anneals_to_one():
     assert settings.model["anneal_updates"] == 1_000  # half of 100 epochs of 20 updates
 
 
-def test_annealing_by_visits_counts_visits():
-    by_visits, _ = fitted(1_000, epochs=100, batch_size=10, anneal_by="visits")
-    by_updates, _ = fitted(1_000, epochs=100, batch_size=500)
-    assert by_visits.model["anneal_updates"] == by_updates.model["anneal_updates"] == 500
-
-
 def test_the_smallest_data_are_one_batch():
     assert fitted(7)[0].training.batch_size == 7
     assert fitted(100)[0].training.batch_size == 16

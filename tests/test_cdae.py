@@ -43,7 +43,7 @@ def weights_of(model):
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_loss_and_gradients_equal_the_dense_reference(normalize, monkeypatch):
-    monkeypatch.setattr("tfvae.models.base.Noise", Recorded)
+    monkeypatch.setattr("tfvae.models.gradient.Noise", Recorded)
     x = random_rows(N_USERS, N_ITEMS)
     confidences = {"c1": 3.0, "c0": 0.5}
     model = build(x, dropout=0.4, normalize=normalize, weight_decay=0.05, **confidences)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conformance_settings import CHECKERBOARD, SETTINGS
 from plain_fit import fit
 from scipy.sparse import csr_array
 
 from tfvae.evaluation.users import top_k
 from tfvae.models import MODELS, model_class
-from tfvae.models.base import GradientRecommender
+from tfvae.models.gradient import GradientRecommender
 from tfvae.nn.batches import RowStore, unpad
 from tfvae.serving.saved_model import export
 from tfvae.system.errors import InputError
@@ -34,7 +34,7 @@ every_gradient_model = pytest.mark.parametrize("name", BY_GRADIENT)
 
 def settings(name, **changes):
     training = {"epochs": 4, "batch_size": 40, "monitor": "ndcg@10"}
-    return settings_of(name, training | SETTINGS[name] | changes)
+    return settings_of(name, training | model_class(name).example_settings | changes)
 
 
 def prepare(model, name, split, learning_rate):
@@ -72,14 +72,16 @@ def assert_equal_weights(one, other):
 
 
 def test_every_model_has_its_settings_here():
-    assert MODELS.keys() == SETTINGS.keys()
-    assert set(RANKERS) == CHECKERBOARD.keys()
+    for name in MODELS:
+        assert "example_settings" in vars(model_class(name)), name
 
 
 @every_model
 def test_no_setting_here_is_a_default(name):
-    defaults = settings_of(name, {}).flat()
+    defaults, known = settings_of(name, {}).flat(), model_class(name).settings()
     for key, value in settings(name).model.items():
+        if len(get_args(known[key].annotation)) == 1:  # there is no other value
+            continue
         assert value != defaults[key], f"{key} should not be tested at its default"
 
 
@@ -225,10 +227,11 @@ def test_seen_items_are_never_returned(name, fitted, tiny_split):
 
 @every_model
 def test_the_checkerboard_is_recovered(name, checkerboard, tiny_split, tmp_path):
-    if CHECKERBOARD[name] is None:
+    own = model_class(name).checkerboard_settings
+    if own is None:
         pytest.skip(f"{name} ranks alike for all users")
     n_users, n_items = checkerboard.shape
-    given = settings_of(name, {"batch_size": 8, **CHECKERBOARD[name]})
+    given = settings_of(name, {"batch_size": 8} | own)
     model = given.build(n_items, n_users)
     if name in BY_GRADIENT:
         split = type("Rows", (), {"train": checkerboard})
@@ -270,7 +273,7 @@ def test_two_epochs_and_two_more_are_four(name, tiny_split, tiny_items, tmp_path
 @every_gradient_model
 def test_one_step_on_two_replicas_equals_one_on_one(name, tiny_split, silent_noise, two_replicas):
     # β is not 0 in the first step, so that what only the divergence trains moves too.
-    at_once = {key: 0 for key in ("anneal_updates", "dropout") if key in SETTINGS[name]}
+    at_once = {key: 0 for key in ("anneal_updates", "dropout") if key in model_class(name).settings()}
 
     def build():
         model = settings(name, **at_once).build(tiny_split.n_items, 90)

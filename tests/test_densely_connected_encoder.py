@@ -66,8 +66,6 @@ def model(**settings):
 
 CASES = {
     "the default": {},
-    "gated": {"gated": True},
-    "heads apart": {"separate_heads": True},
     "the notebook's epsilon": {"layer_norm_epsilon": 1e-5},
 }
 
@@ -85,10 +83,9 @@ def test_the_forward_pass_equals_numpy(case, which):
         assert near == (epsilon == settings.get("layer_norm_epsilon", 0.1))
 
 
-@pytest.mark.parametrize("gated", [False, True], ids=["swish", "gated"])
-def test_dropout_comes_after_the_normalisation_and_before_the_first_layer(gated):
+def test_dropout_comes_after_the_normalisation_and_before_the_first_layer():
     x, Recorded.drawn = random_rows(), {}
-    encoder = unsettled(model(gated=gated, dropout=0.4).encoder)
+    encoder = unsettled(model(dropout=0.4).encoder)
     found = encoder(rows_of(x), noise=Recorded(3, tf.constant(5)))
     assert Recorded.drawn.keys() == {"encoder_0/dropout"}
     kept = Recorded.drawn["encoder_0/dropout"] < 0.6

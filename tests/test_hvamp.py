@@ -98,7 +98,7 @@ def test_beta_multiplies_both_divergences():
 
 
 def n_parameters(n_items, **settings):
-    return HVamp(n_items, **settings).count_params() - 4  # updates, visits, β and its cap
+    return HVamp(n_items, **settings).count_params() - 3  # step, rows seen and β
 
 
 @pytest.mark.parametrize(("n_items", "published"), [(20_108, 86_465_308), (17_769, 77_106_969)])

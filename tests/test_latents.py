@@ -214,12 +214,12 @@ def test_the_model_is_traced_once_whatever_the_users_and_samples(histories):
 def test_units_are_active_where_the_posterior_mean_varies_by_more_than_a_hundredth():
     sign = np.where(np.arange(40) % 2, 1.0, -1.0)[:, None]
     half = np.array([0.0, 0.0995, 0.1005, 2.0])  # variances 0, 0.0099, 0.0101 and 4
-    found = Given(7 + sign * half, sd=3.0).latent_diagnostics()
+    found = Given(7 + sign * half, sd=3.0).describe()
     assert (found.values["active_units"], found.values["latent_dim"]) == (2, 4)
 
 
 def test_posteriors_equal_to_the_prior_have_no_marginal_divergence():
-    found = Given(np.zeros((50, 6)), sd=1.0).latent_diagnostics()
+    found = Given(np.zeros((50, 6)), sd=1.0).describe()
     assert found.values["marginal_kl"] == pytest.approx(0, abs=1e-5)
     assert found.values["marginal_users"] == 50
 
@@ -229,12 +229,12 @@ def test_an_aggregated_posterior_equal_to_the_prior_costs_no_more_than_its_finit
     means = np.random.default_rng(0).normal(size=(4000, 1)) * np.sqrt(1 - 0.4**2)
     given = Given(means, sd=0.4)
     assert given.mean_kl() > 0.4  # the encoder tells much of the user
-    assert abs(given.latent_diagnostics().values["marginal_kl"]) < 0.02
+    assert abs(given.describe().values["marginal_kl"]) < 0.02
 
 
 def test_the_marginal_divergence_is_the_integral_over_the_mixture():
     means = np.where(np.arange(3000) % 2, 1.5, -1.0)[:, None]
-    found = Given(means, sd=0.5).latent_diagnostics().values["marginal_kl"]
+    found = Given(means, sd=0.5).describe().values["marginal_kl"]
     z = np.linspace(-6, 6, 20_001)
     density = (norm(1.5, 0.5).pdf(z) + norm(-1.0, 0.5).pdf(z)) / 2
     exact = trapezoid(density * (np.log(density) - norm.logpdf(z)), z)
@@ -243,7 +243,7 @@ def test_the_marginal_divergence_is_the_integral_over_the_mixture():
 
 def test_where_posteriors_lie_apart_the_mean_divergence_exceeds_the_marginal_by_log_n():
     given = Given(np.linspace(-20, 20, 401)[:, None] * [1.0, 0.0], sd=0.001)
-    difference = given.mean_kl() - given.latent_diagnostics().values["marginal_kl"]
+    difference = given.mean_kl() - given.describe().values["marginal_kl"]
     assert difference == pytest.approx(np.log(401), abs=0.25)  # five standard errors of 401 draws of log q
 
 
@@ -260,7 +260,7 @@ def test_the_density_of_the_mixture_is_the_direct_one_also_of_narrow_posteriors(
 def test_no_more_users_are_mixed_and_drawn_than_said(monkeypatch):
     monkeypatch.setattr(generative, "USERS_OF_MIXTURE", 100)
     monkeypatch.setattr(generative, "POINTS", 40)
-    found = Given(np.random.default_rng(0).normal(size=(900, 3)), sd=0.1).latent_diagnostics()
+    found = Given(np.random.default_rng(0).normal(size=(900, 3)), sd=0.1).describe()
     assert found.values["marginal_users"] == 100 and len(found.per_user["iwae"]) == 900
     assert found.posterior.shape == found.prior.shape == (40, 2)
 
@@ -271,7 +271,7 @@ def test_no_more_users_are_mixed_and_drawn_than_said(monkeypatch):
 def test_the_plane_is_that_of_the_two_largest_spreads_whatever_the_sign_of_the_codes():
     random = np.random.default_rng(0)
     means = random.normal(size=(1500, 4)) * [0.1, 5.0, 0.2, 2.0] + [9.0, 0.0, 0.0, 0.0]
-    found = Given(means, sd=0.01).latent_diagnostics()
+    found = Given(means, sd=0.01).describe()
     assert found.posterior.dtype == found.prior.dtype == np.float32
     # The components' largest entries are made positive, so that they are nearly the second and the fourth axis.
     centred = means - means.mean(axis=0)
@@ -282,18 +282,16 @@ def test_the_plane_is_that_of_the_two_largest_spreads_whatever_the_sign_of_the_c
 
 
 def test_codes_of_one_dimension_lie_on_a_line_and_a_single_user_at_a_point():
-    found = Given(np.linspace(-1, 1, 50)[:, None], sd=0.1).latent_diagnostics()
+    found = Given(np.linspace(-1, 1, 50)[:, None], sd=0.1).describe()
     assert np.ptp(found.posterior[:, 0]) > 1
     assert not found.posterior[:, 1].any() and not found.prior[:, 1].any()
-    assert not Given(np.ones((1, 3)), sd=1.0).latent_diagnostics().posterior.any()
+    assert not Given(np.ones((1, 3)), sd=1.0).describe().posterior.any()
 
 
 def test_a_prior_that_is_a_mixture_is_compared_and_drawn():
     centres = tf.constant([[-3.0, 0.0], [3.0, 0.0]])
     means = np.repeat(centres.numpy(), 700, axis=0)
-    found = Given(
-        means, sd=0.3, prior=VampPrior(centres, tf.fill([2, 2], 2 * np.log(np.float32(0.3))))
-    ).latent_diagnostics()
+    found = Given(means, sd=0.3, prior=VampPrior(centres, tf.fill([2, 2], 2 * np.log(np.float32(0.3))))).describe()
     assert found.values["marginal_kl"] == pytest.approx(0, abs=1e-4)  # both are the same two components
     for points in (found.posterior, found.prior):
         np.testing.assert_allclose(np.abs(points[:, 0]).mean(), 3, atol=0.1)

@@ -50,7 +50,7 @@ MODELS = {
 @pytest.mark.parametrize("weight_decay", [0.0, 0.05])
 @pytest.mark.parametrize("name", MODELS)
 def test_loss_and_one_adam_step_equal_the_dense_reference(name, weight_decay, monkeypatch):
-    monkeypatch.setattr("tfvae.models.base.Noise", Recorded)
+    monkeypatch.setattr("tfvae.models.gradient.Noise", Recorded)
     x = random_rows()
     model = ready(MODELS[name](dropout=0.4, weight_decay=weight_decay), x)
     model.step.assign(7)  # β is 0.7
@@ -182,14 +182,6 @@ def test_beta_rises_inside_the_compiled_step_and_is_logged():
     assert (int(model.step.numpy()), int(model.rows_seen.numpy())) == (8, 28)
 
 
-def test_a_lowered_cap_takes_effect_in_a_step_that_is_compiled_already():
-    x = random_rows()
-    model = ready(MultVAE(13, **VAE), x)
-    fit(model, x, 4)
-    model.cap.assign(0.15)
-    assert fit(model, x, 4, epochs=2, first_epoch=1)["beta"] == pytest.approx([0.15])
-
-
 def test_loss_is_nll_plus_beta_times_kl():
     x = random_rows()
     model = ready(MultVAE(13, **VAE), x)
@@ -199,29 +191,15 @@ def test_loss_is_nll_plus_beta_times_kl():
     assert logs["loss"] == pytest.approx(logs["nll"] + 0.3 * logs["kl"], rel=1e-6)
 
 
-def test_visits_keep_the_schedule_at_another_batch_size():
-    x = random_rows(1000, 13, empty=())
-    settings = VAE | {"hidden": (), "anneal_updates": 20}
-    history = {}
-    for anneal_by, batch_size in (("updates", 500), ("visits", 500), ("visits", 100), ("updates", 100)):
-        model = ready(MultVAE(13, **settings, anneal_by=anneal_by), x)
-        history[anneal_by, batch_size] = fit(model, x, batch_size, epochs=2)["beta"]
-    assert history["updates", 500] == pytest.approx([1 / 20, 3 / 20])
-    assert history["visits", 500] == pytest.approx([1 / 20, 3 / 20])
-    assert history["visits", 100] == pytest.approx([900 / 500 / 20, 1900 / 500 / 20])
-    assert history["updates", 100] == pytest.approx([9 / 20, 19 / 20])
-
-
-def test_counters_beta_and_cap_are_saved_but_not_trained(tmp_path):
+def test_counters_and_beta_are_saved_but_not_trained(tmp_path):
     x = random_rows()
     model = ready(MultVAE(13, **VAE), x)
     fit(model, x, 4, epochs=3)
-    model.cap.assign(0.25)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    states = [float(v.numpy()) for v in (loaded.step, loaded.rows_seen, loaded.beta, loaded.cap)]
-    assert states == pytest.approx([6, 21, 0.5, 0.25])
-    assert len(loaded.weights) == 12 and len(loaded.trainable_weights) == 8
+    states = [float(v.numpy()) for v in (loaded.step, loaded.rows_seen, loaded.beta)]
+    assert states == pytest.approx([6, 21, 0.5])
+    assert len(loaded.weights) == 11 and len(loaded.trainable_weights) == 8
 
 
 def test_the_step_is_traced_once_whatever_the_batch_sizes(monkeypatch):

@@ -40,7 +40,7 @@ def test_an_epoch_changes_its_phases_variables_and_optimisers_and_nothing_else()
     variables = {"a": "left", "b": "right"}
     for phase, before, after in zip(watch.phases, watch.begun, watch.ended, strict=True):
         found = changed(before, after)
-        counted = {path for path in found if path.rsplit("/", 1)[-1] in ("updates", "visits")}
+        counted = {path for path in found if path.rsplit("/", 1)[-1] in ("step", "rows_seen")}
         assert len(counted) == 2
         expected = set()
         for objective in phase:

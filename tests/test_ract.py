@@ -32,24 +32,23 @@ from tfvae.system.errors import InputError
 @pytest.fixture
 def recorded(monkeypatch):
     """The training step's noise is remembered."""
-    monkeypatch.setattr("tfvae.models.base.Noise", Recorded)
+    monkeypatch.setattr("tfvae.models.gradient.Noise", Recorded)
 
 
 PARTS = ("kernel", "bias")
 ACTORS = {f"{layer}/{p}" for layer in ("encoder_0", "encoder_1", "decoder_1", "decoder_logits") for p in PARTS}
 CRITICS = {f"{layer}/{p}" for layer in ("critic_1", "critic_2", "critic_output") for p in PARTS}
-COUNTERS = {"updates", "visits", "beta"}
+COUNTERS = {"step", "rows_seen", "beta"}
 MOMENTS = {"feature_updates", "feature_means", "feature_squares"}
 
 
 # ---- the actor --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("separate_heads", [False, True])
-def test_the_actors_phase_is_mult_vae_to_the_bit(separate_heads):
-    x, changes = random_rows(), {"separate_heads": separate_heads, "weight_decay": 0.01}
+def test_the_actors_phase_is_mult_vae_to_the_bit():
+    x, changes = random_rows(), {"separate_heads": False, "weight_decay": 0.01}
     ract = ready(x, FusedAdam(0.01), moments=False, critic_weight_decay=0.0, **changes)
-    vae = ready(x, FusedAdam(0.01), model_class=MultVAE, **changes)
+    vae = ready(x, FusedAdam(0.01), model_class=MultVAE, weight_decay=0.01)
     before = values_of(ract)
     for users in (ALL, ALL[:4], ALL[4:]):
         one, other = ract.train_step(users), vae.train_step(users)

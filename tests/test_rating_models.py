@@ -9,13 +9,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conformance_settings import SETTINGS
 from plain_fit import fit
 from rating_rows import random_ratings, ready
 from scipy.sparse import csr_array
 
 from tfvae.models import MODELS, model_class
-from tfvae.models.base import GradientRecommender
+from tfvae.models.gradient import GradientRecommender
 from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.training.settings import settings_of
 
@@ -34,7 +33,7 @@ every_model = pytest.mark.parametrize("name", NAMES)
 
 
 def build(name, n_rows=N_ROWS, **changes):
-    return settings_of(name, SETTINGS[name] | changes).build(N_ITEMS, n_rows)
+    return settings_of(name, model_class(name).example_settings | changes).build(N_ITEMS, n_rows)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,7 @@ def assert_equal_weights(one, other):
 @every_model
 def test_no_setting_here_is_a_default(name):
     defaults = settings_of(name, {}).flat()
-    for key, value in settings_of(name, SETTINGS[name]).model.items():
+    for key, value in settings_of(name, model_class(name).example_settings).model.items():
         assert value != defaults[key], f"{key} should not be tested at its default"
 
 
@@ -83,7 +82,7 @@ def test_scores_are_finite_ratings_without_noise(name, fitted, rows):
 def test_config_and_keras_file_round_trips(name, fitted, rows, tmp_path):
     model = fitted(name)
     config = model.get_config()
-    for key, value in settings_of(name, SETTINGS[name]).model.items():
+    for key, value in settings_of(name, model_class(name).example_settings).model.items():
         assert config[key] == (tuple(value) if isinstance(value, list) else value)
     assert type(model).from_config(json.loads(json.dumps(config))).get_config() == config
     model.save(tmp_path / "model.keras")
@@ -149,7 +148,7 @@ def test_two_epochs_and_two_more_are_four(name):
 
 @every_model
 def test_one_step_on_two_replicas_equals_one_on_one(name, silent_noise, two_replicas):
-    dropout = SETTINGS[name].get("dropout")
+    dropout = model_class(name).example_settings.get("dropout")
     still = {} if dropout is None else {"dropout": [0.0, 0.0] if isinstance(dropout, list) else 0.0}
     alone, start = ready(build(name, **still), RATINGS), ready(build(name, **still), RATINGS)
     with two_replicas.scope():

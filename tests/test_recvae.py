@@ -36,7 +36,7 @@ def floats(logs):
 def recorded_step(model, monkeypatch):
     """The logs of one training step on all seven users, run eagerly, and what it drew."""
     Recorded.drawn = drawn = {}
-    monkeypatch.setattr("tfvae.models.base.Noise", Recorded)
+    monkeypatch.setattr("tfvae.models.gradient.Noise", Recorded)
     return floats(model.train_step(ALL)), drawn
 
 
@@ -51,8 +51,6 @@ CASES = {
     "denoised decoder": ({"denoise_decoder": True, "dropout": 0.4, "layer_norm_epsilon": 1e-5}, None),
     "all else": (
         {
-            "gated": True,
-            "separate_heads": True,
             "decoder_hidden": (5, 4),
             "weight_decay": 1e-2,
             "initializer": "glorot",

@@ -80,7 +80,7 @@ def test_an_epoch_that_starts_from_the_best_has_its_weights_but_goes_on_counting
             assert not changed(ended, begun)
             continue
         model_variables = [path for path in begun if ": " not in path]
-        counters = [path for path in model_variables if path.rsplit("/", 1)[-1] in ("updates", "visits")]
+        counters = [path for path in model_variables if path.rsplit("/", 1)[-1] in ("step", "rows_seen")]
         assert len(counters) == 2 and len(model_variables) == 5
         for path in model_variables:
             expected = ended if path in counters else watch.ended[1]

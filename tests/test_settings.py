@@ -43,7 +43,6 @@ def test_the_defaults_are_those_of_the_paper_on_ml_20m():
         "likelihood": "multinomial",
         "beta_cap": 0.2,
         "anneal_updates": 200_000,
-        "anneal_by": "updates",
         "weight_decay": 0.0,
         "batch_size": 500,
         "epochs": 200,
@@ -74,9 +73,12 @@ def test_the_defaults_are_those_of_the_paper_on_ml_20m():
         ("mult-vae", {"precision": "float16"}, "precision = 'float16'"),
         ("mult-vae", {"monitor": "ndgc@100"}, "unknown metric 'ndgc'; did you mean 'ndcg'"),
         ("mult-vae", {"monitor": "loss"}, "expected a metric and its cut-off"),
-        ("mult-vae", {"beta_selection": "best"}, "beta_selection = 'best': .*'stop-at-drop'"),
-        ("mult-dae", {"beta_selection": "peak"}, "mult-dae has no KL weight to select"),
-        ("ease", {"beta_selection": "stop-at-drop"}, "ease has no KL weight to select"),
+        ("mult-vae", {"beta_selection": "best"}, "beta_selection = 'best': .*'peak'"),
+        ("mult-dae", {"beta_selection": "peak"}, "mult-dae anneals no KL weight"),
+        ("ease", {"beta_selection": "peak"}, "ease anneals no KL weight"),
+        ("mult-vae", {"beta_cap": float("inf")}, "beta_cap = inf: .*finite"),
+        ("mult-vae", {"learning_rate": float("nan")}, "learning_rate = nan: "),
+        ("vamp", {"divergence": "analytic"}, "divergence = 'analytic': .*'sampled'"),
     ],
 )
 def test_a_wrong_setting_is_named(name, given, message):
@@ -108,6 +110,6 @@ def test_settings_cannot_be_changed_in_place():
 
 @pytest.mark.parametrize("kl_weight", [{}, {"kl_weight": "fixed"}])
 def test_a_recvae_that_anneals_nothing_has_no_beta_to_select(kl_weight):
-    with pytest.raises(InputError, match='kl_weight="annealed"'):
+    with pytest.raises(InputError, match="recvae anneals no KL weight"):
         settings_of("recvae", {"beta_selection": "peak", **kl_weight})
     assert settings_of("recvae", {"beta_selection": "peak", "kl_weight": "annealed"}).training.epochs == 200

@@ -11,7 +11,7 @@ import pytest
 from tfvae.experiments import runner
 from tfvae.experiments.definitions import load_table
 from tfvae.experiments.records import Run, stored_runs
-from tfvae.training.settings import FORMER_NAMES, stored_settings, todays_names
+from tfvae.training.settings import FORMER_NAMES, stored_settings, todays_flat
 
 RESULTS = Path(__file__).parents[1] / "paper_results"
 STORED = sorted({(p.parts[-3], p.parts[-2], p.name.split(".seed")[0]) for p in RESULTS.glob("*/*/*.seed*.json")})
@@ -59,7 +59,7 @@ def test_another_setting_makes_a_stored_run_outdated():
 
 
 def test_former_names_are_read_as_todays():
-    assert todays_names({"cooling": 0.1, "epochs": 3}) == {"final_learning_rate_factor": 0.1, "epochs": 3}
+    assert todays_flat({"cooling": 0.1, "epochs": 3}) == {"final_learning_rate_factor": 0.1, "epochs": 3}
     for former, name in FORMER_NAMES.items():
         assert former != name
     assert stored_settings({"model": "mult-dae", "cooling": 0.5}).training.final_learning_rate_factor == 0.5

@@ -162,21 +162,6 @@ def test_a_killed_run_goes_on_to_equal_bits_in_a_new_process(tiny_split, tmp_pat
     assert sorted(path.name for path in folder.iterdir()) == ["model.keras", "run.json", "settings.json", "tensorboard"]
 
 
-def test_a_run_killed_before_an_epoch_was_saved_while_beta_is_selected_goes_on_to_equal_bits(tiny_split, tmp_path):
-    # It learns far too fast, so that validation drops and the cap of β is lowered along the way.
-    settings = vae(
-        beta_selection="stop-at-drop", drop_patience=1, epochs=8, learning_rate=0.3, beta_cap=5.0, anneal_updates=5
-    )
-    uninterrupted = train(settings, tiny_split, tmp_path / "whole", progress=False)
-    betas = np.diff([entry["beta"] for entry in uninterrupted.history])
-    lowered = int(np.flatnonzero(betas < 0)[0]) + 1  # the first epoch with the lowered cap
-    split = tiny_split.save(tmp_path / "split.npz")
-    killed(split, tmp_path / "run", settings, last_epoch=lowered, moment="before")
-    resumed = train(settings, tiny_split, tmp_path / "run", progress=False)
-    assert resumed.resumed
-    assert_same_run(resumed, uninterrupted)
-
-
 def test_a_run_that_died_between_its_last_epoch_and_its_result_only_writes_the_result(tiny_split, tmp_path, whole):
     def write(path, value):
         if path.name == "run.json":
@@ -319,15 +304,6 @@ def test_peak_anneals_to_one_and_trains_again_with_the_beta_of_the_peak(tiny_spl
     assert done.settings.model["beta_cap"] == 0.3
     assert not (tmp_path / "pilot").exists()
     assert load_run(tmp_path).selected_beta == done.selected_beta
-
-
-def test_stop_at_drop_goes_back_to_the_beta_of_the_peak_and_stays(tiny_split, tmp_path):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.ResumableCheckpoint", scripted([0.1, 0.9, 0.5, 0.4, 0.3, 0.2]))
-        options = {"beta_selection": "stop-at-drop", "drop_patience": 2}
-        done = run(tmp_path, tiny_split, epochs=6, beta_cap=1.0, **options)
-    betas = [2 / 20, 5 / 20, 8 / 20, 11 / 20, 5 / 20, 5 / 20]
-    assert [entry["beta"] for entry in done.history] == pytest.approx(betas)
 
 
 def test_progress_shows_the_epochs_and_the_metric(tiny_split, tmp_path, capsys):

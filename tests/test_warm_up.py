@@ -96,8 +96,8 @@ def test_patience_does_not_count_in_the_warm_up(best, patient_from, last, tmp_pa
     assert not ResumableCheckpoint(tmp_path, "value", patience=None, patient_from=patient_from).out_of_patience
 
 
-@pytest.mark.parametrize(("anneal_by", "epochs"), [("epochs", 5), ("updates", 2)])
-def test_a_warm_up_by_epochs_puts_patience_off_until_its_end(anneal_by, epochs, tiny_split, tmp_path):
+@pytest.mark.parametrize(("warmup_epochs", "epochs"), [(4, 5), (0, 2)])
+def test_a_warm_up_puts_patience_off_until_its_end(warmup_epochs, epochs, tiny_split, tmp_path):
     class Worsening(ResumableCheckpoint):
         def on_epoch_end(self, epoch, logs=None):
             logs["val_ndcg@10"] = 1 / (epoch + 1)
@@ -105,7 +105,7 @@ def test_a_warm_up_by_epochs_puts_patience_off_until_its_end(anneal_by, epochs, 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tfvae.training.loop.ResumableCheckpoint", Worsening)
-        done = run(tmp_path, tiny_split, anneal_by=anneal_by, patience=1)
+        done = run(tmp_path, tiny_split, warmup_epochs=warmup_epochs, patience=1)
     assert (done.epochs, done.best_epoch) == (epochs, 0)
 
 
@@ -155,20 +155,7 @@ def test_the_models_own_defaults_are_those_of_the_authors_code(name):
         "divergence": "sampled",
         "dropout": 0.5,
         "beta_cap": 1.0,
-        "anneal_by": "epochs",
         "warmup_epochs": 100,
         "weight_decay": 0.0,
     }
     assert {setting: model[setting] for setting in theirs} == theirs
-
-
-def test_a_cap_lowered_in_the_warm_up_holds_beta_where_it_was(tiny_split):
-    model = vamp().build(40)
-    model.attach(tiny_split.train)
-    found = []
-    for epoch, cap in ((0, 0.6), (1, 0.6), (2, 0.3), (3, 0.3)):
-        model.rows_seen.assign(epoch * 90)
-        model.cap.assign(cap)
-        model.before_update()
-        found.append(float(model.beta.numpy()))
-    assert found == pytest.approx([0.15, 0.3, 0.3, 0.3])

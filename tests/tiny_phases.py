@@ -8,7 +8,7 @@ import tensorflow as tf
 from scipy.sparse import csr_array
 
 from tfvae.evaluation.users import Evaluation
-from tfvae.models.base import GradientRecommender, Objective
+from tfvae.models.gradient import GradientRecommender, Objective
 from tfvae.nn.noise import Noise
 from tfvae.nn.optimizers import FusedAdam
 
@@ -34,7 +34,7 @@ PLANS = {
 class Tiny(GradientRecommender):
     """Three vectors of length three and two losses, each of which depends on all of them."""
 
-    parts = ("error",)
+    loss_terms = ("error",)
 
     def __init__(self, n_items, *, plan="three phases", decay=0.0, round_length=1, fresh_start=-1, **kwargs):
         super().__init__(n_items, **{"name": "tiny"} | kwargs)

@@ -15,20 +15,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TypeGuard
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy.sparse import csr_array
 
-from tfvae.nn.batches import RowStore, SparseBatch
+from tfvae.models.base import HasPosterior, Recommender
+from tfvae.nn.batches import RowStore
 from tfvae.nn.noise import Noise, derive_seed
 from tfvae.nn.priors import VampPrior, sample_with
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.system.memory import keep_freed_buffers
 
-__all__ = ["LatentDiagnostics", "LatentVariableModel", "latent_diagnostics", "has_latents"]
+__all__ = ["LatentDiagnostics", "latent_diagnostics", "has_latents"]
 
 tfd = tfp.distributions
 
@@ -37,21 +38,6 @@ ACTIVE_VARIANCE = 0.01  # Burda et al., section 5
 USERS_OF_MIXTURE = 5000
 POINTS = 2000
 USERS_PER_DRAW = 64
-
-
-class LatentVariableModel(Protocol):
-    """What a model must offer to be described; `MultVAE` and what is built on it do."""
-
-    n_items: int
-
-    def posterior(self, batch: SparseBatch) -> tfd.Distribution:
-        """q(z | x) of B users, with mean and sd; of the top code where there are several."""
-
-    def prior(self) -> tfd.Distribution:
-        """p(z) of the same code."""
-
-    def importance(self, batch: SparseBatch) -> Callable[[Noise], tf.Tensor]:
-        """A function that draws one z ~ q(z | x) per user and gives log p(x, z) - log q(z | x), float32 [B]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +59,13 @@ class LatentDiagnostics:
     prior: np.ndarray
 
 
-def has_latents(model: Any) -> bool:
-    """Whether a model is a `LatentVariableModel` with one prior for all users, as `latent_diagnostics` needs it."""
-    has_codes = all(hasattr(model, name) for name in ("posterior", "prior", "importance"))
-    return has_codes and getattr(model, "has_one_prior", True)
+def has_latents(model: Recommender) -> TypeGuard[HasPosterior]:
+    """Whether a model has a posterior, and one prior for all users, as `latent_diagnostics` needs it."""
+    return isinstance(model, HasPosterior) and model.has_one_prior
 
 
 def latent_diagnostics(
-    model: LatentVariableModel,
+    model: HasPosterior,
     histories: csr_array,
     samples: int = SAMPLES,
     seed: int = 0,
@@ -139,7 +124,7 @@ def latent_diagnostics(
     return LatentDiagnostics({"elbo": elbo, "iwae": iwae}, values, *plane)
 
 
-def _visit(model: LatentVariableModel, store: RowStore, samples: int, seed: int) -> Callable:
+def _visit(model: HasPosterior, store: RowStore, samples: int, seed: int) -> Callable:
     """One graph: from consecutive user numbers [B] to ELBO, IWAE, posterior mean and sd, and one z of each."""
     seed = derive_seed(seed, "generative")
 
@@ -164,7 +149,7 @@ def _visit(model: LatentVariableModel, store: RowStore, samples: int, seed: int)
     return _traced(visit, tf.TensorSpec([None], tf.int64))
 
 
-def _at_prior(model: LatentVariableModel, n: int, seed: int) -> Callable:
+def _at_prior(model: HasPosterior, n: int, seed: int) -> Callable:
     """One graph: from codes [N, D] to their log p(z), and n samples of the prior; the prior is made once."""
     key = tf.constant([derive_seed(seed, "prior"), 0], tf.int32)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import tensorflow as tf
@@ -23,9 +23,9 @@ from scipy.special import ndtr
 
 from tfvae.data.splits import HeldOutRatings
 from tfvae.evaluation.users import RatingEvaluation, bounded
+from tfvae.models.base import HasRatingPosterior, Recommender
 from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.hmc import ObservedGaussian, Sampler, Samples
-from tfvae.nn.item_layers import ItemLogits
 from tfvae.nn.noise import Noise
 from tfvae.nn.priors import sample_with
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = [
     "LEVELS",
     "Predictions",
-    "RatingModel",
     "describe_predictions",
     "encoder_codes",
     "has_rating_posterior",
@@ -49,19 +48,6 @@ tfd = tfp.distributions
 LEVELS = (0.5, 0.9)
 ROWS_AT_ONCE = 500
 GROUPS = 5  # of rows, by how many ratings they have
-
-
-class RatingModel(Protocol):
-    """What a model must offer to be asked for a distribution; p-VAE does."""
-
-    variance: float  # σ²
-    decoder: ItemLogits  # the linear layer from the last hidden one to the ratings
-
-    def posterior(self, batch: SparseBatch) -> tfd.Distribution:
-        """q(z | r_O) of B rows."""
-
-    def hidden(self, z: tf.Tensor) -> tf.Tensor:
-        """The decoder's last hidden layer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,12 +81,12 @@ class Predictions:
         return np.abs(self.below(ratings) - 0.5) <= level / 2
 
 
-def has_rating_posterior(model: Any) -> bool:
-    """Whether a model says of ratings what this module asks."""
-    return bool(getattr(model, "predicts_ratings", False) and getattr(model, "stochastic", False))
+def has_rating_posterior(model: Recommender) -> TypeGuard[HasRatingPosterior]:
+    """Whether a model has a posterior over codes of ratings, which is a setting of p-VAE."""
+    return isinstance(model, HasRatingPosterior) and model.stochastic
 
 
-def encoder_codes(model: RatingModel, histories: csr_array, n_samples: int = 10, seed: int = 0) -> np.ndarray:
+def encoder_codes(model: HasRatingPosterior, histories: csr_array, n_samples: int = 10, seed: int = 0) -> np.ndarray:
     """Samples of q(z | r_O) of all rows.
 
     Args:
@@ -121,7 +107,9 @@ def encoder_codes(model: RatingModel, histories: csr_array, n_samples: int = 10,
     return np.concatenate(list(_by_rows(draw, histories)), axis=1)
 
 
-def refined_codes(model: RatingModel, histories: csr_array, seed: int = 0, sampler: Sampler | None = None) -> Samples:
+def refined_codes(
+    model: HasRatingPosterior, histories: csr_array, seed: int = 0, sampler: Sampler | None = None
+) -> Samples:
     """Samples of p(z | r_O) of all rows by Hamiltonian Monte Carlo, started at the encoder's means (p-VAE, section 3).
 
     Args:
@@ -149,7 +137,7 @@ def refined_codes(model: RatingModel, histories: csr_array, seed: int = 0, sampl
     return (sampler or Sampler()).sample_users(log_joint, facts, start, seed)
 
 
-def predict(model: RatingModel, codes: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Predictions:
+def predict(model: HasRatingPosterior, codes: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Predictions:
     """The predictive distributions of chosen ratings.
 
     Args:
@@ -199,7 +187,7 @@ def mixture_quantiles(predictions: Predictions, probability: float) -> np.ndarra
 
 
 def describe_predictions(
-    model: RatingModel, held_out: HeldOutRatings, seed: int = 0, *, refine: bool = True
+    model: HasRatingPosterior, held_out: HeldOutRatings, seed: int = 0, *, refine: bool = True
 ) -> tuple[dict[str, Any], RatingEvaluation]:
     """How good a model's predictive distributions are, the encoder's and the refined ones.
 

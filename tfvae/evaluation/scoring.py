@@ -7,19 +7,16 @@ for: the best unseen items, or the scores of chosen pairs. Only that leaves the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_array
 
+from tfvae.models.base import Recommender, ScoresPairs
 from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.ranking import best_unseen
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.system.memory import keep_freed_buffers
-
-if TYPE_CHECKING:
-    from tfvae.models.base import Recommender
 
 __all__ = ["pair_scorer", "ranker", "scores_at", "top_k"]
 
@@ -117,7 +114,10 @@ def pair_scorer(
     store = _store(model, histories)
 
     def pick(batch: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
-        return model.scores_at(store.gather(batch), pairs)
+        rows = store.gather(batch)
+        if isinstance(model, ScoresPairs):
+            return model.scores_at(rows, pairs)
+        return tf.gather_nd(model.scores(rows), pairs)
 
     pick = _traced(pick, tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64))
     order = np.argsort(users, kind="stable")

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from tfvae.evaluation.metrics import lower_is_better
 from tfvae.experiments.definitions import RESULTS, Row, SearchSpace, Table
 from tfvae.system.errors import InputError
 from tfvae.system.files import write_json, write_npz
 from tfvae.system.validation import Strict, checked
-from tfvae.training.settings import todays_names
+from tfvae.training.settings import todays_flat
 
 __all__ = [
     "Attributes",
@@ -133,7 +133,13 @@ class Run(Strict):
     data: dict[str, Any]
     data_digest: str
 
-    _renamed = field_validator("settings", "overrides")(todays_names)
+    _renamed = field_validator("overrides")(todays_flat)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_todays_model(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        settings = todays_flat(stored["settings"])
+        return stored | {"settings": settings, "model": settings["model"]}
 
 
 class Attributes(Strict):
@@ -160,7 +166,7 @@ class Trial(Strict):
     seconds: float
     reason: str | None = None
 
-    _renamed = field_validator("params")(todays_names)
+    _renamed = field_validator("params")(todays_flat)
 
 
 class Sweep(Strict):
@@ -194,7 +200,7 @@ class Sweep(Strict):
     data_digest: str
     trials: list[Trial]
 
-    _renamed = field_validator("settings", "space")(todays_names)
+    _renamed = field_validator("settings", "space")(todays_flat)
 
     @property
     def best(self) -> Trial | None:

@@ -6,14 +6,19 @@ A new model is one file and one line here; the conformance suite then tests it.
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
 from tfvae.system.errors import unknown_name
+
+if TYPE_CHECKING:
+    from tfvae.models.base import Recommender
 
 __all__ = ["MODELS", "model_class"]
 
 MODELS = {
     "mult-vae": "tfvae.models.multvae:MultVAE",
     "mult-dae": "tfvae.models.multvae:MultDAE",
+    "evcf-mult-vae": "tfvae.models.evcf:EVCFMultVAE",
     "vamp": "tfvae.models.vamp:Vamp",
     "h-vamp": "tfvae.models.hvamp:HVamp",
     "recvae": "tfvae.models.recvae:RecVAE",
@@ -39,7 +44,7 @@ MODELS = {
 }
 
 
-def model_class(name: str) -> type:
+def model_class(name: str) -> type[Recommender]:
     """The class of a registered recommender.
 
     Raises:

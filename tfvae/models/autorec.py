@@ -11,7 +11,7 @@ row is a user (U-AutoRec) or, with the matrix transposed, an item (I-AutoRec); t
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import keras
 import numpy as np
@@ -19,8 +19,8 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat
 
-from tfvae.models.base import GradientRecommender
-from tfvae.models.multvae import Activation, Share, Width
+from tfvae.models.fields import Activation, Share, Width
+from tfvae.models.gradient import GradientRecommender
 from tfvae.nn.batches import SparseBatch, column_means
 from tfvae.nn.item_layers import ItemLogits, WeightedEmbeddingBag
 from tfvae.nn.layer_config import LayerConfig
@@ -49,6 +49,15 @@ class AutoRec(GradientRecommender):
     Attributes:
         means: float32 weight [n_items], what is taken off the input; 0 without `center`.
     """
+
+    example_settings: ClassVar[dict[str, Any]] = {
+        "units": 6,
+        "activation": "tanh",
+        "initializer": "he",
+        "dropout": 0.3,
+        "center": True,
+        "weight_decay": 0.001,
+    }
 
     predicts_ratings = True
     training_defaults = {"epochs": 22, "monitor": "rmse"}

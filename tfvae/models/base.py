@@ -1,54 +1,73 @@
-"""What all recommenders share: one door, `scores(rows)`, and one training step for those that learn by gradient."""
+"""The contract of every recommender: it scores all items for a batch of histories; its settings are checked.
+
+What only some models can do is a protocol with a name here, and is asked for by `isinstance`.
+"""
 
 from __future__ import annotations
 
 import abc
 import inspect
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import keras
-import scipy.sparse as sp
 import tensorflow as tf
+import tensorflow_probability as tfp
+from pydantic import NonNegativeInt, PositiveInt
 
-from tfvae.data.splits import Split
-from tfvae.nn.batches import RowStore, SparseBatch
+from tfvae.models import MODELS, model_class
+from tfvae.models.former_settings import todays_settings
+from tfvae.nn.batches import SparseBatch
+from tfvae.nn.item_layers import ItemLogits
 from tfvae.nn.noise import Noise
-from tfvae.system.errors import InputError
+from tfvae.system.errors import InputError, unknown_name
+from tfvae.system.validation import checked_call
 
-__all__ = ["Objective", "GradientRecommender", "Recommender"]
+if TYPE_CHECKING:
+    from tfvae.data.splits import Split
+
+__all__ = ["HasPosterior", "HasRatingPosterior", "Recommender", "ScoresPairs"]
+
+tfd = tfp.distributions
+
+KERAS_ARGUMENTS = ("name", "dtype", "trainable")
 
 
 class Recommender(keras.Model, abc.ABC):
-    """A model that scores all items for users it may never have seen.
+    """A model that scores all items for a batch of histories.
 
-    Evaluation, export, tables and notebooks know `scores` and nothing else. A constructor leaves
-    the model built: the catalogue's width is all it needs to be whole. `self.built = True` does that where a subclass
-    shall add layers, which `self.build()` would refuse.
+    A constructor leaves the model built: the number of items is all it needs. Its settings are the keyword arguments
+    of the constructor; they are checked by their annotations, and each is kept as the attribute of its name.
 
     Args:
-        n_items: Width of the catalogue.
-        n_users: Number of training users, for a model that has weights for each (`has_user_weights`); others ignore it.
+        n_items: Number of items.
+        n_users: Number of training users, for a model that has weights for each of them (`has_user_weights`); other
+            models ignore it.
         seed: Seed of the initialisers and of the noise in training.
-        **kwargs: Of `keras.Model`, such as `dtype`.
+        **kwargs: Arguments of `keras.Model`: `name`, `dtype` and `trainable`.
 
     Raises:
-        InputError: If a model that knows its users is not told how many there are.
+        InputError: If a setting is unknown or not what it should be, or a model with weights for each user is not told
+            how many users there are.
     """
 
-    training_defaults: ClassVar[dict[str, Any]] = {}  # of `TrainingSettings`, where the model's paper has others
-    is_deterministic: ClassVar[bool] = False  # whether nothing about it is random, so that one run is all there are
-    resumes_fit: ClassVar[bool] = False  # whether its `fit_matrix` takes a `folder`, to go on from what is in it
-    predicts_ratings: ClassVar[bool] = False  # whether its scores are ratings; rows then come with their values
-    has_user_weights: ClassVar[bool] = (
-        False  # whether it has weights for each training user, and so `n_users` to be told
-    )
-    scores_new_users: ClassVar[bool] = True  # whether it scores users it never met; else `rows.users` tells whom
+    training_defaults: ClassVar[dict[str, Any]] = {}
+    """Training settings that differ from those of `TrainingSettings` for this model."""
+    example_settings: ClassVar[dict[str, Any]] = {}
+    """Small settings of model and training, none of them a default, with which every contract is tested."""
+    checkerboard_settings: ClassVar[dict[str, Any] | None] = {}
+    """Settings with which a ranker learns a checkerboard of 8 users; None where all users get one ranking."""
+    is_deterministic: ClassVar[bool] = False
+    """Whether nothing about the model is random, so that one run is all there are."""
+    predicts_ratings: ClassVar[bool] = False
+    """Whether the scores are ratings; batches then come with their values."""
+    has_user_weights: ClassVar[bool] = False
+    """Whether the model has weights for each training user, and needs `n_users`."""
+    scores_new_users: ClassVar[bool] = True
+    """Whether the model scores users it was not trained on; otherwise `batch.users` says whom to score."""
 
-    def __init__(self, n_items: int, n_users: int | None = None, *, seed: int = 98765, **kwargs):
+    def __init__(self, n_items: PositiveInt, n_users: int | None = None, *, seed: NonNegativeInt = 98765, **kwargs):
         super().__init__(autocast=False, **kwargs)
         if self.has_user_weights and n_users is None:
             raise InputError(f"{type(self).__name__} has weights for each training user; give it n_users.")
@@ -56,40 +75,49 @@ class Recommender(keras.Model, abc.ABC):
         self.n_users = n_users
         self.seed = seed
 
+    def __init_subclass__(cls, **kwargs):
+        """Makes the constructor check its arguments; each class of a family checks its own."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = checked_call(vars(cls)["__init__"], cls._refuse_unknown_settings)
+
     @classmethod
-    def for_split(cls, split: Split, **settings) -> Recommender:
+    def _refuse_unknown_settings(cls, names: Iterator[str]) -> None:
+        known = (*cls.settings(), *KERAS_ARGUMENTS, "n_items", "n_users")
+        for name in names:
+            if name not in known:
+                raise unknown_name(f"setting of {cls.__name__}", name, known)
+
+    @classmethod
+    def for_split(cls, split: Split, **settings) -> Self:
         """The untrained model for the items and users of a split.
 
         Args:
             split: The data.
-            **settings: Of the constructor.
+            **settings: Settings of the constructor.
         """
         size = (split.n_items, split.train.shape[0]) if cls.has_user_weights else (split.n_items,)
         return cls(*size, **settings)
 
     @abc.abstractmethod
     def scores(self, batch: SparseBatch) -> tf.Tensor:
-        """Scores of all items for B histories, float32 [B, n_items]; deterministic, traceable by tf.function."""
-
-    def scores_at(self, batch: SparseBatch, places: tf.Tensor) -> tf.Tensor:
-        """The scores of chosen pairs, which a model may have at less than the cost of all scores.
+        """Scores of all items for B histories.
 
         Args:
-            batch: B users.
-            places: int64 [n, 2], for each pair the user's place in the batch, and the item.
+            batch: The histories.
 
         Returns:
-            float32 [n].
+            float32 [B, n_items]: logits of a ranker, predicted ratings of a rating model. They are deterministic, and
+            can be traced by `tf.function`.
         """
-        return tf.gather_nd(self.scores(batch), places)
 
     def call(self, batch: SparseBatch) -> tf.Tensor:
-        """The Keras door: the same as `scores`."""
+        """Keras's name for `scores`."""
         return self.scores(batch)
 
     @property
     def n_parameters(self) -> int:
-        """Numbers to be learnt: the trainable ones; all, where a model is fitted without gradients."""
+        """Number of learned parameters: all weights of a model that is fitted without gradients."""
         return sum(math.prod(variable.shape) for variable in self.trainable_variables or self.variables)
 
     def build(self, input_shape=None) -> None:
@@ -98,246 +126,88 @@ class Recommender(keras.Model, abc.ABC):
 
     @classmethod
     def settings(cls) -> dict[str, inspect.Parameter]:
-        """The keyword settings of the constructor and of those it passes `**kwargs` on to, by name."""
+        """The keyword settings of the constructor and of those that it passes `**kwargs` on to, by name."""
         found: dict[str, inspect.Parameter] = {}
         for base in reversed(cls.__mro__[: cls.__mro__.index(Recommender) + 1]):
-            for parameter in inspect.signature(base.__init__, eval_str=True).parameters.values():
-                if parameter.kind is parameter.KEYWORD_ONLY:
-                    found[parameter.name] = parameter
+            if "__init__" in vars(base):
+                for parameter in inspect.signature(base.__init__, eval_str=True).parameters.values():
+                    if parameter.kind is parameter.KEYWORD_ONLY:
+                        found[parameter.name] = parameter
         return found
 
+    @classmethod
+    def kl_weight_cap(cls, settings: Mapping[str, Any]) -> str | None:
+        """The name of the setting that caps an annealed KL weight; None where none is annealed."""
+        return None
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Recommender:
+        """The model of a configuration, also of one that was saved when settings had other names."""
+        name = next((name for name, place in MODELS.items() if place.endswith(f":{cls.__name__}")), None)
+        if name is None:
+            return cls(**config)
+        name, settings = todays_settings(name, config)
+        return model_class(name)(**settings)
+
     def get_config(self) -> dict:
-        """The constructor's arguments; each is kept as the attribute of its name."""
+        """The constructor's arguments, by name."""
         settings = {name: getattr(self, name) for name in self.settings()}
         size = {"n_items": self.n_items} | ({"n_users": self.n_users} if self.has_user_weights else {})
         return {**super().get_config(), **size, **settings}
 
 
-@dataclass(frozen=True)
-class Objective:
-    """What one optimiser is for.
-
-    Attributes:
-        variables: What it changes.
-        loss: The entry of `GradientRecommender.objective` that it lowers.
-        learning_rate: Its own; None for the one the model is compiled with.
-    """
-
-    variables: Sequence[keras.Variable]
-    loss: str = "loss"
-    learning_rate: float | None = None
+Recommender.__init__ = checked_call(Recommender.__init__, Recommender._refuse_unknown_settings)
 
 
-class GradientRecommender(Recommender):
-    """A recommender trained by Keras `fit` on batches of user row numbers.
+@runtime_checkable
+class HasPosterior(Protocol):
+    """A model with latent codes: a posterior for each user, and a prior."""
 
-    A subclass gives the `objective` with the names of its `loss_terms`; this class does the rest of a training step:
-    gathers the users' rows in the graph, draws the noise, divides by the users of *all* replicas, adds the
-    regularisers, updates, counts.
+    has_one_prior: bool
+    """Whether p(z) is the same for all users."""
 
-    A model that is trained in phases has several `objectives`, each with an optimiser of its own that is built once,
-    and says which of them each epoch pursues. A phase has a compiled step of its own, in which gradients are taken of
-    its objectives' variables only. The epoch is counted in visits, so that a resumed run is in the phase it was
-    interrupted in.
+    def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
+        """q(z | x) of B users, with mean and standard deviation; of the top code where there are several."""
 
-    Attributes:
-        step: int64 weight, updates done so far; it drives noise and schedules.
-        rows_seen: int64 weight, users met so far, each as often as it was met.
-        histories: The training rows, each of which an epoch meets once; set by `attach`.
-        phase: Names of the objectives that the present epoch pursues; `objective` may read it.
-        optimizers: By objective, once compiled; that of the first is also Keras's `optimizer`.
-    """
+    def prior(self, batch: SparseBatch | None = None, noise: Noise | None = None) -> tfd.Distribution:
+        """p(z) of the same code."""
 
-    rows_are: ClassVar[str] = "training users"  # what a batch is made of
-    loss_terms: tuple[str, ...] = ()
-    logged_weights: tuple[str, ...] = ()  # scalar weights to report beside the parts, as they are
+    def importance(self, batch: SparseBatch) -> Callable[[Noise], tf.Tensor]:
+        """A function that draws one z ~ q(z | x) per user and gives log p(x, z) - log q(z | x), float32 [B]."""
 
-    def __init__(self, n_items: int, n_users: int | None = None, **kwargs):
-        super().__init__(n_items, n_users, **kwargs)
-        self.step = self.add_state("step", "int64")
-        self.rows_seen = self.add_state("rows_seen", "int64")
-        self.histories: RowStore | None = None
-        self.phase: tuple[str, ...] = ()
-        # Behind a proxy, since Keras would save a dictionary's optimisers with the model.
-        self.optimizers = MappingProxyType({})
-        self._steps: dict[tuple[str, ...], Any] = {}
-        self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", *self.loss_terms)}
 
-    def add_state(self, name: str, dtype: str = "float32", value: float = 0, shape: Sequence[int] = ()):
-        """Numbers that are saved and restored with the model but not trained, a `keras.Variable`; at first all equal.
+@runtime_checkable
+class HasRatingPosterior(Protocol):
+    """A rating model with a posterior over codes, from which a predicted rating has a standard deviation."""
+
+    stochastic: bool
+    """Whether the code has a distribution; as a setting it may be switched off."""
+    variance: float
+    """σ², the variance of a rating given the code."""
+    decoder: ItemLogits
+    """The linear layer from the last hidden one to the ratings."""
+
+    def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
+        """q(z | r_O) of B rows."""
+
+    def hidden(self, z: tf.Tensor) -> tf.Tensor:
+        """The decoder's last hidden layer for codes z."""
+
+    def rating_sd(self, batch: SparseBatch) -> tf.Tensor:
+        """The standard deviation of each predicted rating, float32 [B, n_items]."""
+
+
+@runtime_checkable
+class ScoresPairs(Protocol):
+    """A model that scores chosen pairs of users and items at less cost than all items of these users."""
+
+    def scores_at(self, batch: SparseBatch, places: tf.Tensor) -> tf.Tensor:
+        """The scores of chosen pairs.
 
         Args:
-            name: Of the weight.
-            dtype: Of the weight.
-            value: At first.
-            shape: () for a scalar.
-        """
-        return self.add_weight(
-            name=name,
-            shape=shape,
-            dtype=dtype,
-            initializer=keras.initializers.Constant(value),
-            trainable=False,
-            autocast=False,
-            # Each replica assigns the same value; without an aggregation tf.distribute refuses.
-            aggregation="only_first_replica",
-        )
-
-    @classmethod
-    def n_rows(cls, train: sp.csr_array) -> int:
-        """The rows that an epoch streams: one for each user."""
-        return train.shape[0]
-
-    def attach(self, train: sp.csr_array) -> None:
-        """Gives the model the matrix whose row numbers `fit` will stream.
-
-        Args:
-            train: CSR [n_users, n_items].
-        """
-        self.histories = RowStore(train, with_values=self.predicts_ratings)
-        self._forget_steps()  # a compiled step would go on reading the former matrix
-
-    def detach(self) -> None:
-        """Lets go of training rows, optimisers and compiled steps; what remains is the model.
-
-        Keras would store an optimiser in a `.keras` file whatever it is told.
-        """
-        self.histories = None
-        self.optimizer, self.optimizers = None, MappingProxyType({})
-        self.compiled = False
-        self._forget_steps()
-
-    @property
-    def objectives(self) -> dict[str, Objective]:
-        """What the model is trained for, by name."""
-        return {"model": Objective(self.trainable_variables)}
-
-    def phase_of(self, epoch: int) -> tuple[str, ...]:
-        """The names of the objectives that an epoch, counted from 0, pursues."""
-        return tuple(self.objectives)
-
-    def round_ends(self, epoch: int) -> bool:
-        """Whether a round of phases ends with this epoch, counted from 0; then the model is validated."""
-        return True
-
-    def starts_from_best(self, epoch: int) -> bool:
-        """Whether this epoch, counted from 0, starts from the weights of the best epoch before it."""
-        return False
-
-    @property
-    def patient_from(self) -> int:
-        """The epoch, counted from 0, before which early stopping counts no epoch as one without a better value."""
-        return 0
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Enters the phase of an epoch, counted from 0; called by `fit`, outside the graph."""
-        self.phase = self.phase_of(epoch)
-        self.train_function = self._steps.get(self.phase)
-        self.make_train_function()
-        self._steps[self.phase] = self.train_function
-
-    def end_epoch(self) -> None:
-        """Renews what follows from an epoch's weights; called by `fit` before the model is validated and saved."""
-
-    def before_update(self) -> None:
-        """Sets what a schedule drives; called in the graph before each update."""
-
-    @abc.abstractmethod
-    def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
-        """Per-user means to report, and those to be lowered.
-
-        Args:
-            batch: The batch; both the input and the target.
-            noise: The random numbers of this step.
+            batch: B users.
+            places: int64 [n, 2], for each pair the user's place in the batch, and the item.
 
         Returns:
-            Scalars by name: the losses of the phase's objectives, and those of `loss_terms` that the phase computes.
+            float32 [n].
         """
-
-    def compile(self, optimizer: str | keras.optimizers.Optimizer = "adam", **kwargs) -> None:
-        """Keras's `compile`; objectives beyond the first have optimisers of the same kind and settings.
-
-        Args:
-            optimizer: As Keras takes it.
-            **kwargs: Of `keras.Model.compile`.
-        """
-        super().compile(optimizer=optimizer, **kwargs)
-        optimizers = {}
-        for name, objective in self.objectives.items():
-            config = self.optimizer.get_config()
-            own = {} if objective.learning_rate is None else {"learning_rate": objective.learning_rate}
-            optimizers[name] = type(self.optimizer).from_config(config | own) if optimizers else self.optimizer
-            optimizers[name].build(objective.variables)
-        self.optimizers = MappingProxyType(optimizers)
-        self.phase = self.phase_of(0)
-        self._forget_steps()
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles a loaded model as it was; Keras leaves that out where `compile` is a class's own."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-
-    def fit(self, *args, callbacks=None, **kwargs) -> keras.callbacks.History:
-        """Keras's `fit` on a dataset of user row numbers; enters and ends each epoch before other callbacks.
-
-        Raises:
-            InputError: When no training rows are attached.
-        """
-        if self.histories is None:
-            raise InputError(f"{self.name} has no training rows; tfvae.training.loop.prepare_to_fit attaches them.")
-        phases = keras.callbacks.LambdaCallback(
-            on_epoch_begin=lambda *_: self.begin_epoch(self._epochs_done()),
-            on_epoch_end=lambda *_: self.end_epoch(),
-        )
-        return super().fit(*args, callbacks=[phases, *keras.tree.flatten(callbacks or [])], **kwargs)
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        """Means over an epoch's users, reset by Keras after each epoch."""
-        return list(self._means.values())
-
-    def _epochs_done(self) -> int:
-        return int(self.rows_seen.numpy()) // self.histories.n_rows
-
-    def _forget_steps(self) -> None:
-        self._steps, self.train_function = {}, None
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        # Nothing is left to build. Under tf.distribute Keras would average the row numbers of the replicas for it,
-        # and fail where these hold batches of unequal size.
-        return
-
-    @tf.autograph.experimental.do_not_convert  # there is no Python control flow to convert, only time to lose
-    def train_step(self, users: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One update of the present phase on the users of these row numbers, int64 [B]."""
-        context = tf.distribute.get_replica_context()
-        batch = self.histories.gather(users)
-        n_users = tf.cast(tf.shape(users)[0], tf.float32)
-        # Replicas may hold batches of unequal size; their gradients are summed, so each counts by its users.
-        n_all = context.all_reduce(tf.distribute.ReduceOp.SUM, n_users)
-        share = n_users / n_all
-        objectives = {name: objective for name, objective in self.objectives.items() if name in self.phase}
-        losses = dict.fromkeys(objective.loss for objective in objectives.values())
-        self.before_update()
-        with tf.GradientTape(persistent=len(losses) > 1, watch_accessed_variables=False) as tape:
-            tape.watch([variable.value for objective in objectives.values() for variable in objective.variables])
-            means = self.objective(batch, Noise(self.seed, self.step.value))
-            regulariser = sum(self.losses) / context.num_replicas_in_sync
-            for name in losses:
-                # A replica without users has a mean of nothing, which is NaN, and a share of 0.
-                loss = tf.math.multiply_no_nan(means[name], share) + regulariser
-                losses[name] = tf.debugging.check_numerics(loss, "the loss")
-        for name, loss in losses.items():
-            lowering = {objective: list(of.variables) for objective, of in objectives.items() if of.loss == name}
-            gradients = tape.gradient(loss, lowering)  # one backward pass, however many optimisers share it
-            for objective, variables in lowering.items():
-                self.optimizers[objective].apply(gradients[objective], variables)
-        self.step.assign_add(1)
-        self.rows_seen.assign_add(tf.cast(n_all, tf.int64))
-        # Keras would average the replicas' own means, however many users each had.
-        shares = {name: tf.math.multiply_no_nan(means[name], share) for name in self.loss_terms if name in means}
-        shares["loss"] = losses[objectives[self.phase[0]].loss]
-        for name, value in context.all_reduce(tf.distribute.ReduceOp.SUM, shares).items():
-            self._means[name].update_state(value, sample_weight=n_all)
-        return {name: self._means[name].result() for name in ("loss", *self.loss_terms) if name in shares} | {
-            name: tf.convert_to_tensor(getattr(self, name).value) for name in self.logged_weights
-        }

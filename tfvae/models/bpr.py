@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -23,8 +25,8 @@ from implicit.recommender_base import ModelFitError
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from scipy.sparse import csr_array, csr_matrix
 
-from tfvae.models.base import Recommender
 from tfvae.models.checks import check_matrix
+from tfvae.models.matrix import MatrixRecommender
 from tfvae.nn.batches import SparseBatch
 from tfvae.system.errors import DivergedError, InputError
 
@@ -32,7 +34,7 @@ __all__ = ["BPR"]
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
-class BPR(Recommender):
+class BPR(MatrixRecommender):
     """BPR-MF (Rendle et al. 2009): item factors and biases; a user is the mean of his items' factors.
 
     Trained by the `implicit` library, which draws j by the number of its users, not uniformly as the paper does, and
@@ -57,6 +59,20 @@ class BPR(Recommender):
         InputError: If a setting is out of range.
     """
 
+    example_settings: ClassVar[dict[str, Any]] = {
+        "factors": 6,
+        "ascent_rate": 0.1,
+        "regularization": 0.02,
+        "iterations": 20,
+        "scale": 2.0,
+        "threads": 2,
+    }
+    checkerboard_settings: ClassVar[dict[str, Any] | None] = {
+        "factors": 2,
+        "ascent_rate": 0.1,
+        "scale": 3.0,
+    }
+
     def __init__(
         self,
         n_items: int,
@@ -77,9 +93,6 @@ class BPR(Recommender):
         self.iterations = iterations
         self.scale = scale
         self.threads = threads
-        for name in ("factors", "ascent_rate", "iterations", "scale", "threads"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} is {getattr(self, name)}; expected a positive number.")
         if not 0 <= regularization < math.inf:
             raise InputError(f"regularization is {regularization}; expected 0 or a positive number.")
         self.item_factors, self.item_biases = (
@@ -90,12 +103,13 @@ class BPR(Recommender):
         )
         self.build()
 
-    def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print) -> None:
+    def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print, folder: Path | None = None) -> None:
         """Finds the factors of users and items, and keeps those of the items.
 
         Args:
             train: Binary user rows, sparse [n_users, n_items].
             log: Told what is done.
+            folder: Without effect; this fit keeps no parts.
 
         Raises:
             InputError: If the matrix is not binary or of another width.

@@ -12,14 +12,14 @@ A user never trained on has no node. Mult-VAE does not say how it scored such us
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import keras
 import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from tfvae.models.base import GradientRecommender
-from tfvae.models.multvae import Share, Width
+from tfvae.models.fields import Share, Width
+from tfvae.models.gradient import GradientRecommender
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.item_layers import EmbeddingBag, ItemLogits
 from tfvae.nn.layer_config import LayerConfig
@@ -57,6 +57,25 @@ class CDAE(GradientRecommender):
     Raises:
         InputError: Without `n_users`.
     """
+
+    example_settings: ClassVar[dict[str, Any]] = {
+        "latent_dim": 6,
+        "dropout": 0.3,
+        "normalize": True,
+        "c1": 2.0,
+        "c0": 0.5,
+        "weight_decay": 0.001,
+        "user_node": "fitted",
+        "node_steps": 3,
+        "learning_rate": 0.02,
+    }
+    checkerboard_settings: ClassVar[dict[str, Any] | None] = {
+        "latent_dim": 4,
+        "dropout": 0.2,
+        "weight_decay": 0.0,
+        "learning_rate": 0.02,
+        "epochs": 60,
+    }
 
     loss_terms = ("nll",)
     has_user_weights = True

@@ -15,16 +15,20 @@ The division is by the diagonal of the *column*; B is not symmetric.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
+from pydantic import PositiveFloat
 from scipy.linalg import lapack
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from tfvae.models.checks import check_matrix
+from tfvae.models.fields import Precision
 from tfvae.models.item_item import ItemItem, gram
-from tfvae.system.errors import InputError, unknown_name
+from tfvae.system.errors import InputError
 
 __all__ = ["EASE"]
 
@@ -53,20 +57,24 @@ class EASE(ItemItem):
         InputError: If λ is not positive or `gram_precision` unknown.
     """
 
+    example_settings: ClassVar[dict[str, Any]] = {
+        "regularization": 5.0,
+        "gram_precision": "float64",
+    }
+    checkerboard_settings: ClassVar[dict[str, Any] | None] = {
+        "regularization": 1.0,
+    }
+
     def __init__(
         self,
         n_items: int,
         *,
-        regularization: float = 500.0,
-        gram_precision: str = "float32",
+        regularization: PositiveFloat = 500.0,
+        gram_precision: Precision = "float32",
         seed: int = 98765,
         **kwargs,
     ):
         super().__init__(n_items, seed=seed, **kwargs)
-        if not regularization > 0:
-            raise InputError(f"regularization is {regularization}; expected a positive number of users.")
-        if gram_precision not in PRECISIONS:
-            raise unknown_name("gram_precision", gram_precision, PRECISIONS)
         self.regularization = regularization
         self.gram_precision = gram_precision
 
@@ -74,12 +82,13 @@ class EASE(ItemItem):
         """What is added to the diagonal of the Gram matrix, which holds each item's number of users, [n_items]."""
         return self.regularization
 
-    def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print) -> None:
+    def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print, folder: Path | None = None) -> None:
         """Solves for B.
 
         Args:
             train: Binary user rows, sparse [n_users, n_items], each item at most once per user.
             log: Told the memory that is needed before it is allocated, then what is done.
+            folder: Without effect; this fit keeps no parts.
 
         Raises:
             TooLargeError: If the Gram matrix does not fit in memory.

@@ -13,14 +13,13 @@ hence the solution of EASE with another diagonal:
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import keras
 import numpy as np
 from pydantic import Field, PositiveFloat
 
 from tfvae.models.ease import EASE
-from tfvae.system.errors import InputError
 
 __all__ = ["EDLAE"]
 
@@ -40,6 +39,15 @@ class EDLAE(EASE):
         InputError: If λ is not positive, p not in [0, 1) or `gram_precision` unknown.
     """
 
+    example_settings: ClassVar[dict[str, Any]] = {
+        "regularization": 5.0,
+        "dropout": 0.25,
+        "gram_precision": "float64",
+    }
+    checkerboard_settings: ClassVar[dict[str, Any] | None] = {
+        "regularization": 1.0,
+    }
+
     def __init__(
         self,
         n_items: int,
@@ -49,8 +57,6 @@ class EDLAE(EASE):
         **kwargs,
     ):
         super().__init__(n_items, regularization=regularization, **kwargs)
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout is {dropout}; expected a share of at least 0 and below 1.")
         self.dropout = dropout
 
     def penalty(self, item_counts: np.ndarray) -> np.ndarray:

@@ -17,7 +17,8 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfvae.models.vamp import Vamp
+from tfvae.models.autoencoder import CHECKERBOARD, EXAMPLE
+from tfvae.models.vamp import WithVampPrior
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.item_layers import EmbeddingBag
 from tfvae.nn.layer_config import LayerConfig
@@ -32,37 +33,53 @@ tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
-class HVamp(Vamp):
+class HVamp(WithVampPrior):
     """The hierarchical VAE with a VampPrior; "H+Vamp (Gated)" with `gated=True`.
 
     `encoder`, `posterior` and `prior` are those of z_2, as `Vamp` has them. z_1 and z_2 have the same width.
 
     Args:
-        n_items: Width of the catalogue, I.
-        **kwargs: Of `Vamp`; `hidden` needs at least one width.
+        n_items: Number of items, I.
+        **kwargs: Settings of `WithVampPrior` and `EVCF`; `hidden` needs at least one width.
 
     Raises:
         InputError: When `hidden` is empty.
     """
 
+    example_settings = EXAMPLE | {
+        "gated": True,
+        "initializer": "glorot",
+        "separate_heads": False,
+        "log_variance_range": [-5.0, 2.0],
+        "beta_cap": 0.1,
+        "warmup_epochs": 3,
+        "likelihood": "bernoulli",
+        "n_pseudo_inputs": 7,
+        "optimizer": "normalized-adam",
+    }
+    checkerboard_settings = CHECKERBOARD | {
+        "hidden": [16],
+        "beta_cap": 0.0,
+        "learning_rate": 0.01,
+        "n_pseudo_inputs": 4,
+    }
+
     loss_terms = ("nll", "kl", "kl_z1", "kl_z2")
 
     def __init__(self, n_items: int, **kwargs):
         super().__init__(n_items, **kwargs)
-        outputs, heads = 2 * self.latent_dim, 1 + self.separate_heads
-        self.lower_encoder = _JointEncoder(
-            n_items, self.hidden, self.latent_dim, outputs, heads, self.layer_config, self.dropout, name="lower_encoder"
-        )
-        self.lower_prior_layers = [
-            *hidden_stack(self.latent_dim, self.hidden, self.layer_config, "lower_prior"),
-            output_layer(self.hidden[-1], outputs, self.layer_config.for_output(), "lower_prior_heads", heads),
-        ]
-
-    def make_decoder(self) -> keras.layers.Layer:
-        """p(x | z_1, z_2)."""
         if not self.hidden:
             raise InputError("H+Vamp needs a hidden layer; give hidden at least one width, such as [600].")
-        return _JointDecoder(self.n_items, self.hidden[::-1], self.latent_dim, self.layer_config, name="decoder")
+        layers, outputs, heads = self.layers_config, 2 * self.latent_dim, 1 + self.separate_heads
+        self.decoder = _JointDecoder(n_items, self.hidden[::-1], self.latent_dim, layers, name="decoder")
+        self.lower_encoder = _JointEncoder(
+            n_items, self.hidden, self.latent_dim, outputs, heads, layers, self.dropout, name="lower_encoder"
+        )
+        self.lower_prior_layers = [
+            *hidden_stack(self.latent_dim, self.hidden, layers, "lower_prior"),
+            output_layer(self.hidden[-1], outputs, layers.for_output(), "lower_prior_heads", heads),
+        ]
+        self.built = True
 
     def lower_posterior(self, batch: SparseBatch, z2: tf.Tensor, noise: Noise | None = None) -> tfd.Distribution:
         """q(z_1 | x, z_2) of B users; drops items by a mask of its own."""

@@ -9,14 +9,14 @@ import psutil
 import tensorflow as tf
 from scipy.sparse import csr_array
 
-from tfvae.models.base import Recommender
+from tfvae.models.matrix import MatrixRecommender
 from tfvae.nn.batches import SparseBatch
 from tfvae.system.errors import TooLargeError
 
 __all__ = ["ItemItem", "gram"]
 
 
-class ItemItem(Recommender):
+class ItemItem(MatrixRecommender):
     """A recommender whose scores are the user's row times an item-item matrix; a subclass fits the matrix.
 
     Args:

@@ -25,7 +25,7 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from tfvae.models.base import GradientRecommender
+from tfvae.models.gradient import GradientRecommender
 from tfvae.models.pmf import alternate
 from tfvae.models.ratings import require_ratings, require_users, user_means
 from tfvae.nn.batches import SparseBatch
@@ -83,6 +83,16 @@ class LLORMA(GradientRecommender):
     Raises:
         InputError: Without `n_users`.
     """
+
+    example_settings: ClassVar[dict[str, Any]] = {
+        "local_models": 4,
+        "rank": 2,
+        "pre_rank": 3,
+        "pre_regularization": 2.0,
+        "bandwidth": 1.2,
+        "regularization": 0.5,
+        "learning_rate": 0.02,
+    }
 
     training_defaults: ClassVar[dict[str, Any]] = {"epochs": 20, "batch_size": 200, "learning_rate": 3e-3}
     predicts_ratings = True

@@ -13,15 +13,15 @@ that the user does not have. So a batch is of pairs, not of users as elsewhere i
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from tfvae.models.base import GradientRecommender, Objective
-from tfvae.models.multvae import Share, Width
+from tfvae.models.fields import Share, Width
+from tfvae.models.gradient import GradientRecommender, Objective
 from tfvae.nn.batches import PairStore, SparseBatch
 from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.noise import Noise
@@ -193,6 +193,20 @@ class GMF(_NCF):
         **kwargs: `factors`, `negatives`, `weight_decay`, `seed` and those of `keras.Model`.
     """
 
+    example_settings: ClassVar[dict[str, Any]] = {
+        "factors": 4,
+        "negatives": 3,
+        "weight_decay": 0.0001,
+        "batch_size": 20,
+        "learning_rate": 0.02,
+    }
+    checkerboard_settings: ClassVar[dict[str, Any] | None] = {
+        "factors": 4,
+        "batch_size": 4,
+        "learning_rate": 0.01,
+        "epochs": 10,
+    }
+
     def __init__(self, n_items: int, n_users: int | None = None, **kwargs):
         super().__init__(n_items, n_users, **kwargs)
         self.networks = [self.make_part(Product, GMF_PART)]
@@ -209,6 +223,20 @@ class MLP(_NCF):
         n_users: Number of training users.
         **kwargs: `factors`, `negatives`, `weight_decay`, `seed` and those of `keras.Model`.
     """
+
+    example_settings: ClassVar[dict[str, Any]] = {
+        "factors": 4,
+        "negatives": 3,
+        "weight_decay": 0.0001,
+        "batch_size": 20,
+        "learning_rate": 0.02,
+    }
+    checkerboard_settings: ClassVar[dict[str, Any] | None] = {
+        "factors": 8,
+        "batch_size": 4,
+        "learning_rate": 0.01,
+        "epochs": 20,
+    }
 
     def __init__(self, n_items: int, n_users: int | None = None, **kwargs):
         super().__init__(n_items, n_users, **kwargs)
@@ -237,6 +265,24 @@ class NeuMF(_NCF):
     Raises:
         InputError: When only one part is to be pre-trained.
     """
+
+    example_settings: ClassVar[dict[str, Any]] = {
+        "factors": 4,
+        "negatives": 3,
+        "weight_decay": 0.0001,
+        "gmf_epochs": 1,
+        "mlp_epochs": 2,
+        "mix": 0.4,
+        "fine_tuning_rate": 0.01,
+        "batch_size": 20,
+        "learning_rate": 0.02,
+    }
+    checkerboard_settings: ClassVar[dict[str, Any] | None] = {
+        "factors": 4,
+        "batch_size": 4,
+        "learning_rate": 0.01,
+        "epochs": 10,
+    }
 
     loss_terms = ("bce", "gmf_bce", "mlp_bce")
 

@@ -21,7 +21,7 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from tfvae.models.base import GradientRecommender, Objective
+from tfvae.models.gradient import GradientRecommender, Objective
 from tfvae.models.ratings import require_ratings, require_users, user_means
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.noise import Noise, derive_seed
@@ -55,6 +55,16 @@ class NNMF(GradientRecommender):
     Raises:
         InputError: Without `n_users`.
     """
+
+    example_settings: ClassVar[dict[str, Any]] = {
+        "features": 3,
+        "products": 5,
+        "product_rank": 2,
+        "hidden": [6],
+        "regularization": 0.5,
+        "network_learning_rate": 0.01,
+        "learning_rate": 0.02,
+    }
 
     training_defaults: ClassVar[dict[str, Any]] = {"epochs": 35, "batch_size": 300, "learning_rate": 4e-3}
     predicts_ratings = True

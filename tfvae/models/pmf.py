@@ -21,6 +21,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -29,8 +31,8 @@ from pydantic import PositiveFloat, PositiveInt
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
-from tfvae.models.base import Recommender
 from tfvae.models.checks import check_ratings
+from tfvae.models.matrix import MatrixRecommender
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.hmc import ObservedGaussian
 from tfvae.nn.noise import derive_seed
@@ -124,7 +126,7 @@ def _regressors(fixed: np.ndarray, biased: bool) -> tuple[np.ndarray, np.ndarray
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
-class PMF(Recommender):
+class PMF(MatrixRecommender):
     """PMF at its maximum a posteriori: a rating is μ + p_u·q_i.
 
     In the paper λ is σ² / σ_U² = σ² / σ_V²: the variance of the ratings' noise over that of the factors' priors.
@@ -146,6 +148,13 @@ class PMF(Recommender):
         InputError: If a setting is not a positive number.
     """
 
+    example_settings: ClassVar[dict[str, Any]] = {
+        "factors": 3,
+        "regularization": 0.5,
+        "weighted_regularization": True,
+        "iterations": 10,
+    }
+
     predicts_ratings = True
 
     def __init__(
@@ -164,7 +173,6 @@ class PMF(Recommender):
         self.regularization = regularization
         self.weighted_regularization = weighted_regularization
         self.iterations = iterations
-        self._require_positive("factors", "regularization", "iterations")
         plain = {"dtype": "float32", "initializer": "zeros", "trainable": False, "autocast": False}
         self.item_vectors = self.add_weight(name="item_vectors", shape=(n_items, self._biased + factors), **plain)
         self.rating_mean = self.add_weight(name="rating_mean", shape=(), **plain)
@@ -179,17 +187,13 @@ class PMF(Recommender):
     def _biased(self) -> bool:
         return self._bias_penalty is not None
 
-    def _require_positive(self, *names: str) -> None:
-        for name in names:
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} is {getattr(self, name)}; expected a positive number.")
-
-    def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print) -> None:
+    def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print, folder: Path | None = None) -> None:
         """Finds the vectors of users and items, and keeps those of the items.
 
         Args:
             train: Ratings, sparse [n_users, n_items]; a stored zero is a rating of zero.
             log: Told what is done, and once a minute how far it is.
+            folder: Without effect; this fit keeps no parts.
 
         Raises:
             InputError: If the matrix has no ratings, one that is not a number, or another width.
@@ -279,6 +283,14 @@ class BiasMF(PMF):
         InputError: If a setting is not a positive number.
     """
 
+    example_settings: ClassVar[dict[str, Any]] = {
+        "factors": 3,
+        "regularization": 0.5,
+        "weighted_regularization": True,
+        "iterations": 10,
+        "bias_regularization": 0.2,
+    }
+
     def __init__(
         self,
         n_items: int,
@@ -291,7 +303,6 @@ class BiasMF(PMF):
         self._lambda_b = bias_regularization
         super().__init__(n_items, factors=factors, regularization=regularization, **kwargs)
         self.bias_regularization = bias_regularization
-        self._require_positive("bias_regularization")
 
     @property
     def _bias_penalty(self) -> float | None:

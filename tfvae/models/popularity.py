@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_array
 
-from tfvae.models.base import Recommender
+from tfvae.models.matrix import MatrixRecommender
 from tfvae.nn.batches import SparseBatch
 
 __all__ = ["Popularity"]
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
-class Popularity(Recommender):
+class Popularity(MatrixRecommender):
     """Scores an item by the number of training users that have it, the same for everyone.
 
     Items of equal count are ranked by item number.
@@ -27,6 +28,9 @@ class Popularity(Recommender):
         seed: Taken like every model's; there is nothing random here.
         **kwargs: Of `keras.Model`.
     """
+
+    example_settings: ClassVar[dict[str, Any]] = {}
+    checkerboard_settings: ClassVar[dict[str, Any] | None] = None
 
     is_deterministic: ClassVar[bool] = True
 
@@ -42,12 +46,13 @@ class Popularity(Recommender):
         )
         self.build()
 
-    def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print) -> None:
+    def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print, folder: Path | None = None) -> None:
         """Counts the users of each item.
 
         Args:
             train: Binary user rows, sparse [n_users, n_items].
             log: Told what is done, a line at a time.
+            folder: Without effect; this fit keeps no parts.
         """
         log(f"popularity: counting {train.nnz:,} interactions")
         self.item_counts.assign(np.bincount(train.indices, minlength=self.n_items).astype(np.float32))

@@ -14,7 +14,7 @@ place of the posterior an autoencoder.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import keras
 import numpy as np
@@ -24,9 +24,9 @@ import tensorflow_probability as tfp
 from pydantic import NonNegativeFloat, PositiveFloat
 
 from tfvae.data.splits import RatingHoldout
-from tfvae.models.base import GradientRecommender
+from tfvae.models.fields import Activation, Share, Width
+from tfvae.models.gradient import GradientRecommender
 from tfvae.models.metadata import encode_metadata
-from tfvae.models.multvae import Activation, Share, Width
 from tfvae.nn.batches import SparseBatch, column_means
 from tfvae.nn.item_layers import ItemLogits
 from tfvae.nn.layer_config import LayerConfig
@@ -71,6 +71,26 @@ class PVAE(GradientRecommender):
     Attributes:
         centers: float32 weight [n_items], what is taken off.
     """
+
+    example_settings: ClassVar[dict[str, Any]] = {
+        "embedding_dim": 7,
+        "element": "concat",
+        "element_hidden": [8],
+        "element_activation": "relu",
+        "pooling": "max",
+        "encoder_hidden": [6],
+        "latent_dim": 4,
+        "decoder_hidden": [5],
+        "activation": "tanh",
+        "initializer": "he",
+        "center": "columns",
+        "variance": 0.5,
+        "beta": 0.5,
+        "stochastic": False,
+        "dropout": 0.3,
+        "weight_decay": 0.001,
+        "metadata": True,
+    }
 
     predicts_ratings = True
     training_defaults = {

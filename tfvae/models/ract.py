@@ -11,25 +11,30 @@ then the actor to raise ŷ, while the critic goes on learning.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+import tensorflow_probability as tfp
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from tfvae.models.base import Objective
-from tfvae.models.multvae import MultVAE, Width
+from tfvae.models.autoencoder import CHECKERBOARD, EXAMPLE, VariationalAutoencoder
+from tfvae.models.fields import Width
+from tfvae.models.gradient import Objective, Plan
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.likelihoods import likelihood
-from tfvae.nn.mlp import hidden_stack, output_layer
+from tfvae.nn.mlp import Decoder, Encoder, hidden_stack, output_layer
 from tfvae.nn.noise import Noise
-from tfvae.nn.priors import sample_with
+from tfvae.nn.priors import diagonal_normal, kl, sample_with
 from tfvae.nn.ranking import ndcg_of_unseen
+from tfvae.nn.schedules import LinearRamp
 from tfvae.system.errors import InputError
 
 __all__ = ["RaCT"]
+
+tfd = tfp.distributions
 
 ACTOR, CRITIC, ACTOR_CRITIC = "actor", "critic", "actor-critic"
 MEMORY = 0.999  # of the running moments, per update
@@ -37,14 +42,19 @@ Feature = Literal["seen", "unseen", "nll"]
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
-class RaCT(MultVAE):
+class RaCT(VariationalAutoencoder):
     """Mult-VAE as the actor, and its critic.
 
     The phases follow each other within one training run: `actor_epochs`, `critic_epochs`, and the rest of the run's
     epochs for both. The critic starts from the actor's best epoch on validation users.
 
     Args:
-        n_items: Width of the catalogue, I.
+        n_items: Number of items, I.
+        hidden: Widths of the actor's hidden layers: the encoder's, and in reverse the decoder's.
+        separate_heads: Whether the actor's μ and log σ² come from two layers, as in the authors' code, instead of one
+            of twice the width; needs a hidden layer.
+        beta_cap: The largest KL weight of the first phase.
+        anneal_updates: Steps in which β would rise from 0 to 1.
         actor_epochs: Epochs of the first phase.
         critic_epochs: Epochs of the second.
         critic_learning_rate: In the second and third phase.
@@ -56,12 +66,33 @@ class RaCT(MultVAE):
         normalize_features: Whether what the critic sees is centred and scaled by running moments of the first phase,
             as the paper says. The authors' code has a layer for that, but never moves its moments.
         cutoff: k of the NDCG@k that is predicted.
-        separate_heads: True, as in the authors' code.
-        **kwargs: Of `MultVAE`.
+        **kwargs: `latent_dim`, `activation`, `dropout`, `likelihood`, `c1`, `c0`, `weight_decay`, `seed`, and arguments
+            of `keras.Model`.
 
     Raises:
-        InputError: When the critic does not see "nll".
+        InputError: If the critic does not see "nll", or there are to be two heads without a hidden layer.
     """
+
+    example_settings = EXAMPLE | {
+        "separate_heads": False,
+        "beta_cap": 0.1,
+        "anneal_updates": 50,
+        "actor_epochs": 1,
+        "critic_epochs": 2,
+        "critic_learning_rate": 0.01,
+        "fine_tuning_rate": 0.01,
+        "critic_hidden": [8, 6],
+        "critic_features": ["nll", "seen"],
+        "critic_weight_decay": 0.001,
+        "normalize_features": True,
+        "cutoff": 10,
+    }
+    checkerboard_settings = CHECKERBOARD | {
+        "beta_cap": 0.0,
+        "separate_heads": False,
+        "actor_epochs": 50,
+        "critic_epochs": 5,
+    }
 
     loss_terms = ("nll", "kl", "ndcg", "predicted_ndcg", "critic_error")
 
@@ -69,6 +100,10 @@ class RaCT(MultVAE):
         self,
         n_items: int,
         *,
+        hidden: Sequence[Width] = (600,),
+        separate_heads: bool = True,
+        beta_cap: NonNegativeFloat = 0.2,
+        anneal_updates: NonNegativeInt = 200_000,
         actor_epochs: PositiveInt = 100,
         critic_epochs: PositiveInt = 50,
         critic_learning_rate: PositiveFloat = 1e-4,
@@ -78,12 +113,16 @@ class RaCT(MultVAE):
         critic_weight_decay: NonNegativeFloat = 1e-4 / 500,
         normalize_features: bool = False,
         cutoff: PositiveInt = 100,
-        separate_heads: bool = True,
         **kwargs,
     ):
-        super().__init__(n_items, separate_heads=separate_heads, **kwargs)
+        super().__init__(n_items, hidden=hidden, **kwargs)
+        if separate_heads and not self.hidden:
+            raise InputError("separate_heads needs a hidden layer; give hidden at least one width, such as [600].")
         if "nll" not in critic_features:
             raise InputError(f'critic_features are {list(critic_features)}; the critic needs "nll" to have a gradient.')
+        self.separate_heads = separate_heads
+        self.beta_cap = beta_cap
+        self.anneal_updates = anneal_updates
         self.actor_epochs = actor_epochs
         self.critic_epochs = critic_epochs
         self.critic_learning_rate = critic_learning_rate
@@ -96,12 +135,22 @@ class RaCT(MultVAE):
         self.feature_updates = self.add_state("feature_updates", "int64")
         self.feature_means = self.add_state("feature_means", shape=[len(self.critic_features)])
         self.feature_squares = self.add_state("feature_squares", value=1.0, shape=[len(self.critic_features)])
+        self.schedule = LinearRamp(anneal_updates, cap=beta_cap)
+        actor, moments = self.layer_config(), 2 * self.latent_dim
+        heads = 1 + separate_heads
+        self.encoder = Encoder(n_items, self.hidden, moments, actor, output_layers=heads, dropout=self.dropout)
+        self.decoder = Decoder(n_items, self.hidden[::-1], self.latent_dim, actor)
         layer_config = LayerConfig("relu", weight_decay=critic_weight_decay, seed=self.seed, dtype="float32")
         widths = [len(self.critic_features), *self.critic_hidden]
         self.critic = [
             *hidden_stack(widths[0], self.critic_hidden, layer_config, "critic"),
             output_layer(widths[-1], 1, layer_config.for_output("sigmoid"), "critic_output"),
         ]
+        self.built = True
+
+    def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
+        """The actor's q(z | x) of B users."""
+        return diagonal_normal(*tf.split(self.encoder(batch, noise=noise), 2, axis=1))
 
     # ---- the schedule -------------------------------------------------------------------------------
 
@@ -127,10 +176,21 @@ class RaCT(MultVAE):
         """The third phase: patience must not end a run before it."""
         return self.actor_epochs + self.critic_epochs
 
-    def before_update(self) -> None:
+    def before_step(self) -> None:
         """Sets β in the first phase; the others have no KL, and keep the β of the epoch that the critic starts from."""
         if self.phase == (ACTOR,):
-            super().before_update()
+            super().before_step()
+
+    @classmethod
+    def adapted(cls, settings: Mapping[str, Any], plan: Plan) -> Iterator[tuple[str, Any, str]]:
+        """Where the first two phases would take all planned epochs, they get a half and a quarter of them."""
+        first, second, epochs = settings["actor_epochs"], settings["critic_epochs"], plan.epochs
+        if first + second >= epochs and not {"actor_epochs", "critic_epochs"} & plan.given:
+            first, second = max(1, epochs // 2), max(1, epochs // 4)
+        why = f", so that the {epochs} planned epochs reach the third phase."
+        yield "actor_epochs", first, why
+        yield "critic_epochs", second, why
+        yield from super().adapted(settings, plan)
 
     def starts_from_best(self, epoch: int) -> bool:
         """The critic learns from the actor's best epoch, as in the authors' code."""
@@ -144,7 +204,7 @@ class RaCT(MultVAE):
         z = sample_with(noise, "z", posterior)
         logits = self.decoder(z)
         nll = -likelihood(self.likelihood, logits, c1=self.c1, c0=self.c0).log_prob_rows(batch)
-        divergence = self.kl(posterior, self.prior(batch, noise), z)
+        divergence = tf.reduce_mean(kl(posterior, self.prior(batch, noise), z))
         means = {"nll": tf.reduce_mean(nll), "kl": divergence}
         kept = self.encoder.first.kept(batch, noise)
         features = self._features(batch, kept, nll)

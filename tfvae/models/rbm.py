@@ -18,14 +18,16 @@ Contrastive divergence (section 2.2) lowers F at the data and raises it where a 
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import keras
 import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from tfvae.models.base import GradientRecommender
-from tfvae.models.multvae import Width
+from tfvae.models.fields import Width
+from tfvae.models.gradient import GradientRecommender
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.item_layers import WeightedEmbeddingBag
 from tfvae.nn.layer_config import LayerConfig
@@ -60,6 +62,15 @@ class RBM(GradientRecommender):
         hidden_field: The layer of a_j; its kernel has the row i·K + k for W_i(k).
         visible_bias: float32 weight [I·K], b_i(k) at i·K + k.
     """
+
+    example_settings: ClassVar[dict[str, Any]] = {
+        "units": 6,
+        "n_levels": 6,
+        "steps": 2,
+        "later_steps": 1,
+        "later_from": 1,
+        "weight_decay": 0.0001,
+    }
 
     predicts_ratings = True
     training_defaults = {"epochs": 28}

@@ -14,22 +14,24 @@ that `RecVAE` with all of them the other way is Mult-VAE.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import keras
 import scipy.sparse as sp
 import tensorflow as tf
 import tensorflow_probability as tfp
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from tfvae.models.base import Objective
-from tfvae.models.multvae import Activation, MultVAE, Width
+from tfvae.models.autoencoder import CHECKERBOARD, EXAMPLE, VariationalAutoencoder
+from tfvae.models.fields import Activation, Initializer, Width
+from tfvae.models.gradient import Objective, Plan
 from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.likelihoods import Multinomial
-from tfvae.nn.mlp import Decoder, DenselyConnectedEncoder
+from tfvae.nn.mlp import Decoder, DenselyConnectedEncoder, Encoder
 from tfvae.nn.noise import Noise
 from tfvae.nn.priors import CompositePrior, diagonal_normal, kl, sample_with
+from tfvae.nn.schedules import Fixed, LinearRamp, Rescaled
 from tfvae.system.errors import InputError
 
 __all__ = ["RecVAE"]
@@ -41,33 +43,55 @@ USERS_AT_ONCE = 500
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
-class RecVAE(MultVAE):
+class RecVAE(VariationalAutoencoder):
     """RecVAE as in the authors' code.
 
     Args:
-        n_items: Width of the catalogue, I.
+        n_items: Number of items, I.
         hidden: Widths of the encoder's hidden layers.
         encoder_type: "dense", in which each layer adds up all before it (`DenselyConnectedEncoder`), or "plain".
-        layer_norm_epsilon: Of the dense encoder; 0.1 in the authors' code, 1e-5 in the notebook of their paper.
+        layer_norm_epsilon: ε of the dense encoder's layer normalisation: 0.1 in the authors' code, 1e-5 in the notebook
+            of their paper.
         decoder_hidden: Widths of the decoder's hidden layers; () makes it linear: item embeddings and a bias.
-        activation: "swish", of the hidden layers.
-        initializer: "fan-in", as in the authors' code.
+        activation: Activation of the hidden layers.
+        initializer: "fan-in", as in the authors' code; see `LayerConfig`.
         prior_type: "composite" mixes in each latent dimension by itself, as in the authors' code; "joint-composite"
             mixes whole vectors, as the formula reads; "standard" is Mult-VAE's.
-        prior_weights: Of N(0, I), the old posterior and the wide N(0, e¹⁰·I).
+        prior_weights: Weights of N(0, I), the old posterior and the wide N(0, e¹⁰·I).
         kl_weight: "rescaled" weighs a user's KL by γ times the number of their items; "annealed" by Mult-VAE's β;
             "fixed" by `beta_cap` from the start.
         gamma: γ; 0.005 on ML-20M, 0.0035 on Netflix, 0.01 on MSD.
+        beta_cap: The largest KL weight, unless it is rescaled.
+        anneal_updates: Steps in which an annealed β would rise from 0 to 1.
         alternation: Epochs of the encoder and of the decoder in a round; () trains both in every epoch, and each
             epoch is a round.
         denoise_decoder: Whether items are dropped also where only the decoder is trained.
-        divergence: "sampled", the one-sample estimate; only the standard prior has a closed form.
-        **kwargs: `latent_dim`, `dropout`, `likelihood`, `beta_cap` and all others of `MultVAE`.
+        divergence: "sampled", the one-sample estimate, or "analytic"; only the standard prior has a closed form.
+        **kwargs: `latent_dim`, `dropout`, `likelihood`, `c1`, `c0`, `weight_decay`, `seed`, and arguments of
+            `keras.Model`.
 
     Raises:
-        InputError: When `prior_weights` are no shares of 1, `alternation` is neither empty nor a pair, or the widths do
-            not suit the dense encoder.
+        InputError: If `prior_weights` do not sum to 1, `alternation` is neither empty nor a pair, the widths do not
+            suit the dense encoder, or the divergence is to be analytic where the prior is a mixture.
     """
+
+    example_settings = EXAMPLE | {
+        "hidden": [12, 12],
+        "initializer": "he",
+        "divergence": "analytic",
+        "beta_cap": 0.1,
+        "anneal_updates": 50,
+        "encoder_type": "plain",
+        "layer_norm_epsilon": 0.2,
+        "decoder_hidden": [10],
+        "prior_type": "standard",
+        "prior_weights": [0.3, 0.5, 0.2],
+        "kl_weight": "annealed",
+        "gamma": 0.01,
+        "alternation": [2, 1],
+        "denoise_decoder": True,
+    }
+    checkerboard_settings = CHECKERBOARD | {"hidden": [16, 16], "beta_cap": 0.0, "epochs": 80, "gamma": 0.0}
 
     training_defaults: ClassVar[dict[str, Any]] = {"epochs": 200, "batch_size": 500, "learning_rate": 5e-4}
 
@@ -80,58 +104,80 @@ class RecVAE(MultVAE):
         layer_norm_epsilon: PositiveFloat = 0.1,
         decoder_hidden: Sequence[Width] = (),
         activation: Activation = "swish",
-        initializer: Literal["glorot", "he", "fan-in"] = "fan-in",
+        initializer: Initializer = "fan-in",
         prior_type: Literal["composite", "joint-composite", "standard"] = "composite",
         prior_weights: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (3 / 20, 3 / 4, 1 / 10),
         kl_weight: Literal["rescaled", "annealed", "fixed"] = "rescaled",
         gamma: NonNegativeFloat = 0.005,
+        beta_cap: NonNegativeFloat = 0.2,
+        anneal_updates: NonNegativeInt = 200_000,
         alternation: Sequence[PositiveInt] = (3, 1),
         denoise_decoder: bool = False,
         divergence: Literal["analytic", "sampled"] = "sampled",
         **kwargs,
     ):
+        super().__init__(n_items, hidden=hidden, activation=activation, **kwargs)
         if not math.isclose(sum(prior_weights), 1.0, rel_tol=1e-6):
             raise InputError(f"prior_weights are {list(prior_weights)}; expected three shares that sum to 1.")
         if len(alternation) not in (0, 2):
             raise InputError(f"alternation is {list(alternation)}; expected epochs of encoder and decoder, or nothing.")
-        # The parent's constructor makes encoder and decoder, and asks for these.
+        if divergence == "analytic" and prior_type != "standard":
+            raise InputError(
+                f'divergence = "analytic": KL(q ‖ p) has no closed form where the prior is {prior_type}; expected '
+                '"sampled", or prior_type="standard".'
+            )
         self.encoder_type = encoder_type
         self.layer_norm_epsilon = layer_norm_epsilon
         self.decoder_hidden = tuple(decoder_hidden)
-        super().__init__(
-            n_items, hidden=hidden, activation=activation, initializer=initializer, divergence=divergence, **kwargs
-        )
+        self.initializer = initializer
         self.prior_type = prior_type
         self.prior_weights = tuple(prior_weights)
         self.kl_weight = kl_weight
         self.gamma = gamma
+        self.beta_cap = beta_cap
+        self.anneal_updates = anneal_updates
         self.alternation = tuple(alternation)
         self.denoise_decoder = denoise_decoder
+        self.divergence = divergence
+        self.schedule = {
+            "rescaled": Rescaled(gamma),
+            "annealed": LinearRamp(anneal_updates, cap=beta_cap),
+            "fixed": Fixed(beta_cap),
+        }[kl_weight]
         self.logged_weights = () if kl_weight == "rescaled" else ("beta",)
+        self.encoder = self._new_encoder("encoder")
+        self.decoder = Decoder(
+            n_items, self.decoder_hidden, self.latent_dim, self.layer_config(initializer=initializer)
+        )
         self.old_encoder = None
         if prior_type != "standard":
-            self.old_encoder = self.make_encoder("old_encoder")
+            self.old_encoder = self._new_encoder("old_encoder")
             self.old_encoder.trainable = False
         self._old_codes: _OldCodes | None = None
+        self.built = True
 
-    def make_encoder(self, name: str) -> keras.layers.Layer:
-        """As `MultVAE.make_encoder`, of dense sums unless `encoder_type` is "plain"."""
-        if self.encoder_type == "plain":
-            return super().make_encoder(name)
-        return DenselyConnectedEncoder(
-            self.n_items,
-            self.hidden,
-            2 * self.latent_dim,
-            self.layer_config,
-            output_layers=1 + self.separate_heads,
-            dropout=self.dropout,
-            epsilon=self.layer_norm_epsilon,
-            name=name,
-        )
+    def _new_encoder(self, name: str) -> keras.layers.Layer:
+        """A network from user rows to the moments of q(z | x); by its name it draws its own weights and dropout."""
+        kind, options = Encoder, {"dropout": self.dropout, "name": name}
+        if self.encoder_type == "dense":
+            kind, options = DenselyConnectedEncoder, options | {"epsilon": self.layer_norm_epsilon}
+        layers = self.layer_config(initializer=self.initializer)
+        return kind(self.n_items, self.hidden, 2 * self.latent_dim, layers, **options)
 
-    def make_decoder(self) -> keras.layers.Layer:
-        """From a code to item logits; linear by default."""
-        return Decoder(self.n_items, self.decoder_hidden, self.latent_dim, self.layer_config)
+    @classmethod
+    def kl_weight_cap(cls, settings: Mapping[str, Any]) -> str | None:
+        """The setting that caps β, where it is annealed."""
+        return "beta_cap" if settings["kl_weight"] == "annealed" else None
+
+    @classmethod
+    def adapted(cls, settings: Mapping[str, Any], plan: Plan) -> Iterator[tuple[str, Any, str]]:
+        """As Mult-VAE's, where β is annealed."""
+        if settings["kl_weight"] == "annealed":
+            yield from super().adapted(settings, plan)
+
+    def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
+        """q(z | x) of B users."""
+        return _normal(self.encoder(batch, noise=noise))
 
     # ---- the prior ----------------------------------------------------------------------------------
 
@@ -156,7 +202,9 @@ class RecVAE(MultVAE):
         return self._mixture(self.old_encoder(batch))
 
     def _mixture(self, old_code: tf.Tensor) -> tfd.Distribution:
-        return CompositePrior(*self.moments(old_code), self.prior_weights, joint=self.prior_type == "joint-composite")
+        return CompositePrior(
+            *tf.split(old_code, 2, axis=1), self.prior_weights, joint=self.prior_type == "joint-composite"
+        )
 
     # ---- the schedule -------------------------------------------------------------------------------
 
@@ -204,17 +252,10 @@ class RecVAE(MultVAE):
             self._old_codes = self._old_codes or _OldCodes(self.old_encoder, self.histories, 2 * self.latent_dim)
             self._old_codes.renew()
 
-    def before_update(self) -> None:
-        """Sets β, where there is one."""
-        if self.kl_weight == "annealed":
-            super().before_update()
-        elif self.kl_weight == "fixed":
-            self.beta.assign(self.cap.value)
-
     # ---- the objective ------------------------------------------------------------------------------
 
     def log_likelihood(self, code: tf.Tensor, batch: SparseBatch) -> tf.Tensor:
-        """As `MultVAE.log_likelihood`; while only the encoder is trained, the decoder's weights have no gradient."""
+        """As `Autoencoder.log_likelihood`; the decoder's weights have no gradient where only the encoder is trained."""
         if self.phase != (ENCODER,) or self.likelihood != "multinomial":
             return super().log_likelihood(code, batch)
         last, hidden = self.decoder.last, tf.cast(self.decoder.last_hidden(code), self.compute_dtype)
@@ -228,14 +269,18 @@ class RecVAE(MultVAE):
         elif old_code is None:
             posterior = self.posterior(batch)
         else:  # while the decoder is trained, the old encoder and the encoder are the same
-            posterior = diagonal_normal(*self.moments(old_code))
+            posterior = _normal(old_code)
         prior = self.prior(batch) if old_code is None else self._mixture(old_code)
         z = sample_with(noise, "z", posterior)
         nll = -tf.reduce_mean(self.log_likelihood(z, batch))
         divergence = kl(posterior, prior, z, sampled=self.divergence == "sampled")
-        weight = self.gamma * batch.lengths if self.kl_weight == "rescaled" else self.beta.value
-        loss = nll + tf.reduce_mean(weight * divergence)
+        loss = nll + tf.reduce_mean(self.schedule.of_users(self.beta.value, batch.lengths) * divergence)
         return {"loss": loss, "nll": nll, "kl": tf.reduce_mean(divergence)}
+
+
+def _normal(code: tf.Tensor) -> tfd.Distribution:
+    """N(μ, diag σ²) of B users, whose μ and log σ² are the two halves of an encoder's output."""
+    return diagonal_normal(*tf.split(code, 2, axis=1))
 
 
 class _OldCodes:

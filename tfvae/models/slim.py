@@ -13,7 +13,6 @@ of G that belongs to item j, w is its only minimum if w_j = 0 and, for each othe
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 import warnings
@@ -21,7 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -32,8 +31,9 @@ from sklearn.linear_model import enet_path
 from threadpoolctl import threadpool_limits
 
 from tfvae.models.checks import check_matrix
+from tfvae.models.fields import Precision
 from tfvae.models.item_item import ItemItem, gram
-from tfvae.system.errors import InputError, unknown_name
+from tfvae.system.errors import InputError
 from tfvae.system.files import digest, write_json, write_npz
 
 __all__ = ["SLIM"]
@@ -41,7 +41,6 @@ __all__ = ["SLIM"]
 COLUMNS_AT_ONCE = 50
 SHARE_TO_COPY = 0.25
 SECONDS_BETWEEN_REPORTS = 60
-Precision = Literal["float32", "float64"]
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
@@ -67,6 +66,18 @@ class SLIM(ItemItem):
         InputError: If a setting is not a positive number or `gram_precision` unknown.
     """
 
+    example_settings: ClassVar[dict[str, Any]] = {
+        "l1": 0.2,
+        "l2": 3.0,
+        "tolerance": 1e-05,
+        "max_iterations": 500,
+        "gram_precision": "float64",
+    }
+    checkerboard_settings: ClassVar[dict[str, Any] | None] = {
+        "l1": 0.1,
+        "l2": 1.0,
+    }
+
     resumes_fit: ClassVar[bool] = True
 
     def __init__(
@@ -87,11 +98,6 @@ class SLIM(ItemItem):
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         self.gram_precision = gram_precision
-        for name in ("l1", "l2", "tolerance", "max_iterations"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} is {getattr(self, name)}; expected a positive number.")
-        if gram_precision not in get_args(Precision):
-            raise unknown_name("gram_precision", gram_precision, get_args(Precision))
 
     def fit_matrix(
         self,

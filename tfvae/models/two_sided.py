@@ -25,8 +25,8 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat
 
-from tfvae.models.base import GradientRecommender, Objective
-from tfvae.models.multvae import Share, Width
+from tfvae.models.fields import Share, Width
+from tfvae.models.gradient import GradientRecommender, Objective
 from tfvae.models.pvae import PVAE
 from tfvae.models.ratings import require_ratings
 from tfvae.nn.batches import RowStore, SparseBatch
@@ -68,6 +68,16 @@ class TwoSidedPVAE(GradientRecommender):
     Raises:
         InputError: Without `n_users`.
     """
+
+    example_settings: ClassVar[dict[str, Any]] = {
+        "weight": 0.3,
+        "ridge": 2.0,
+        "hidden": [7, 6],
+        "latent_dim": [5, 4],
+        "variance": [0.5, 0.4],
+        "dropout": [0.2, 0.3],
+        "weight_decay": [0.001, 0.002],
+    }
 
     predicts_ratings = True
     has_user_weights = True

@@ -15,10 +15,10 @@ so V is all that the model keeps.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
 
 import keras
 import tensorflow as tf
@@ -28,10 +28,10 @@ from pydantic import PositiveFloat, PositiveInt
 from scipy.sparse import csr_array, csr_matrix
 from threadpoolctl import threadpool_limits
 
-from tfvae.models.base import Recommender
 from tfvae.models.checks import check_matrix
+from tfvae.models.matrix import MatrixRecommender
 from tfvae.nn.batches import SparseBatch
-from tfvae.system.errors import DivergedError, InputError, unknown_name
+from tfvae.system.errors import DivergedError, unknown_name
 
 __all__ = ["WMF"]
 
@@ -40,7 +40,7 @@ Solver = Literal["conjugate-gradients", "cholesky"]
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
-class WMF(Recommender):
+class WMF(MatrixRecommender):
     """WMF (Hu et al. 2008): scores are the inner products of item factors and the factors a user is folded in with.
 
     Trained on all cores by the `implicit` library. Its conjugate gradients take three steps per system from the former
@@ -65,6 +65,18 @@ class WMF(Recommender):
         InputError: If a setting is not a positive number or `solver` unknown.
     """
 
+    example_settings: ClassVar[dict[str, Any]] = {
+        "factors": 6,
+        "weight": 5.0,
+        "regularization": 2.0,
+        "iterations": 10,
+        "solver": "cholesky",
+    }
+    checkerboard_settings: ClassVar[dict[str, Any] | None] = {
+        "factors": 2,
+        "regularization": 1.0,
+    }
+
     def __init__(
         self,
         n_items: int,
@@ -83,9 +95,6 @@ class WMF(Recommender):
         self.regularization = regularization
         self.iterations = iterations
         self.solver = solver
-        for name in ("factors", "weight", "regularization", "iterations"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} is {getattr(self, name)}; expected a positive number.")
         if solver not in get_args(Solver):
             raise unknown_name("solver", solver, get_args(Solver))
         self.item_factors = self.add_weight(
@@ -98,12 +107,13 @@ class WMF(Recommender):
         )
         self.build()
 
-    def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print) -> None:
+    def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print, folder: Path | None = None) -> None:
         """Finds the factors of users and items, and keeps those of the items.
 
         Args:
             train: Binary user rows, sparse [n_users, n_items], each item at most once per user.
             log: Told what is done, and once a minute how far it is.
+            folder: Without effect; this fit keeps no parts.
 
         Raises:
             InputError: If the matrix is not binary or of another width.

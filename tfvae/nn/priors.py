@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfvae.nn.noise import Noise
+from tfvae.system.errors import InputError
 
 __all__ = ["CompositePrior", "VampPrior", "diagonal_normal", "kl", "sample_with", "standard_normal"]
 
@@ -202,7 +202,7 @@ def sample_with(noise: Noise, name: str, distribution: tfd.Distribution) -> tf.T
 
 
 def kl(posterior: tfd.Distribution, prior: tfd.Distribution, z: tf.Tensor, sampled: bool = False) -> tf.Tensor:
-    """KL(posterior ‖ prior) of each user: closed form where TFP knows one, else one-sample Monte Carlo.
+    """KL(posterior ‖ prior) of each user, in closed form or by one-sample Monte Carlo.
 
     The Monte Carlo estimate log q(z) - log p(z) may be negative for a sample; it is unbiased and not clamped.
 
@@ -210,12 +210,20 @@ def kl(posterior: tfd.Distribution, prior: tfd.Distribution, z: tf.Tensor, sampl
         posterior: Over codes, batch of B.
         prior: Over codes.
         z: float32 [B, latent_dim], a sample of the posterior.
-        sampled: Whether to take the Monte Carlo estimate also where there is a closed form.
+        sampled: Whether to take the Monte Carlo estimate instead of the closed form.
 
     Returns:
         float32 [B], summed over the latent dimensions.
+
+    Raises:
+        InputError: If there is no closed form.
     """
-    if not sampled:
-        with contextlib.suppress(NotImplementedError):  # TFP knows no closed form
-            return tfd.kl_divergence(posterior, prior)
-    return posterior.log_prob(z) - prior.log_prob(z)
+    if sampled:
+        return posterior.log_prob(z) - prior.log_prob(z)
+    try:
+        return tfd.kl_divergence(posterior, prior)
+    except NotImplementedError:
+        raise InputError(
+            f"KL({posterior.name} ‖ {prior.name}) has no closed form; take the one-sample estimate (sampled=True, or "
+            'divergence="sampled" in a model).'
+        ) from None

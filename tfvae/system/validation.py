@@ -1,14 +1,21 @@
-"""Records with known keys only: settings of splits, definitions of tables, stored runs."""
+"""Settings and records that are checked by pydantic, with one clear error for what is wrong."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
 
 from tfvae.system.errors import InputError, unknown_name
 
-__all__ = ["Strict", "checked"]
+__all__ = ["FINITE", "Strict", "checked", "checked_call", "explained"]
+
+FINITE = ConfigDict(extra="forbid", allow_inf_nan=False)
+"""Settings are finite numbers, and none of them is unknown."""
 
 
 class Strict(BaseModel):
@@ -49,3 +56,55 @@ def checked(kind: type[Part], content: Any, what: object) -> Part:
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         raise InputError(f"{what}{': ' + where if where else ''}: {message}") from error
+
+
+def checked_call(function: Callable, refuse_unknown: Callable[[Iterable[str]], None]) -> Callable:
+    """Makes a constructor check its arguments by their annotations.
+
+    Args:
+        function: The constructor.
+        refuse_unknown: Called with the names of the keyword arguments that the constructor passes on.
+
+    Returns:
+        The constructor with the same signature; it raises `InputError` where an argument is not what it should be, and
+        converts what is equal in value (1 to 1.0, a NumPy number to Python's).
+    """
+    named = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD][1:]
+
+    @functools.cache
+    def arguments() -> type[BaseModel]:
+        # Annotations are read at the first call: at a class's definition some of them may not exist yet.
+        parameters = inspect.signature(function, eval_str=True).parameters
+        fields = {p.name: (Any if p.annotation is p.empty else p.annotation, None) for p in map(parameters.get, names)}
+        return create_model("arguments", __config__=FINITE, **fields)
+
+    names = [parameter.name for parameter in named]
+
+    @functools.wraps(function)
+    def constructor(self, *args, **kwargs):
+        given = dict(zip(names, args, strict=False)) | kwargs
+        if len(args) > len(names) or len(args) + len(kwargs) > len(given):
+            return function(self, *args, **kwargs)  # Python's own error
+        own = {name: plain(given.pop(name)) for name in names if name in given}
+        refuse_unknown(given)
+        try:
+            checked_own = arguments()(**own)
+        except ValidationError as error:
+            raise InputError(f"{type(self).__name__}: {explained(error)}") from None
+        return function(self, **{name: getattr(checked_own, name) for name in own}, **given)
+
+    return constructor
+
+
+def explained(error: ValidationError) -> str:
+    """What is wrong with which setting, in one line: `dropout = 1.7: Input should be less than 1`."""
+    lines = []
+    for problem in error.errors():
+        where = ".".join(map(str, problem["loc"]))
+        lines.append(f"{where} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}")
+    return "; ".join(lines)
+
+
+def plain(value: Any) -> Any:
+    """A NumPy number as Python's own; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value

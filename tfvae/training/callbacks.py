@@ -24,7 +24,6 @@ from tfvae.system.files import write_npz
 __all__ = [
     "TensorBoardLog",
     "LearningRateDecay",
-    "HoldBeta",
     "ResumableCheckpoint",
     "Progress",
     "Validation",
@@ -158,29 +157,6 @@ def _numbered(variables: list[keras.Variable]) -> dict[str, np.ndarray]:
 def _restore(variables: list[keras.Variable], stored: Any) -> None:
     for number, variable in enumerate(variables):
         variable.assign(stored[f"v{number}"])
-
-
-class HoldBeta(keras.callbacks.Callback):
-    """Lowers β's cap to its best value once validation has stopped rising, and so ends the annealing.
-
-    Args:
-        keeper: Of the run, whose history it reads.
-        patience: Epochs without a better value.
-    """
-
-    def __init__(self, keeper: ResumableCheckpoint, patience: int):
-        super().__init__()
-        self._keeper = keeper
-        self._patience = patience
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Looks whether validation has stopped rising; a resumed run, which has the history, comes to the same."""
-        best = self._keeper.best_epoch
-        if best is None or epoch - 1 - best < self._patience:
-            return
-        beta = self._keeper.history[best]["beta"]
-        if beta < float(self.model.cap.numpy()):
-            self.model.cap.assign(beta)
 
 
 class LearningRateDecay(keras.callbacks.Callback):

@@ -19,14 +19,14 @@ import tensorflow as tf
 from tfvae.data.splits import Split
 from tfvae.evaluation.users import HeldOut, default_metrics, evaluator, refuse_unknown_users
 from tfvae.models import model_class
-from tfvae.models.base import GradientRecommender, Recommender
+from tfvae.models.base import Recommender
+from tfvae.models.gradient import GradientRecommender
 from tfvae.nn.batches import check_batch_size, row_numbers, steps_per_epoch
 from tfvae.nn.optimizers import OPTIMIZERS
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.system.files import replacing, write_json
 from tfvae.system.memory import keep_freed_buffers
 from tfvae.training.callbacks import (
-    HoldBeta,
     LearningRateDecay,
     Progress,
     ResumableCheckpoint,
@@ -34,7 +34,7 @@ from tfvae.training.callbacks import (
     Validation,
     best_of,
 )
-from tfvae.training.settings import Settings, stored_settings, todays_names
+from tfvae.training.settings import PILOT_CAP, Settings, stored_settings, todays_flat
 
 __all__ = ["WATCHED", "TrainedModel", "load_run", "prepare_to_fit", "train"]
 
@@ -108,7 +108,10 @@ def train(
         refuse_unknown_users(kind, split.validation)
         check_batch_size(kind.n_rows(split.train), settings.training.batch_size, kind.rows_are)
     if split.validation is None and (selection := settings.training.beta_selection) != "fixed":
-        raise InputError(f'beta_selection="{selection}" needs a validation part, which this split lacks; set beta_cap.')
+        raise InputError(
+            f'beta_selection="{selection}" needs a validation part, which this split lacks; set '
+            f"{settings.kl_weight_cap} by hand."
+        )
     started_before = _belongs(folder, settings, split.digest)
     if (folder / "run.json").exists():
         return load_run(folder)
@@ -118,10 +121,11 @@ def train(
 
     effective, selected_beta = settings, None
     if settings.training.beta_selection == "peak":
-        pilot_settings = settings.with_changes(beta_selection="fixed", beta_cap=1.0)
+        cap = settings.kl_weight_cap
+        pilot_settings = settings.with_changes(beta_selection="fixed", **{cap: PILOT_CAP})
         pilot = train(pilot_settings, split, folder / "pilot", progress=progress, log=log)
         selected_beta = pilot.history[pilot.best_epoch]["beta"]
-        effective = settings.with_changes(beta_selection="fixed", beta_cap=selected_beta)
+        effective = settings.with_changes(beta_selection="fixed", **{cap: selected_beta})
 
     model = effective.build_for(split)
     write_json(folder / SETTINGS_FILE, _claim(settings, split.digest))
@@ -131,8 +135,7 @@ def train(
         seconds = sum(entry["seconds"] for entry in history)
         model.detach()
     else:
-        parts = {"folder": folder / PARTS} if model.resumes_fit else {}
-        model.fit_matrix(split.train, log, **parts)
+        model.fit_matrix(split.train, log, folder / PARTS if model.resumes_fit else None)
         history, seconds = [], time.perf_counter() - begun
     best_epoch = best_of(history, f"val_{settings.training.monitor}")
 
@@ -199,8 +202,6 @@ def _fit(
     callbacks.append(keeper)
     if training.final_learning_rate_factor < 1:
         callbacks.append(LearningRateDecay(training.learning_rate, training.final_learning_rate_factor))
-    if training.beta_selection == "stop-at-drop":
-        callbacks.append(HoldBeta(keeper, training.drop_patience))
     callbacks.append(TensorBoardLog(folder / "tensorboard", settings.flat()))
     if progress:
         callbacks.append(Progress(settings.name, done, monitor))
@@ -239,9 +240,9 @@ def _belongs(folder: Path, settings: Settings, data_digest: str) -> bool:
     if not marker.exists():
         return False
     stored, claim = json.loads(marker.read_text(encoding="utf-8")), _claim(settings, data_digest)
-    if stored | {"settings": todays_names(stored["settings"])} == claim:
+    if stored | {"settings": todays_flat(stored["settings"])} == claim:
         return True
-    there, here = todays_names(stored["settings"]), claim["settings"]
+    there, here = todays_flat(stored["settings"]), claim["settings"]
     differing = [
         f"{name} is {there.get(name)!r} there, {here.get(name)!r} here"
         for name in {**there, **here}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 from pydantic import PositiveFloat, PositiveInt
@@ -11,12 +11,21 @@ from pydantic import PositiveFloat, PositiveInt
 from tfvae.data.splits import Split
 from tfvae.evaluation.metrics import check_metric
 from tfvae.models import model_class
+from tfvae.models.former_settings import todays_settings
 from tfvae.system.errors import InputError, unknown_name
+from tfvae.system.validation import FINITE, explained
 
-__all__ = ["FORMER_NAMES", "Settings", "TrainingSettings", "settings_of", "stored_settings", "todays_names"]
+if TYPE_CHECKING:
+    from tfvae.models.base import Recommender
 
-# The settings of stored runs by the names they had then, with today's names.
+__all__ = ["FORMER_NAMES", "PILOT_CAP", "Settings", "TrainingSettings", "settings_of", "stored_settings", "todays_flat"]
+
+PILOT_CAP = 1.0
+"""The cap of the KL weight in the pilot run of `beta_selection="peak"`."""
 FORMER_NAMES = {"cooling": "final_learning_rate_factor"}
+"""Training settings by the names they had when runs were stored, with today's names."""
+FORMER_SETTINGS = ("drop_patience",)
+"""Training settings that had an effect only with others that no longer exist."""
 
 
 class TrainingSettings(pydantic.BaseModel):
@@ -32,18 +41,16 @@ class TrainingSettings(pydantic.BaseModel):
         final_learning_rate_factor: What the learning rate has been multiplied by in the last epoch; it falls
             geometrically over the second half of the epochs. 1 for none.
         patience: Epochs without a better validation value after which training ends; None trains to the end. Epochs
-            of a warm-up (`anneal_by="epochs"`) do not count.
+            before a model is ready to be judged, such as those of a warm-up, do not count.
         monitor: The validation metric that selects the epoch; for a model of ratings "rmse" if not given.
-        beta_selection: How the KL weight's cap is found (section 2.2.2): "fixed" takes `beta_cap` as it is; "peak"
-            anneals to 1 in a pilot run, reads β where validation peaks, and trains anew with that cap;
-            "stop-at-drop" holds β at its best value once validation has not risen for `drop_patience` epochs.
-        drop_patience: Epochs; only for "stop-at-drop".
+        beta_selection: How the cap of an annealed KL weight is found (section 2.2.2): "fixed" takes it as it is; "peak"
+            anneals to 1 in a pilot run, reads β where validation peaks, and trains anew with that cap.
         precision: "mixed_bfloat16" computes the inner layers in bfloat16; first layer and softmax stay float32.
         deterministic: Ask TensorFlow for operations that give equal bits on a GPU too; slower there.
         seed: Of initialisers, order of users, dropout and noise.
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = FINITE | pydantic.ConfigDict(frozen=True)
 
     epochs: PositiveInt = 200
     batch_size: PositiveInt = 500
@@ -52,8 +59,7 @@ class TrainingSettings(pydantic.BaseModel):
     final_learning_rate_factor: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
     patience: PositiveInt | None = None
     monitor: str = "ndcg@100"
-    beta_selection: Literal["fixed", "peak", "stop-at-drop"] = "fixed"
-    drop_patience: PositiveInt = 5
+    beta_selection: Literal["fixed", "peak"] = "fixed"
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     deterministic: bool = False
     seed: pydantic.NonNegativeInt = 98765
@@ -84,12 +90,17 @@ class Settings(pydantic.BaseModel):
         """One JSON-able dictionary with `"model"` as the name, as `settings_of` takes it apart again."""
         return {"model": self.name, **self.model, **self.training.model_dump(mode="json")}
 
+    @property
+    def kl_weight_cap(self) -> str | None:
+        """The name of the model's setting that caps an annealed KL weight; None where none is annealed."""
+        return model_class(self.name).kl_weight_cap(self.model)
+
     def with_changes(self, **changes: Any) -> Settings:
         """The same settings but for some, checked again."""
         flat = {**self.flat(), **changes}
         return settings_of(flat.pop("model"), flat)
 
-    def build(self, n_items: int, n_users: int | None = None):
+    def build(self, n_items: int, n_users: int | None = None) -> Recommender:
         """The untrained model.
 
         Args:
@@ -103,7 +114,7 @@ class Settings(pydantic.BaseModel):
         size = (n_items, n_users) if kind.has_user_weights else (n_items,)
         return kind(*size, **self._of_constructor())
 
-    def build_for(self, split: Split):
+    def build_for(self, split: Split) -> Recommender:
         """The untrained model for a split, with what else it needs to know of the data."""
         return model_class(self.name).for_split(split, **self._of_constructor())
 
@@ -130,32 +141,32 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
     for key in given:
         if key not in fields and key not in TrainingSettings.model_fields:
             raise unknown_name(f"setting of {name}", key, [*fields, *TrainingSettings.model_fields])
-    if given.get("beta_selection", "fixed") != "fixed" and "beta_cap" not in fields:
-        raise InputError(f"{name} has no KL weight to select; leave beta_selection out, or take another model.")
-    if (
-        given.get("beta_selection", "fixed") != "fixed"
-        and "kl_weight" in fields
-        and given.get("kl_weight") != "annealed"
-    ):
-        raise InputError(
-            f'{name} anneals no KL weight unless kl_weight="annealed"; leave beta_selection out, or set that.'
-        )
     defaults = ({"monitor": "rmse"} if model.predicts_ratings else {}) | model.training_defaults
-    model_settings = pydantic.create_model(f"{name} settings", __config__=pydantic.ConfigDict(extra="forbid"), **fields)
+    model_settings = pydantic.create_model(f"{name} settings", __config__=FINITE, **fields)
     try:
-        return Settings(
+        settings = Settings(
             name=name,
             model=model_settings(**{k: v for k, v in given.items() if k in fields}).model_dump(mode="json"),
             training=TrainingSettings(**defaults | {k: v for k, v in given.items() if k not in fields}),
         )
     except pydantic.ValidationError as error:
-        problems = (f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors())
-        raise InputError(f"settings of {name}: " + "; ".join(problems)) from None
+        raise InputError(f"settings of {name}: {explained(error)}") from None
+    if settings.training.beta_selection != "fixed" and settings.kl_weight_cap is None:
+        raise InputError(f"{name} anneals no KL weight with these settings; leave beta_selection out.")
+    return settings
 
 
-def todays_names(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A dictionary whose keys are settings, with today's name of each that has been renamed since it was stored."""
-    return {FORMER_NAMES.get(name, name): value for name, value in stored.items()}
+def todays_flat(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat settings as they were stored, whole or in part, by today's names and with today's model.
+
+    Args:
+        stored: Settings by name, with `"model"` as the model's name where they are whole.
+    """
+    renamed = {FORMER_NAMES.get(name, name): value for name, value in stored.items() if name not in FORMER_SETTINGS}
+    if "model" not in renamed:
+        return renamed
+    model, settings = todays_settings(renamed.pop("model"), renamed)
+    return {"model": model, **settings}
 
 
 def stored_settings(flat: Mapping[str, Any]) -> Settings:
@@ -170,5 +181,5 @@ def stored_settings(flat: Mapping[str, Any]) -> Settings:
     Raises:
         InputError: If one of them no longer exists, under any name.
     """
-    given = todays_names(flat)
+    given = todays_flat(flat)
     return settings_of(given.pop("model"), given)
