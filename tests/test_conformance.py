@@ -62,7 +62,7 @@ def fitted(tiny_split):
 @pytest.fixture(scope="module")
 def rows(tiny_split):
     """Twelve histories."""
-    return RowStore(tiny_split.validation.fold_in).gather(tf.range(12))
+    return RowStore(tiny_split.validation.history).gather(tf.range(12))
 
 
 def assert_equal_weights(one, other):
@@ -155,7 +155,7 @@ def test_compiled_equals_eager(name, fitted, rows):
 
 @every_model
 def test_one_trace_serves_batches_of_any_size(name, fitted, tiny_split):
-    store = RowStore(tiny_split.validation.fold_in)
+    store = RowStore(tiny_split.validation.history)
     scores = tf.function(
         lambda users: fitted(name).scores(store.gather(users)), input_signature=[tf.TensorSpec([None], tf.int64)]
     )
@@ -189,7 +189,7 @@ def test_histories_of_nobody_in_training_are_refused(name, fitted, tiny_split, t
 @every_model
 def test_permuting_users_permutes_outputs(name, fitted, tiny_split, rows):
     order = np.random.default_rng(0).permutation(12)
-    permuted = RowStore(tiny_split.validation.fold_in).gather(tf.constant(order))
+    permuted = RowStore(tiny_split.validation.history).gather(tf.constant(order))
     expected = fitted(name).scores(rows).numpy()[order]
     np.testing.assert_allclose(fitted(name).scores(permuted), expected, rtol=1e-5, atol=1e-6)
 
@@ -216,7 +216,7 @@ def test_mixed_precision_scores_are_float32_and_near(name, fitted, rows):
 
 @every_model
 def test_seen_items_are_never_returned(name, fitted, tiny_split):
-    histories = tiny_split.validation.fold_in
+    histories = tiny_split.validation.history
     items, scores = top_k(fitted(name), histories, k=40)
     for user, ranked in enumerate(items):
         seen = histories[[user]].indices
@@ -316,7 +316,7 @@ def test_the_readme_lists_it(name):
 def test_export_equals_in_process(name, fitted, tiny_split, tmp_path):
     export(fitted(name), tiny_split.item_ids, tmp_path / "exported")
     recommend = tf.saved_model.load(tmp_path / "exported").signatures["recommend"]
-    histories = tiny_split.validation.fold_in[:6]
+    histories = tiny_split.validation.history[:6]
     longest = int(np.diff(histories.indptr).max())
     padded = np.full((6, longest), -1, dtype=np.asarray(tiny_split.item_ids).dtype)
     for user in range(6):

@@ -53,7 +53,7 @@ def random_case(seed=0, n_users=57, n_items=40):
 
 def full_sort_metrics(model, held_out, user):
     """Recall@5, recall@10, NDCG@10 and HR@10 of one user from a dense score row and a full sort."""
-    row = held_out.fold_in[[user]].toarray()[0]
+    row = held_out.history[[user]].toarray()[0]
     target = held_out.targets[[user]].toarray()[0] > 0
     scores = np.where(row > 0, -np.inf, row @ model.item_weights.numpy())
     order = np.lexsort((np.arange(len(scores)), -scores))
@@ -102,9 +102,9 @@ def test_the_graph_is_traced_once_whatever_the_batches_and_the_weights():
 
 def test_no_seen_item_is_ever_returned_though_all_scores_are_negative():
     model, held_out = random_case()
-    items, scores = top_k(model, held_out.fold_in, k=40)
+    items, scores = top_k(model, held_out.history, k=40)
     assert scores[np.isfinite(scores)].max() <= 0
-    for user, row in enumerate(held_out.fold_in.toarray()):
+    for user, row in enumerate(held_out.history.toarray()):
         ranked = items[user][items[user] >= 0]
         np.testing.assert_array_equal(np.sort(ranked), np.flatnonzero(row == 0))
         assert np.all(np.diff(scores[user][: len(ranked)]) <= 0)
@@ -138,8 +138,8 @@ def test_equal_scores_are_ranked_by_item_number():
 @given(st.lists(st.integers(0, 56), min_size=1), st.integers(1, 70))
 def test_chosen_users_have_the_rankings_they_have_among_all(users, batch_size):
     model, held_out = random_case()
-    everybody = top_k(model, held_out.fold_in, k=7)
-    for found, among_all in zip(top_k(model, held_out.fold_in, 7, batch_size, users), everybody, strict=True):
+    everybody = top_k(model, held_out.history, k=7)
+    for found, among_all in zip(top_k(model, held_out.history, 7, batch_size, users), everybody, strict=True):
         np.testing.assert_array_equal(found, among_all[users])
 
 
@@ -148,13 +148,13 @@ def test_scores_that_are_no_numbers_are_refused(value):
     model, held_out = random_case()
     weights = model.item_weights.numpy()
     user = 20
-    seen = held_out.fold_in[[user]].indices[0]
+    seen = held_out.history[[user]].indices[0]
     weights[seen, 0] = value
     model.item_weights.assign(weights)
     with pytest.raises(DivergedError, match="NaN or infinite"):
         evaluate(model, held_out, METRICS, batch_size=10)
     with pytest.raises(DivergedError, match="1 of 1 users .first: row 0."):
-        top_k(model, held_out.fold_in[[user]], k=5)
+        top_k(model, held_out.history[[user]], k=5)
 
 
 def test_inputs_that_do_not_fit_are_refused():
@@ -166,7 +166,7 @@ def test_inputs_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match="none of the 3 held-out users"):
         evaluate(model, nobody)
     with pytest.raises(InputError, match="user numbers from 0 to 56, found 3 to 57"):
-        top_k(model, held_out.fold_in, users=[3, 57])
+        top_k(model, held_out.history, users=[3, 57])
     with pytest.raises(InputError, match="batch_size is 0"):
         evaluate(model, held_out, batch_size=0)
 
@@ -199,18 +199,18 @@ def test_compare_pairs_users():
 
 def test_scores_at_gives_each_pair_its_score_in_any_order():
     model, held_out = random_case()
-    dense = held_out.fold_in.toarray() @ model.item_weights.numpy()
+    dense = held_out.history.toarray() @ model.item_weights.numpy()
     rng = np.random.default_rng(1)
     users, items = rng.integers(0, 57, 300), rng.integers(0, 40, 300)
     users[users == 11] = 12
-    found = scores_at(model, held_out.fold_in, users, items, batch_size=1)
+    found = scores_at(model, held_out.history, users, items, batch_size=1)
     np.testing.assert_allclose(found, dense[users, items], rtol=1e-5)
-    np.testing.assert_array_equal(scores_at(model, held_out.fold_in, users, items, batch_size=25), found)
+    np.testing.assert_array_equal(scores_at(model, held_out.history, users, items, batch_size=25), found)
     assert model.traces == 2
     with pytest.raises(InputError, match="item numbers from 0 to 39"):
-        scores_at(model, held_out.fold_in, [0], [40])
+        scores_at(model, held_out.history, [0], [40])
     with pytest.raises(InputError, match="user numbers from 0 to 56"):
-        scores_at(model, held_out.fold_in, [-1], [0])
+        scores_at(model, held_out.history, [-1], [0])
 
 
 class Candidates:

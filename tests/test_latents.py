@@ -162,7 +162,7 @@ def test_a_real_model_has_both_bounds_in_order(name, tiny_split):
     extra = {"n_pseudo_inputs": 7} if "vamp" in name else {}
     model = model_class(name)(tiny_split.n_items, hidden=(16,), latent_dim=4, **extra)
     assert has_latents(model)
-    found = latent_diagnostics(model, tiny_split.test.fold_in, samples=8)
+    found = latent_diagnostics(model, tiny_split.test.history, samples=8)
     elbo, iwae = found.per_user["elbo"], found.per_user["iwae"]
     assert elbo.shape == iwae.shape == (30,) and np.isfinite(elbo).all() and (iwae >= elbo).all()
     assert (iwae > elbo + 1e-3).all() and (iwae < 0).all()  # a multinomial's log-likelihood is negative

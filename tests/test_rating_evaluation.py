@@ -95,7 +95,7 @@ def test_predictions_without_error_have_no_standard_error():
 def test_predictions_are_those_of_the_dense_product_clipped_and_cold_ones_the_middle():
     held_out, model = random_held_out(), random_model()
     rows, columns, ratings = held_out.triples()
-    dense = 0.5 + held_out.histories.toarray() @ model.matrix.numpy()
+    dense = 0.5 + held_out.history.toarray() @ model.matrix.numpy()
     expected = np.clip(dense[rows, columns], 1, 4)
     cold = (rows == 4) | (columns == 6)
     expected[cold] = 2.5
@@ -129,7 +129,7 @@ def test_no_prediction_knows_what_it_is_compared_with():
     np.testing.assert_array_equal(after.predicted, before.predicted)
     assert after.mean("rmse") > before.mean("rmse")
     # A told rating of the same row does change them.
-    histories = held_out.histories.copy()
+    histories = held_out.history.copy()
     histories.data[0] = 5 - histories.data[0]
     assert np.any(evaluate(model, dataclasses.replace(held_out, histories=histories)).predicted != before.predicted)
 
@@ -150,7 +150,7 @@ def test_what_cannot_be_evaluated_is_refused():
     with pytest.raises(InputError, match="unknown metric of ratings 'ndcg@10'"):
         RatingEvaluator(random_model(), held_out, ("ndcg@10",))
     with pytest.raises(InputError, match="no held-out ratings"):
-        RatingEvaluator(random_model(), HeldOutRatings(held_out.histories, csr_array(held_out.histories.shape)))
+        RatingEvaluator(random_model(), HeldOutRatings(held_out.history, csr_array(held_out.history.shape)))
     with pytest.raises(InputError, match="scores 16 items"):
         RatingEvaluator(random_model(n_columns=16), held_out)
     with pytest.raises(DivergedError, match="NaN or infinite"):
@@ -183,7 +183,7 @@ def test_sampled_and_full_rankings_are_those_of_a_dense_sort():
     model = Ranked(np.random.default_rng(1).normal(size=(40, 40)))
     names = ("hr@3", "ndcg@3", "full-hr@10", "full-ndcg@10", "full-ndcg@5")
     found = evaluate(model, held_out, names, batch_size=9)
-    history = held_out.histories.toarray()
+    history = held_out.history.toarray()
     for user, scores in enumerate(history @ model.matrix.numpy()):
         item = held_out.items[user]
         sampled = 1 + np.sum(scores[held_out.negatives[user]] >= scores[item])
@@ -227,7 +227,7 @@ def test_a_held_out_item_that_is_its_own_negative_is_one_candidate():
 
 def test_each_kind_of_held_out_data_has_its_evaluator_and_its_metrics():
     ratings, items = random_held_out(), random_items()
-    users = HeldOutUsers(items.histories, csr_array((np.ones(31), (np.arange(31), items.items)), (31, 40)), items.items)
+    users = HeldOutUsers(items.history, csr_array((np.ones(31), (np.arange(31), items.items)), (31, 40)), items.items)
     ranked = Ranked(np.eye(40))
     for held_out, model, kind, metrics in (
         (ratings, random_model(), RatingEvaluator, ("rmse", "mae")),

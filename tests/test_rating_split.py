@@ -43,7 +43,7 @@ def test_a_search_is_given_a_part_of_the_training_ratings_and_no_test_rating(see
     whole = cut(seed, fraction)
     whole = whole.by_items() if by_items else whole
     tuning = whole.for_tuning()
-    assert tuning.test is None and tuning.validation.histories is tuning.train
+    assert tuning.test is None and tuning.validation.history is tuning.train
     kept, chosen = entries(tuning.train), entries(tuning.validation.targets)
     assert not kept.keys() & chosen.keys()
     assert kept | chosen == entries(whole.train)
@@ -81,7 +81,7 @@ def test_with_items_as_rows_all_is_swapped_and_swapped_again_it_is_as_before(tun
     np.testing.assert_array_equal(turned.train.toarray(), split.train.toarray().T)
     part, other = (of.validation if tuning else of.test for of in (split, turned))
     np.testing.assert_array_equal(other.targets.toarray(), part.targets.toarray().T)
-    np.testing.assert_array_equal(other.histories.toarray(), part.histories.toarray().T)
+    np.testing.assert_array_equal(other.history.toarray(), part.history.toarray().T)
     assert turned.train.format == other.targets.format == "csr" and turned.train.has_sorted_indices
     assert (turned.test is None) == tuning == (turned.validation is not None)
     np.testing.assert_array_equal(turned.user_ids, split.item_ids)
@@ -109,7 +109,7 @@ def test_each_form_comes_back_from_its_file(form, tmp_path):
         assert (ours is None) == (theirs is None)
         if ours is not None:
             assert entries(ours.targets) == entries(theirs.targets)
-            assert theirs.histories is loaded.train
+            assert theirs.history is loaded.train
     assert loaded.user_features.keys() == loaded.item_features.keys() == {"taste"}
 
 

@@ -99,7 +99,7 @@ def test_users_are_permuted_as_in_the_papers(n_users, first, last, sha256):
         item_ids=np.arange(5),
     )
     split = strong_generalization(interactions, StrongGeneralizationSettings(held_out_users=100))
-    ids = np.concatenate([split.train_user_ids, split.validation.user_ids, split.test.user_ids])
+    ids = np.concatenate([split.user_ids, split.validation.user_ids, split.test.user_ids])
     assert ids[:5].tolist() == first
     assert ids[-5:].tolist() == last
     assert hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest() == sha256
@@ -129,7 +129,7 @@ def test_every_event_is_on_one_side_or_accounted_for(seed, min_users, min_items,
         assert "item to hold out" in str(error) or "expected more than" in str(error)
         return
     groups = [split.validation, split.test]
-    ids = [set(part.tolist()) for part in (split.train_user_ids, *(group.user_ids for group in groups))]
+    ids = [set(part.tolist()) for part in (split.user_ids, *(group.user_ids for group in groups))]
     assert not (ids[0] & ids[1] or ids[0] & ids[2] or ids[1] & ids[2])
     assert [len(part) for part in ids[1:]] == [held_out, held_out]
 
@@ -142,18 +142,18 @@ def test_every_event_is_on_one_side_or_accounted_for(seed, min_users, min_items,
     assert set.union(*ids) == set(events["user"])
     trained = events[events["user"].isin(ids[0])]
     assert split.item_ids.tolist() == trained["item"].unique().tolist()
-    assert pairs(split.train, split.train_user_ids, split.item_ids) == set(
+    assert pairs(split.train, split.user_ids, split.item_ids) == set(
         trained[["user", "item"]].itertuples(index=False, name=None)
     )
     for group, name, own_ids in zip(groups, ("validation", "test"), ids[1:], strict=True):
-        fold_in = pairs(group.fold_in, group.user_ids, split.item_ids)
+        fold_in = pairs(group.history, group.user_ids, split.item_ids)
         targets = pairs(group.targets, group.user_ids, split.item_ids)
         own = events[events["user"].isin(own_ids)]
         known = own[own["item"].isin(split.item_ids)]
         assert not fold_in & targets
         assert fold_in | targets == set(known[["user", "item"]].itertuples(index=False, name=None))
         assert split.counts[f"{name}_events_on_other_items"] == len(own) - len(known)
-        sizes = np.diff(group.fold_in.indptr) + np.diff(group.targets.indptr)
+        sizes = np.diff(group.history.indptr) + np.diff(group.targets.indptr)
         expected = np.where(sizes >= 5, sizes // 5, 0)
         np.testing.assert_array_equal(np.diff(group.targets.indptr), expected)
         assert split.counts[f"{name}_users_without_targets"] == (expected == 0).sum()
@@ -162,7 +162,7 @@ def test_every_event_is_on_one_side_or_accounted_for(seed, min_users, min_items,
 def test_matrices_are_ready_for_models():
     split = strong_generalization(some_events(), StrongGeneralizationSettings(held_out_users=10))
     for group in (split.validation, split.test):
-        for matrix in (split.train, group.fold_in, group.targets):
+        for matrix in (split.train, group.history, group.targets):
             assert matrix.dtype == np.float32
             assert matrix.indices.dtype == matrix.indptr.dtype == np.int32
             assert (matrix.data == 1).all()
@@ -199,7 +199,7 @@ def test_ratings_are_filtered_before_users_are_counted():
     ratings = np.r_[1, np.full(29, 4)]
     settings = StrongGeneralizationSettings(min_rating=4, held_out_users=1)
     split = strong_generalization(Interactions.from_events(users, items, ratings), settings)
-    ids = np.concatenate([split.train_user_ids, split.validation.user_ids, split.test.user_ids])
+    ids = np.concatenate([split.user_ids, split.validation.user_ids, split.test.user_ids])
     assert sorted(ids.tolist()) == [1, 2, 3, 4, 5]
     assert (split.counts["events_below_min_rating"], split.counts["events_of_dropped_users"]) == (1, 4)
 
@@ -215,9 +215,9 @@ def test_users_without_targets_keep_their_rows():
     for group, name in ((split.validation, "validation"), (split.test, "test")):
         odd = group.user_ids % 2 == 1
         assert 0 < odd.sum() < 8, "the seed draws users of both kinds"
-        assert group.fold_in.shape == group.targets.shape == (8, split.n_items)
+        assert group.history.shape == group.targets.shape == (8, split.n_items)
         np.testing.assert_array_equal(np.diff(group.targets.indptr), np.where(odd, 0, 1))
-        np.testing.assert_array_equal(np.diff(group.fold_in.indptr), np.where(odd, 2, 4))
+        np.testing.assert_array_equal(np.diff(group.history.indptr), np.where(odd, 2, 4))
         assert split.counts[f"{name}_users_without_targets"] == odd.sum()
         assert split.counts[f"{name}_users_without_fold_in"] == 0
 
@@ -263,9 +263,9 @@ def test_leaks_are_refused():
     split = strong_generalization(some_events(), StrongGeneralizationSettings(held_out_users=10))
     group = split.validation
     with pytest.raises(InputError, match="both fold-in and target"):
-        HeldOutUsers(group.fold_in, group.fold_in, group.user_ids)
+        HeldOutUsers(group.history, group.history, group.user_ids)
     with pytest.raises(InputError, match="one shape"):
-        HeldOutUsers(group.fold_in, group.targets[:5], group.user_ids)
+        HeldOutUsers(group.history, group.targets[:5], group.user_ids)
     with pytest.raises(InputError, match="two groups"):
         dataclasses.replace(split, test=group)
     with pytest.raises(InputError, match="columns"):

@@ -307,8 +307,8 @@ def test_a_subset_of_the_data_is_a_shortened_run(place, split):
 def test_counts_are_stored_and_compared(place, split):
     assert tables.run_table("counts", "synthetic", **place) == []
     stored = stored_attributes("counts", "synthetic", place["results"])
-    events = sum(m.nnz for m in (split.train, split.validation.fold_in, split.validation.targets))
-    events += split.test.fold_in.nnz + split.test.targets.nnz
+    events = sum(m.nnz for m in (split.train, split.validation.history, split.validation.targets))
+    events += split.test.history.nnz + split.test.targets.nnz
     assert stored.counts["percent_of_interactions"] == pytest.approx(100 * events / (200 * split.n_items))
     text = (place["results"] / "counts" / "synthetic" / "README.md").read_text()
     assert "| # of users | 200 | 200 | same |" in text

@@ -31,7 +31,7 @@ def test_a_search_is_given_another_item_of_each_user(data, seed):
     assert before[rows, held_out.items].all() and not after[rows, held_out.items].any()
     after[rows, held_out.items] = True
     np.testing.assert_array_equal(after, before)
-    assert held_out.histories is tuning.train and (tuning.train.data == 1).all()
+    assert held_out.history is tuning.train and (tuning.train.data == 1).all()
     np.testing.assert_array_equal(held_out.user_ids, whole.user_ids)
 
 
@@ -51,7 +51,7 @@ def test_the_items_to_be_reported_are_not_in_what_a_search_is_given():
     tuning = whole.for_tuning()
     assert whole.test is not None and whole.validation is None
     np.testing.assert_array_equal(whole.test.items, whole.test_items)
-    assert whole.test.histories is whole.train
+    assert whole.test.history is whole.train
     assert tuning.test is None and len(tuning.test_items) == len(tuning.negatives) == 0
     assert (tuning.validation.items != whole.test_items).all()
     assert not (tuning.train.toarray()[np.arange(40), whole.test_items] > 0).any()
@@ -82,7 +82,7 @@ def test_what_a_search_is_given_comes_back_from_its_file(tmp_path):
     tuning = cut().for_tuning()
     loaded = load_split(tuning.save(tmp_path))
     assert loaded.test is None and loaded.digest == tuning.digest
-    assert (loaded.train != tuning.train).nnz == 0 and loaded.validation.histories is loaded.train
+    assert (loaded.train != tuning.train).nnz == 0 and loaded.validation.history is loaded.train
     for field in dataclasses.fields(tuning.validation)[1:]:
         ours, theirs = (getattr(split.validation, field.name) for split in (tuning, loaded))
         assert ours.dtype == theirs.dtype

@@ -114,9 +114,9 @@ def test_reading_gives_the_arrays_that_were_written(layout, tmp_path):
     theirs = read_vae_cf(tmp_path / "pro_sg")
     for of_split in (
         lambda split: split.train,
-        lambda split: split.validation.fold_in,
+        lambda split: split.validation.history,
         lambda split: split.validation.targets,
-        lambda split: split.test.fold_in,
+        lambda split: split.test.history,
         lambda split: split.test.targets,
     ):
         a, b = of_split(ours), of_split(theirs)
@@ -140,9 +140,9 @@ def test_what_was_read_or_loaded_is_written_as_it_was(tmp_path):
 def test_a_folder_by_hand(folder):
     split = read_vae_cf(folder)
     np.testing.assert_array_equal(split.train.toarray(), [[1, 1, 0], [1, 0, 1]])
-    np.testing.assert_array_equal(split.validation.fold_in.toarray(), [[0, 0, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(split.validation.history.toarray(), [[0, 0, 1], [1, 0, 0]])
     np.testing.assert_array_equal(split.validation.targets.toarray(), [[0, 1, 0], [0, 1, 0]])
-    np.testing.assert_array_equal(split.test.fold_in.toarray(), [[1, 0, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(split.test.history.toarray(), [[1, 0, 0], [0, 0, 1]])
     np.testing.assert_array_equal(split.test.targets.toarray(), [[0, 0, 1], [0, 0, 0]])
     np.testing.assert_array_equal(split.item_ids, [50, 7, 90])
     np.testing.assert_array_equal(split.test.user_ids, [4, 5])
@@ -157,8 +157,8 @@ def test_a_user_without_any_event_keeps_a_row(folder):
     split = read_vae_cf(folder)
     assert split.validation.user_ids.tolist() == [2, 3, 4]
     assert split.test.user_ids.tolist() == [5, 6, 7]
-    assert split.validation.fold_in.indptr.tolist() == [0, 1, 2, 2]
-    assert split.test.fold_in.indptr.tolist() == [0, 1, 1, 2]
+    assert split.validation.history.indptr.tolist() == [0, 1, 2, 2]
+    assert split.test.history.indptr.tolist() == [0, 1, 1, 2]
 
 
 def test_groups_of_unequal_size_are_read(folder):

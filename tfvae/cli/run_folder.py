@@ -201,7 +201,7 @@ def ranking_for(model: Recommender, split: Split, user: str, k: int, candidates:
 
 
 def _training_row(split: Split, user: str) -> int:
-    ids = split.train_user_ids if isinstance(split, StrongGeneralization) else split.user_ids
+    ids = split.user_ids
     rows = np.flatnonzero(ids.astype(str) == user)
     if not len(rows):
         raise InputError(f"{user} is none of the {len(ids):,} training users; their ids look like {ids[0]}.")

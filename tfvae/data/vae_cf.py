@@ -66,7 +66,7 @@ def read_vae_cf(folder: str | os.PathLike) -> StrongGeneralization:
     n_events = sum(matrix.nnz for matrix in matrices.values())
     return StrongGeneralization(
         train=train,
-        train_user_ids=np.arange(*bounds["train"]),
+        user_ids=np.arange(*bounds["train"]),
         **groups,
         item_ids=item_ids,
         titles=None,
@@ -93,8 +93,8 @@ def write_vae_cf(split: StrongGeneralization, folder: str | os.PathLike) -> None
     if others := sorted({path.name for path in folder.glob("*")} - set(FILES)):
         raise InputError(f"{folder}: expected a new or empty folder, found {others[0]!r}; give another name.")
     validation, test = split.validation, split.test
-    sides = (split.train, validation.fold_in, validation.targets, test.fold_in, test.targets)
-    n_train, n_validation = len(split.train_user_ids), len(validation.user_ids)
+    sides = (split.train, validation.history, validation.targets, test.history, test.targets)
+    n_train, n_validation = len(split.user_ids), len(validation.user_ids)
     firsts = (0, n_train, n_train, n_train + n_validation, n_train + n_validation)
     with replacing(folder) as draft:
         draft.mkdir()

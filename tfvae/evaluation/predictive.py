@@ -204,7 +204,7 @@ def describe_predictions(
         divergences and seconds. And the errors of the last of them.
     """
     rows, columns, ratings = held_out.triples()
-    sizes = np.diff(held_out.histories.indptr)
+    sizes = np.diff(held_out.history.indptr)
     # Each is the size of a row that is asked, so that no group is empty, however few sizes there are.
     lowest = np.unique(np.quantile(sizes[rows], np.arange(GROUPS) / GROUPS, method="inverted_cdf"))
     highest = [*lowest[1:], sizes[rows].max()]
@@ -213,7 +213,7 @@ def describe_predictions(
     def measured(codes: np.ndarray) -> tuple[dict[str, Any], RatingEvaluation]:
         predictions = predict(model, codes, rows, columns)
         evaluation = RatingEvaluation(
-            bounded(predictions.mean, held_out.histories, rows, columns), ratings, np.unique(rows)
+            bounded(predictions.mean, held_out.history, rows, columns), ratings, np.unique(rows)
         )
         hits = {f"within_{100 * level:g}": predictions.within(ratings, level) for level in LEVELS}
         groups = []
@@ -225,10 +225,10 @@ def describe_predictions(
         figures |= {"rmse": evaluation.mean("rmse"), "sd": float(predictions.sd.mean()), "groups": groups}
         return figures, evaluation
 
-    found["encoder"], evaluation = measured(encoder_codes(model, held_out.histories, seed=seed))
+    found["encoder"], evaluation = measured(encoder_codes(model, held_out.history, seed=seed))
     if refine:
         begun = time.perf_counter()
-        samples = refined_codes(model, held_out.histories, seed)
+        samples = refined_codes(model, held_out.history, seed)
         seconds = time.perf_counter() - begun
         found["hmc"], evaluation = measured(samples.codes)
         found["hmc"] |= {

@@ -149,7 +149,7 @@ class Evaluator:
         self._user_ids = np.asarray(held_out.user_ids)[users]
         self._n_without_targets = len(n_targets) - len(users)
         longest = max(k for _, k in self._metrics.values())
-        self._rank = ranker(model, held_out.fold_in[users], longest, batch_size)
+        self._rank = ranker(model, held_out.history[users], longest, batch_size)
 
     def __call__(self) -> Evaluation:
         """Ranks and measures with the model's present weights.
@@ -241,7 +241,7 @@ class RatingEvaluator:
             raise InputError("there are no held-out ratings to predict; is the split right?")
         self._held_out = held_out
         self._rows, self._columns, self._ratings = held_out.triples()
-        self._predict = pair_scorer(model, held_out.histories, self._rows, self._columns, batch_size)
+        self._predict = pair_scorer(model, held_out.history, self._rows, self._columns, batch_size)
 
     def __call__(self) -> RatingEvaluation:
         """Predicts and measures with the model's present weights.
@@ -249,7 +249,7 @@ class RatingEvaluator:
         Raises:
             DivergedError: If a prediction is NaN or infinite.
         """
-        predicted = bounded(self._predict(), self._held_out.histories, self._rows, self._columns)
+        predicted = bounded(self._predict(), self._held_out.history, self._rows, self._columns)
         return RatingEvaluation(predicted, self._ratings, np.unique(self._rows))
 
 
@@ -299,9 +299,9 @@ class ItemEvaluator:
         self._candidates = np.column_stack([held_out.items, held_out.negatives])
         n_users, n_candidates = self._candidates.shape
         users = np.repeat(np.arange(n_users), n_candidates)
-        self._score = pair_scorer(model, held_out.histories, users, self._candidates.ravel(), batch_size)
+        self._score = pair_scorer(model, held_out.history, users, self._candidates.ravel(), batch_size)
         full = [k for name, (_, k) in self._metrics.items() if name.startswith(FULL)]
-        self._rank = ranker(model, held_out.histories, max(full), batch_size) if full else None
+        self._rank = ranker(model, held_out.history, max(full), batch_size) if full else None
 
     def __call__(self) -> Evaluation:
         """Ranks and measures with the model's present weights.

@@ -363,7 +363,7 @@ def _described(plan: _Plan, trained: TrainedModel) -> LatentDiagnostics | None:
         return None
     test = plan.split.test
     measured = np.flatnonzero(np.diff(test.targets.indptr))
-    return latent_diagnostics(trained.model, test.fold_in[measured], seed=plan.seed)
+    return latent_diagnostics(trained.model, test.history[measured], seed=plan.seed)
 
 
 def _counts(split: Split) -> dict[str, int | float]:

@@ -14,7 +14,7 @@ from tfvae.system.errors import InputError, unknown_name
 
 __all__ = ["FINITE", "Strict", "checked", "checked_call", "explained"]
 
-FINITE = ConfigDict(extra="forbid", allow_inf_nan=False)
+FINITE = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 """Settings are finite numbers, and none of them is unknown."""
 
 

@@ -43,13 +43,13 @@ class HeldOutItems:
     """One item of each user, to be found among negatives.
 
     Attributes:
-        histories: `[n_users, n_items]` ones: the items told to the model.
+        history: `[n_users, n_items]` ones: the items told to the model.
         items: `[n_users]` int32 column of the item to be found.
         negatives: `[n_users, n_negatives]` int32 columns to rank it among.
         user_ids: `[n_users]` ids of the rows.
     """
 
-    histories: csr_array
+    history: csr_array
     items: np.ndarray
     negatives: np.ndarray
     user_ids: np.ndarray

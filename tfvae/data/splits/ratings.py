@@ -49,20 +49,20 @@ class HeldOutRatings:
     """Ratings to be predicted, and the ratings a model is told meanwhile.
 
     Attributes:
-        histories: `[n_rows, n_columns]` ratings that are told.
-        targets: `[n_rows, n_columns]` ratings to be predicted, at none of the places of `histories`.
+        history: `[n_rows, n_columns]` ratings that are told.
+        targets: `[n_rows, n_columns]` ratings to be predicted, at none of the places of `history`.
     """
 
-    histories: csr_array
+    history: csr_array
     targets: csr_array
 
     def __post_init__(self) -> None:
         """Refuses matrices that do not belong together, and targets that the model has been told."""
-        if self.histories.shape != self.targets.shape:
+        if self.history.shape != self.targets.shape:
             raise InputError(
-                f"expected histories and targets of one shape, found {self.histories.shape} and {self.targets.shape}."
+                f"expected histories and targets of one shape, found {self.history.shape} and {self.targets.shape}."
             )
-        told, asked = (_places(matrix) for matrix in (self.histories, self.targets))
+        told, asked = (_places(matrix) for matrix in (self.history, self.targets))
         if shared := np.intersect1d(told, asked, assume_unique=True).size:
             raise InputError(f"{shared} ratings are both told and to be predicted; each must be one or the other.")
 
@@ -250,7 +250,7 @@ def _places(matrix: csr_array) -> np.ndarray:
 
 
 def _transposed(part: HeldOutRatings) -> HeldOutRatings:
-    return HeldOutRatings(part.histories.T.tocsr(), part.targets.T.tocsr())
+    return HeldOutRatings(part.history.T.tocsr(), part.targets.T.tocsr())
 
 
 def _counts(train: csr_array, test: csr_array) -> dict[str, int | float]:

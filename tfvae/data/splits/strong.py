@@ -61,23 +61,23 @@ class HeldOutUsers:
     """Users a model never trained on: what it is told of them, and what it must find.
 
     Attributes:
-        fold_in: `[n, n_items]` ones (float32, sorted indices): the history shown to the model.
+        history: `[n, n_items]` ones (float32, sorted indices): the history shown to the model.
         targets: `[n, n_items]` ones: the held-out items. A row is empty where nothing could be held out.
         user_ids: `[n]` ids of the users.
     """
 
-    fold_in: csr_array
+    history: csr_array
     targets: csr_array
     user_ids: np.ndarray
 
     def __post_init__(self) -> None:
         """Refuses matrices that do not belong together, and targets that the model has been told."""
-        if self.fold_in.shape != self.targets.shape or self.fold_in.shape[0] != len(self.user_ids):
+        if self.history.shape != self.targets.shape or self.history.shape[0] != len(self.user_ids):
             raise InputError(
                 "expected fold-in and targets of one shape and an id for each row, found "
-                f"{self.fold_in.shape}, {self.targets.shape} and {len(self.user_ids)} ids."
+                f"{self.history.shape}, {self.targets.shape} and {len(self.user_ids)} ids."
             )
-        if shared := self.fold_in.multiply(self.targets).nnz:
+        if shared := self.history.multiply(self.targets).nnz:
             raise InputError(f"{shared} events are both fold-in and target; each must be one or the other.")
 
 
@@ -99,7 +99,7 @@ class StrongGeneralization(SavedSplit):
 
     Attributes:
         train: `[n_train, n_items]` ones (float32, sorted indices).
-        train_user_ids: `[n_train]` ids, in the order of the rows.
+        user_ids: `[n_train]` ids, in the order of the rows.
         validation: Users to select epochs and settings by.
         test: Users to report.
         item_ids: `[n_items]` ids of the columns: the items of training users, as they first come in the file.
@@ -116,7 +116,7 @@ class StrongGeneralization(SavedSplit):
     protocol: ClassVar[str] = "strong-generalization"
 
     train: csr_array
-    train_user_ids: np.ndarray
+    user_ids: np.ndarray
     validation: HeldOutUsers
     test: HeldOutUsers
     item_ids: np.ndarray
@@ -128,11 +128,11 @@ class StrongGeneralization(SavedSplit):
 
     def __post_init__(self) -> None:
         """Refuses parts of different widths, and users on two sides."""
-        widths = [m.shape[1] for m in (self.train, self.validation.fold_in, self.test.fold_in)]
+        widths = [m.shape[1] for m in (self.train, self.validation.history, self.test.history)]
         if set(widths) != {self.n_items}:
             raise InputError(f"expected {self.n_items} columns, one per item id, found {widths}.")
-        ids = np.concatenate([self.train_user_ids, self.validation.user_ids, self.test.user_ids])
-        if self.train.shape[0] != len(self.train_user_ids) or np.unique(ids).size != ids.size:
+        ids = np.concatenate([self.user_ids, self.validation.user_ids, self.test.user_ids])
+        if self.train.shape[0] != len(self.user_ids) or np.unique(ids).size != ids.size:
             raise InputError("expected a user id for each training row, and no user in two groups.")
 
     @property
@@ -142,19 +142,19 @@ class StrongGeneralization(SavedSplit):
 
     def for_tuning(self) -> StrongGeneralization:
         """What a search is given: the same split with no test user in it."""
-        nobody = HeldOutUsers(self.test.fold_in[:0], self.test.targets[:0], self.test.user_ids[:0])
+        nobody = HeldOutUsers(self.test.history[:0], self.test.targets[:0], self.test.user_ids[:0])
         return replace(self, test=nobody)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """See :class:`SavedSplit`."""
         arrays = {
             "item_ids": self.item_ids,
-            "train_user_ids": self.train_user_ids,
+            "train_user_ids": self.user_ids,
             **pack("train", self.train),
         }
         for name, group in (("validation", self.validation), ("test", self.test)):
             arrays[f"{name}.user_ids"] = group.user_ids
-            arrays |= pack(f"{name}.fold_in", group.fold_in) | pack(f"{name}.targets", group.targets)
+            arrays |= pack(f"{name}.fold_in", group.history) | pack(f"{name}.targets", group.targets)
         if self.titles is not None:
             arrays["titles"] = self.titles
         return arrays | {f"lines.{name}": lines for name, lines in self.lines.items()}
@@ -165,7 +165,7 @@ class StrongGeneralization(SavedSplit):
         settings = note["settings"]
         validation, test = (
             HeldOutUsers(
-                fold_in=unpack(f"{name}.fold_in", arrays),
+                history=unpack(f"{name}.fold_in", arrays),
                 targets=unpack(f"{name}.targets", arrays),
                 user_ids=arrays[f"{name}.user_ids"],
             )
@@ -173,7 +173,7 @@ class StrongGeneralization(SavedSplit):
         )
         return cls(
             train=unpack("train", arrays),
-            train_user_ids=arrays["train_user_ids"],
+            user_ids=arrays["train_user_ids"],
             validation=validation,
             test=test,
             item_ids=arrays["item_ids"],
@@ -234,14 +234,14 @@ def strong_generalization(interactions: Interactions, settings: StrongGeneraliza
         known = own & (columns >= 0)
         counts[f"{name}_events_on_other_items"] = int(own.sum() - known.sum())
         shape = (settings.held_out_users, train_items.size)
-        (fold_in, lines[f"{name}_tr"]), (targets, lines[f"{name}_te"]) = _folded(
+        (history, lines[f"{name}_tr"]), (targets, lines[f"{name}_te"]) = _folded(
             users[known], uids[known] - first, columns[known], shape, settings
         )
-        groups[name] = HeldOutUsers(fold_in, targets, user_ids[members])
+        groups[name] = HeldOutUsers(history, targets, user_ids[members])
 
     return StrongGeneralization(
         train=train,
-        train_user_ids=user_ids[:n_train],
+        user_ids=user_ids[:n_train],
         **groups,
         item_ids=interactions.item_ids[train_items],
         titles=None if interactions.titles is None else interactions.titles[train_items],
@@ -271,7 +271,7 @@ def group_counts(train: csr_array, validation: HeldOutUsers, test: HeldOutUsers)
                 f"users, or ones with at least {FEWEST_TO_SPLIT} items that training users have, too."
             )
         found[f"{name}_users"] = len(group.user_ids)
-        for side, matrix in (("fold_in", group.fold_in), ("targets", group.targets)):
+        for side, matrix in (("fold_in", group.history), ("targets", group.targets)):
             found[f"{name}_{side}"] = matrix.nnz
             found[f"{name}_users_without_{side}"] = int((np.diff(matrix.indptr) == 0).sum())
     return found
