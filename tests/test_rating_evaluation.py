@@ -131,7 +131,7 @@ def test_no_prediction_knows_what_it_is_compared_with():
     # A told rating of the same row does change them.
     histories = held_out.history.copy()
     histories.data[0] = 5 - histories.data[0]
-    assert np.any(evaluate(model, dataclasses.replace(held_out, histories=histories)).predicted != before.predicted)
+    assert np.any(evaluate(model, dataclasses.replace(held_out, history=histories)).predicted != before.predicted)
 
 
 def test_an_evaluator_follows_the_weights_it_was_traced_with():
