@@ -17,7 +17,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfvae.nn.batches import SparseBatch
-from tfvae.nn.item_layers import binary_matmul
+from tfvae.nn.sparse_ops import binary_matmul
 from tfvae.system.errors import unknown_name
 
 __all__ = ["LIKELIHOODS", "Bernoulli", "Gaussian", "Logistic", "Multinomial", "likelihood"]

@@ -9,10 +9,10 @@ import keras
 import tensorflow as tf
 
 from tfvae.nn.batches import SparseBatch
-from tfvae.nn.item_layers import binary_matmul, sparse_matmul
 from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.mlp import hidden_stack, output_layer
 from tfvae.nn.noise import Noise
+from tfvae.nn.sparse_ops import binary_matmul, sparse_matmul
 
 __all__ = ["SetEncoder"]
 
@@ -111,6 +111,8 @@ class SetEncoder(keras.layers.Layer):
 
     def _elements(self, batch: SparseBatch) -> tuple[tf.Tensor, tf.Tensor]:
         """NN_1(s_m) of the distinct ratings of a batch, float32 [N, K], and for each rating its place there, [nnz]."""
+        # `tf.unique` takes numbers, not pairs: the 32 bits of an item and those of its rating are laid side by side as
+        # one int64. Nothing is rounded, so that taking the bits apart again gives item and rating back.
         pairs = tf.bitcast(tf.stack([batch.items, tf.bitcast(batch.values, tf.int32)], axis=1), tf.int64)
         pairs, places = tf.unique(pairs)
         items, ratings = tf.unstack(tf.bitcast(pairs, tf.int32), axis=1)
