@@ -13,7 +13,8 @@ from scipy.stats import kstest, norm
 
 from tfvae.nn import hmc
 from tfvae.nn.batches import RowStore
-from tfvae.nn.hmc import ObservedGaussian, Sampler
+from tfvae.nn.gaussian_ratings import GaussianRatings
+from tfvae.nn.hmc import Sampler
 from tfvae.system.errors import DivergedError, InputError
 
 D, N_USERS, N_ITEMS, VARIANCE = 4, 150, 30, 0.5
@@ -59,7 +60,7 @@ def log_joint(codes, observed):
 def facts(store=None):
     matrix, vectors, biases = ratings()
     store = store or RowStore(matrix, with_values=True)
-    return lambda users: ObservedGaussian.of(store.gather(users), tf.constant(vectors), tf.constant(biases), VARIANCE)
+    return lambda users: GaussianRatings.of(store.gather(users), tf.constant(vectors), tf.constant(biases), VARIANCE)
 
 
 @functools.cache

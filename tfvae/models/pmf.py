@@ -32,7 +32,7 @@ from threadpoolctl import threadpool_limits
 from tfvae.models.base import Recommender
 from tfvae.models.checks import check_ratings
 from tfvae.nn.batches import SparseBatch
-from tfvae.nn.hmc import ObservedGaussian
+from tfvae.nn.gaussian_ratings import GaussianRatings
 from tfvae.nn.noise import derive_seed
 from tfvae.system.errors import InputError
 
@@ -240,7 +240,7 @@ class PMF(Recommender):
         if batch.values is None:
             raise InputError(f"{type(self).__name__} needs the ratings of a user; these rows have items only.")
         regressors, offsets = self._item_side()
-        likelihood = ObservedGaussian.of(batch, regressors, self.rating_mean.value + offsets, 1.0)
+        likelihood = GaussianRatings.of(batch, regressors, self.rating_mean.value + offsets, 1.0)
         penalties = tf.constant([self._bias_penalty] * self._biased + [self.regularization] * self.factors, tf.float32)
         counts = tf.maximum(batch.lengths, 1.0) if self.weighted_regularization else tf.ones_like(batch.lengths)
         systems = likelihood.precision + tf.linalg.diag(counts[:, None] * penalties)
