@@ -20,7 +20,7 @@ import tensorflow as tf
 from pydantic import NonNegativeFloat
 
 from tfvae.models.base import GradientRecommender
-from tfvae.models.multvae import Activation, Share, Width
+from tfvae.models.fields import Activation, Share, Width
 from tfvae.nn.batches import SparseBatch, column_means
 from tfvae.nn.item_layers import ItemLogits, WeightedEmbeddingBag
 from tfvae.nn.layer_config import LayerConfig

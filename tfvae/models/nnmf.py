@@ -22,7 +22,7 @@ import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from tfvae.models.base import GradientRecommender, Objective
-from tfvae.models.ratings import require_ratings, require_users, user_means
+from tfvae.models.checks import require_ratings, require_users, user_means
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.noise import Noise, derive_seed
 

@@ -25,8 +25,8 @@ from pydantic import NonNegativeFloat, PositiveFloat
 
 from tfvae.data.splits import RatingHoldout
 from tfvae.models.base import GradientRecommender
+from tfvae.models.fields import Activation, Share, Width
 from tfvae.models.metadata import encode_metadata
-from tfvae.models.multvae import Activation, Share, Width
 from tfvae.nn.batches import SparseBatch, column_means
 from tfvae.nn.item_layers import ItemLogits
 from tfvae.nn.layer_config import LayerConfig

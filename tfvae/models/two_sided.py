@@ -26,9 +26,9 @@ import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat
 
 from tfvae.models.base import GradientRecommender, Objective
-from tfvae.models.multvae import Share, Width
+from tfvae.models.checks import require_ratings
+from tfvae.models.fields import Share, Width
 from tfvae.models.pvae import PVAE
-from tfvae.models.ratings import require_ratings
 from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.gaussian_ratings import GaussianRatings
 from tfvae.nn.noise import Noise, derive_seed

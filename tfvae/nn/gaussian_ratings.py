@@ -1,4 +1,4 @@
-"""The log-likelihood of users' ratings under Gaussian noise, as a quadratic form of the hidden vector that predicts them.
+"""The log-likelihood of ratings under Gaussian noise, as a quadratic form of the hidden vector that predicts them.
 
 It is one half of the target of Hamiltonian Monte Carlo (`nn/hmc.py`), and, with a penalty added to its precision, the
 ridge regression by which PMF, BiasMF and the two-sided p-VAE find the vector of a user.
@@ -24,8 +24,8 @@ class GaussianRatings(NamedTuple):
 
         -½ (h'Ph - 2 q'h + c),   P = Σ_j v_j v_j' / σ²,   q = Σ_j v_j (r_j - b_j) / σ²,   c = Σ_j (r_j - b_j)² / σ² + …
 
-    so that a step of a sampler costs H² for a user, however many ratings and items there are. With a hidden layer of 100
-    on ML-1M that is a tenth of the dense product with all items, and a sixth of gathering at the ratings.
+    so that a step of a sampler costs H² for a user, however many ratings and items there are. With a hidden layer of
+    100 on ML-1M that is a tenth of the dense product with all items, and a sixth of gathering at the ratings.
 
     Attributes:
         precision: float32 [B, H, H], P.
