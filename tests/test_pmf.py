@@ -10,11 +10,11 @@ from rating_examples import low_rank, predicted
 from scipy.sparse import csr_array
 
 from tfvae.models import als
-from tfvae.models import pmf as pmf_module
 from tfvae.models.als import alternate, ridge_rows
 from tfvae.models.pmf import PMF, BiasMF
 from tfvae.nn.batches import RowStore, unpad
 from tfvae.nn.noise import derive_seed
+from tfvae.system import progress
 from tfvae.system.errors import InputError
 
 N_USERS, N_ITEMS = 40, 25
@@ -223,7 +223,7 @@ def test_the_seed_decides_the_vectors(kind):
 
 
 def test_it_reports(monkeypatch):
-    monkeypatch.setattr(pmf_module, "SECONDS_BETWEEN_REPORTS", 0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
     lines = []
     fitted(BiasMF, some_ratings(), lines, iterations=2)
     assert lines[0].startswith("BiasMF: 2 iterations on") and "40 users, 3 factors" in lines[0]

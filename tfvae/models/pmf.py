@@ -19,7 +19,6 @@ model keeps and users it has never met are no others.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 
 import keras
@@ -35,10 +34,9 @@ from tfvae.nn.batches import SparseBatch
 from tfvae.nn.gaussian_ratings import GaussianRatings
 from tfvae.nn.noise import derive_seed
 from tfvae.system.errors import InputError
+from tfvae.system.progress import OncePerMinute
 
 __all__ = ["PMF", "BiasMF"]
-
-SECONDS_BETWEEN_REPORTS = 60
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
@@ -113,20 +111,16 @@ class PMF(Recommender):
             InputError: If the matrix has no ratings, one that is not a number, or another width.
         """
         check_ratings(self, train)
-        name, begun = type(self).__name__, time.monotonic()
+        name = type(self).__name__
         log(
             f"{name}: {self.iterations} iterations on {train.nnz:,} ratings of {train.shape[0]:,} users, "
             f"{self.factors} factors"
         )
-        reported = begun
+        progress = OncePerMinute(log)
 
-        def progress(iteration: int) -> None:
-            nonlocal reported
-            now = time.monotonic()
-            if now - reported >= SECONDS_BETWEEN_REPORTS:
-                reported = now
-                each = (now - begun) / iteration
-                log(f"{name}: {iteration} of {self.iterations} iterations, {each:.0f} s each")
+        def after(iteration: int) -> None:
+            each = progress.seconds / iteration
+            progress(f"{name}: {iteration} of {self.iterations} iterations, {each:.0f} s each")
 
         mean = float(np.mean(train.data, dtype=np.float64))
         centred = csr_array((train.data - mean, train.indices, train.indptr), shape=train.shape)
@@ -138,7 +132,7 @@ class PMF(Recommender):
             derive_seed(self.seed, "items"),
             weighted=self.weighted_regularization,
             bias_regularization=self._bias_penalty,
-            after=progress,
+            after=after,
         )
         self.rating_mean.assign(mean)
         self.item_vectors.assign(items)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,12 +34,12 @@ from tfvae.models.checks import check_matrix
 from tfvae.models.item_item import ItemItem, gram
 from tfvae.system.errors import InputError, unknown_name
 from tfvae.system.files import digest, write_json, write_npz
+from tfvae.system.progress import OncePerMinute
 
 __all__ = ["SLIM"]
 
 COLUMNS_AT_ONCE = 50
 SHARE_TO_COPY = 0.25
-SECONDS_BETWEEN_REPORTS = 60
 Precision = Literal["float32", "float64"]
 
 
@@ -123,7 +122,7 @@ class SLIM(ItemItem):
         log(f"SLIM: {need} for the Gram matrix of {self.n_items:,} items")
         counts = gram(train, self.gram_precision)
         unfinished = []
-        begun = reported = time.monotonic()
+        progress = OncePerMinute(log)
         threads = ThreadPoolExecutor(n_jobs or os.cpu_count())
         # On several threads BLAS would compete with the columns, and add in another order.
         with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
@@ -134,9 +133,7 @@ class SLIM(ItemItem):
                     stop = start + len(converged)
                     self.item_weights.value[:, start:stop].assign(block)
                     unfinished += (start + np.flatnonzero(~converged)).tolist()
-                    if time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
-                        reported = time.monotonic()
-                        log(f"SLIM: {stop:,} of {self.n_items:,} items, {reported - begun:.0f} s")
+                    progress(f"SLIM: {stop:,} of {self.n_items:,} items, {progress.seconds:.0f} s")
             finally:
                 threads.shutdown(cancel_futures=True)  # an interrupted fit finishes its present parts only
         if unfinished:
