@@ -226,7 +226,8 @@ def _principal_plane(posterior: np.ndarray, prior: np.ndarray) -> tuple[np.ndarr
     A component's sign is that which makes its largest entry positive; a code of one dimension has 0 in the second.
     """
     count = min(2, *posterior.shape)
-    components = PCA(count, svd_solver="full").fit(posterior.astype(np.float64))
+    with np.errstate(invalid="ignore"):  # a single user has no variance, which is not asked for here
+        components = PCA(count, svd_solver="full").fit(posterior.astype(np.float64))
     planes = []
     for codes in (posterior, prior):
         plane = np.zeros((len(codes), 2), np.float32)
