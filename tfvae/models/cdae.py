@@ -19,7 +19,7 @@ import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from tfvae.models.base import GradientRecommender
-from tfvae.models.fields import Share, Width
+from tfvae.models.multvae import Share, Width
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.item_layers import EmbeddingBag, ItemLogits
 from tfvae.nn.layer_config import LayerConfig

@@ -1,4 +1,4 @@
-"""The types of settings that many models share; pydantic reads them from the constructors' annotations."""
+"""Types of settings that several models share; pydantic checks them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-__all__ = ["Activation", "Share", "Width"]
+__all__ = ["Activation", "Initializer", "Precision", "Share", "Width"]
 
 Width = PositiveInt
 Share = Annotated[float, Field(ge=0, lt=1)]
 Activation = Literal["tanh", "sigmoid", "relu", "elu", "selu", "gelu", "swish", "linear"]
+Initializer = Literal["glorot", "he", "fan-in"]
+Precision = Literal["float32", "float64"]

@@ -13,15 +13,14 @@ and is followed; see DEVIATIONS.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tfvae.models.base import GradientRecommender
-from tfvae.models.fields import Activation, Share, Width
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.likelihoods import likelihood
@@ -36,6 +35,9 @@ __all__ = ["MultDAE", "MultVAE"]
 tfd = tfp.distributions
 
 PAPER_BATCH_SIZE = 500
+Width = PositiveInt
+Share = Annotated[float, Field(ge=0, lt=1)]
+Activation = Literal["tanh", "sigmoid", "relu", "elu", "selu", "gelu", "swish", "linear"]
 
 
 class _Autoencoder(GradientRecommender):

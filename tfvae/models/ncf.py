@@ -21,7 +21,7 @@ import tensorflow as tf
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tfvae.models.base import GradientRecommender, Objective
-from tfvae.models.fields import Share, Width
+from tfvae.models.multvae import Share, Width
 from tfvae.nn.batches import PairStore, SparseBatch
 from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.noise import Noise

@@ -19,8 +19,7 @@ import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from tfvae.models.base import Objective
-from tfvae.models.fields import Width
-from tfvae.models.multvae import MultVAE
+from tfvae.models.multvae import MultVAE, Width
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.likelihoods import likelihood

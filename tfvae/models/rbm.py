@@ -25,7 +25,7 @@ import tensorflow as tf
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from tfvae.models.base import GradientRecommender
-from tfvae.models.fields import Width
+from tfvae.models.multvae import Width
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.item_layers import WeightedEmbeddingBag
 from tfvae.nn.layer_config import LayerConfig

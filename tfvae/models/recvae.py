@@ -24,8 +24,7 @@ import tensorflow_probability as tfp
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from tfvae.models.base import Objective
-from tfvae.models.fields import Activation, Width
-from tfvae.models.multvae import MultVAE
+from tfvae.models.multvae import Activation, MultVAE, Width
 from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.likelihoods import Multinomial
 from tfvae.nn.mlp import Decoder, DenselyConnectedEncoder

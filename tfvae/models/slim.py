@@ -50,6 +50,17 @@ class SLIM(ItemItem):
     The columns are solved by scikit-learn's coordinate descent, on all cores. Both regularisers are on the scale of the
     paper's objective, where the squared error is a sum over users.
 
+    Example:
+        >>> import tfvae
+        >>> from scipy.sparse import csr_array
+        >>> from tfvae.models.slim import SLIM
+        >>> train = csr_array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1]])
+        >>> model = SLIM(4, l1=0.1, l2=1.0)
+        >>> model.fit_matrix(train, log=lambda line: None)
+        >>> items, scores = tfvae.top_k(model, train, k=1)
+        >>> items.tolist()
+        [[2], [3], [0]]
+
     Args:
         n_items: Width of the catalogue, I.
         l1: λ, of the sum of the weights; Mult-VAE's table searched 0.1, 0.5, 1 and 5.

@@ -46,6 +46,17 @@ class WMF(Recommender):
     iteration's factors (Takács, Pilászy, Tikk 2011), in time linear in `factors`; "cholesky" solves each system to the
     end, in quadratic time: at 200 factors it takes twenty times as long. Both have the same fixed points.
 
+    Example:
+        >>> import tfvae
+        >>> from scipy.sparse import csr_array
+        >>> from tfvae.models.wmf import WMF
+        >>> train = csr_array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1]])
+        >>> model = WMF(4, factors=2, regularization=1.0)
+        >>> model.fit_matrix(train, log=lambda line: None)
+        >>> items, scores = tfvae.top_k(model, train, k=1)
+        >>> items.tolist()
+        [[2], [3], [0]]
+
     Args:
         n_items: Width of the catalogue, I.
         factors: Length of a user's and an item's vector, K; the paper's grid is 100 and 200.

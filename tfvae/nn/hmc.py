@@ -58,6 +58,17 @@ class Samples(NamedTuple):
 class Sampler:
     """How chains are run.
 
+    Example:
+        >>> import tensorflow as tf
+        >>> from tfvae.nn.hmc import Sampler
+        >>> def log_prob(codes):  # of N(3, I), up to a constant
+        ...     return -0.5 * tf.reduce_sum((codes - 3.0) ** 2, axis=1)
+        >>> samples = Sampler(jit_compile=False).sample(log_prob, start=tf.zeros([500, 2]), seed=1)
+        >>> samples.codes.shape
+        TensorShape([10, 500, 2])
+        >>> round(float(tf.reduce_mean(samples.codes)), 1)
+        3.0
+
     Attributes:
         n_samples: S, the consecutive states of each chain that are kept.
         n_burn_in: Proposals before these; in the first 80 % the step size is adapted. With 0 it stays `step_size`.

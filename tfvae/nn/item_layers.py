@@ -28,6 +28,14 @@ class EmbeddingBag(keras.layers.Layer):
     (inverted dropout), as in the authors' code. A user without items gets the activation of the bias. A gated
     layer multiplies it with the sigmoid of the same expression of a second kernel and bias.
 
+    Example:
+        >>> import tensorflow as tf
+        >>> from tfvae.nn.batches import unpad
+        >>> from tfvae.nn.item_layers import EmbeddingBag
+        >>> histories = unpad(tf.constant([[0, 3, -1], [2, -1, -1]]))
+        >>> EmbeddingBag(n_items=5, units=2)(histories).shape
+        TensorShape([2, 2])
+
     Args:
         n_items: Rows of the kernel.
         units: Width of the output.

@@ -27,6 +27,16 @@ class SetEncoder(keras.layers.Layer):
     embeddings, zeros for what is missing: zero imputation is that special case, and takes the sparse product. With NN_1
     equal ratings of a column are one element to all rows of a batch, and computed once.
 
+    Example:
+        >>> import tensorflow as tf
+        >>> from tfvae.nn.batches import unpad
+        >>> from tfvae.nn.layer_config import LayerConfig
+        >>> from tfvae.nn.set_encoder import SetEncoder
+        >>> ratings = unpad(tf.constant([[0, 3], [2, -1]]), values=tf.constant([[5.0, 1.0], [3.0, 0.0]]))
+        >>> encoder = SetEncoder(5, 4, "product", (6,), "sum", (), outputs=2, layer_config=LayerConfig("tanh"))
+        >>> encoder(ratings).shape
+        TensorShape([2, 2])
+
     Args:
         n_items: Columns.
         embedding_dim: Learned part of e_m.
