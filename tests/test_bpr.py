@@ -95,7 +95,7 @@ def test_an_item_without_users_has_no_factors_and_no_bias():
 
 def test_what_makes_no_sense_is_refused():
     for name in ("factors", "ascent_rate", "iterations", "scale", "threads"):
-        with pytest.raises(InputError, match=f"{name} is 0; expected a positive number"):
+        with pytest.raises(InputError, match=f"{name} = 0: Input should be"):
             BPR(3, **{name: 0})
     with pytest.raises(InputError, match="regularization is -1; expected 0 or a positive number"):
         BPR(3, regularization=-1)

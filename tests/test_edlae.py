@@ -110,7 +110,7 @@ def test_its_settings_are_those_of_ease_and_its_own():
 
 def test_bad_settings_and_matrices_are_refused():
     for dropout in (-0.1, 1.0, float("nan")):
-        with pytest.raises(InputError, match=f"dropout is {dropout}; expected a share"):
+        with pytest.raises(InputError, match=f"dropout = {dropout}: Input should be"):
             EDLAE(3, dropout=dropout)
     with pytest.raises(InputError, match="regularization is 0"):
         EDLAE(3, regularization=0)

@@ -13,7 +13,8 @@ from scipy.stats import kstest, norm
 
 from tfvae.nn import hmc
 from tfvae.nn.batches import RowStore
-from tfvae.nn.hmc import ObservedGaussian, Sampler
+from tfvae.nn.gaussian_ratings import GaussianRatings
+from tfvae.nn.hmc import Sampler
 from tfvae.system.errors import DivergedError, InputError
 
 D, N_USERS, N_ITEMS, VARIANCE = 4, 150, 30, 0.5
@@ -59,7 +60,7 @@ def log_joint(codes, observed):
 def facts(store=None):
     matrix, vectors, biases = ratings()
     store = store or RowStore(matrix, with_values=True)
-    return lambda users: ObservedGaussian.of(store.gather(users), tf.constant(vectors), tf.constant(biases), VARIANCE)
+    return lambda users: GaussianRatings.of(store.gather(users), tf.constant(vectors), tf.constant(biases), VARIANCE)
 
 
 @functools.cache
@@ -74,27 +75,6 @@ def assert_standard_normal(codes):
     assert abs(codes.mean()) < bound / np.sqrt(n)
     assert abs(codes.var() - 1) < bound * np.sqrt(2 / n)
     assert kstest(codes.ravel(), "norm").pvalue > FALSE_ALARM
-
-
-def test_the_quadratic_form_is_the_sum_of_the_normal_densities_of_the_ratings():
-    matrix, vectors, biases = ratings()
-    z = np.random.default_rng(1).normal(size=(N_USERS, D)).astype(np.float32)
-    observed = facts()(tf.range(N_USERS, dtype=tf.int64))
-    densities = norm.logpdf(matrix.toarray(), z @ vectors.T + biases, np.sqrt(VARIANCE))
-    expected = np.where(matrix.toarray() != 0, densities, 0).sum(axis=1)
-    np.testing.assert_allclose(observed.log_prob(tf.constant(z)), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_its_own_gradient_is_the_derivative():
-    z = tf.random.stateless_normal([N_USERS, D], [1, 2])
-    observed = facts()(tf.range(N_USERS, dtype=tf.int64))
-    with tf.GradientTape() as tape:
-        tape.watch(z)
-        value = 3.0 * observed.log_prob(z)
-    numerical = [
-        (observed.log_prob(z + 0.01 * e) - observed.log_prob(z - 0.01 * e)) * 150.0 for e in tf.unstack(tf.eye(D))
-    ]
-    np.testing.assert_allclose(tape.gradient(value, z), tf.stack(numerical, axis=1), rtol=2e-3, atol=0.3)
 
 
 def test_samples_have_the_posterior_s_mean_and_covariance():

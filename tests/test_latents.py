@@ -104,7 +104,7 @@ class Given:
 
         return log_weight
 
-    def describe(self, **changes):
+    def latent_diagnostics(self, **changes):
         return latent_diagnostics(self, self.histories, **({"samples": 1} | changes))
 
     def mean_kl(self):

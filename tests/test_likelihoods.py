@@ -214,3 +214,13 @@ def test_likelihoods_by_name():
         np.testing.assert_array_equal(found, ALL[name](f).log_prob(x))
     with pytest.raises(InputError, match="'multinomal'; did you mean 'multinomial'"):
         likelihood("multinomal", f)
+
+
+def test_a_confidence_to_be_learnt_is_refused_where_it_would_have_no_gradient():
+    x, confidence = random_rows(), tf.Variable(2.0)
+    gaussian = Gaussian(tf.zeros(x.shape), c1=confidence)
+    with pytest.raises(InputError, match="c1 is a .*Variable; expected a number"):
+        gaussian.log_prob_rows(rows_of(x))
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(gaussian.log_prob(x))
+    assert float(tape.gradient(total, confidence)) == pytest.approx(-0.5 * x.sum())

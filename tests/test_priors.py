@@ -336,3 +336,9 @@ def test_the_divergence_from_a_vamp_prior_is_one_sample_and_unbiased():
     np.testing.assert_allclose(samples, q.log_prob(z) - standard_normal(4).log_prob(z), rtol=1e-4, atol=1e-4)
     assert (np.abs(samples.mean(axis=0) - exact) < 5 * samples.std(axis=0) / np.sqrt(len(z))).all()
     assert (samples.min(axis=0) < 0).any()
+
+
+def test_codes_are_unconstrained_to_those_who_ask_for_a_bijector():
+    prior = VampPrior(np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32))
+    codes = np.float32([[-1.0, 0.0, 5.0]])
+    np.testing.assert_array_equal(prior.experimental_default_event_space_bijector()(codes), codes)

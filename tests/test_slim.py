@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from tfvae.models import item_item, slim
 from tfvae.models.slim import SLIM
 from tfvae.nn.batches import unpad
+from tfvae.system import progress
 from tfvae.system.errors import InputError, TooLargeError
 
 EXACT = {"tolerance": 1e-12, "gram_precision": "float64", "max_iterations": 100_000}
@@ -165,7 +166,7 @@ def test_items_that_do_not_converge_are_reported_again_when_resumed(monkeypatch,
 
 def test_it_reports_progress_and_nothing_else_is_said(monkeypatch, capfd):
     monkeypatch.setattr(slim, "COLUMNS_AT_ONCE", 10)
-    monkeypatch.setattr(slim, "SECONDS_BETWEEN_REPORTS", 0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
     lines = []
     with threadpool_limits(2, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -190,7 +191,7 @@ def test_the_memory_is_stated_before_it_is_allocated(monkeypatch):
 @pytest.mark.parametrize("name", ["l1", "l2", "tolerance", "max_iterations"])
 @pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf")])
 def test_a_setting_that_is_no_positive_number_is_refused(name, value):
-    with pytest.raises(InputError, match=f"{name} is {value}; expected a positive number"):
+    with pytest.raises(InputError, match=f"{name} = {value}: Input should be"):
         SLIM(3, **{name: value})
 
 

@@ -12,9 +12,9 @@ import tensorflow as tf
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from tfvae.models import wmf
 from tfvae.models.wmf import WMF
 from tfvae.nn.batches import RowStore, unpad
+from tfvae.system import progress
 from tfvae.system.errors import DivergedError, InputError
 
 SOLVERS = ["conjugate-gradients", "cholesky"]
@@ -181,7 +181,7 @@ def test_items_and_users_without_events_have_no_factors():
 
 
 def test_it_reports_and_nothing_else_is_said(monkeypatch, capfd):
-    monkeypatch.setattr(wmf, "SECONDS_BETWEEN_REPORTS", 0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
     monkeypatch.setattr(implicit.utils, "_checked_blas_config", False)  # it warns once per process
     lines = []
     with threadpool_limits(2, user_api="blas"), warnings.catch_warnings():
@@ -196,7 +196,7 @@ def test_it_reports_and_nothing_else_is_said(monkeypatch, capfd):
 @pytest.mark.parametrize("name", ["factors", "weight", "regularization", "iterations"])
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_settings_that_are_not_positive_are_refused(name, value):
-    with pytest.raises(InputError, match=f"{name} is {value}; expected a positive number"):
+    with pytest.raises(InputError, match=f"{name} = {value}: Input should be"):
         WMF(3, **{name: value})
 
 

@@ -21,7 +21,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy.sparse import csr_array
+from sklearn.decomposition import PCA
 
+from tfvae.evaluation.scoring import traced
 from tfvae.models.base import HasPosterior, Recommender
 from tfvae.nn.batches import RowStore
 from tfvae.nn.noise import Noise, derive_seed
@@ -146,7 +148,7 @@ def _visit(model: HasPosterior, store: RowStore, samples: int, seed: int) -> Cal
         # Equal weights make equal bounds, of which rounding must not put the first above.
         return elbo, tf.maximum(iwae, elbo), posterior.mean(), posterior.stddev(), z
 
-    return _traced(visit, tf.TensorSpec([None], tf.int64))
+    return traced(visit, tf.TensorSpec([None], tf.int64))
 
 
 def _at_prior(model: HasPosterior, n: int, seed: int) -> Callable:
@@ -157,12 +159,7 @@ def _at_prior(model: HasPosterior, n: int, seed: int) -> Callable:
         prior = model.prior()
         return prior.log_prob(z), prior.sample(n, seed=key)
 
-    return _traced(at_prior, tf.TensorSpec([None, None], tf.float32))
-
-
-def _traced(function: Callable, signature: tf.TensorSpec) -> Callable:
-    """The function as one graph, traced now; a `tf.function` would warn where a process describes many models."""
-    return tf.function(function, [signature], autograph=False).get_concrete_function()
+    return traced(at_prior, tf.TensorSpec([None, None], tf.float32))
 
 
 class _NoiseOfUsers(Noise):
@@ -213,10 +210,12 @@ def _principal_plane(posterior: np.ndarray, prior: np.ndarray) -> tuple[np.ndarr
 
     A component's sign is that which makes its largest entry positive; a code of one dimension has 0 in the second.
     """
-    centre = posterior.mean(axis=0, dtype=np.float64)
-    _, _, components = np.linalg.svd(posterior - centre, full_matrices=False)
-    plane = np.zeros((2, posterior.shape[1]))
-    plane[: len(components)] = components[:2]
-    largest = np.take_along_axis(plane, np.abs(plane).argmax(axis=1)[:, None], axis=1)
-    plane *= np.where(largest < 0, -1, 1)
-    return tuple(((codes - centre) @ plane.T).astype(np.float32) for codes in (posterior, prior))
+    count = min(2, *posterior.shape)
+    with np.errstate(invalid="ignore"):  # a single user has no variance, which is not asked for here
+        components = PCA(count, svd_solver="full").fit(posterior.astype(np.float64))
+    planes = []
+    for codes in (posterior, prior):
+        plane = np.zeros((len(codes), 2), np.float32)
+        plane[:, :count] = components.transform(codes)
+        planes.append(plane)
+    return planes[0], planes[1]

@@ -25,7 +25,8 @@ from tfvae.data.splits import HeldOutRatings
 from tfvae.evaluation.users import RatingEvaluation, bounded
 from tfvae.models.base import HasRatingPosterior, Recommender
 from tfvae.nn.batches import RowStore, SparseBatch
-from tfvae.nn.hmc import ObservedGaussian, Sampler, Samples
+from tfvae.nn.gaussian_ratings import GaussianRatings
+from tfvae.nn.hmc import Sampler, Samples
 from tfvae.nn.noise import Noise
 from tfvae.nn.priors import sample_with
 
@@ -128,10 +129,10 @@ def refined_codes(
     store = RowStore(histories, with_values=True)
     vectors, biases = (tf.convert_to_tensor(v.value) for v in (model.decoder.kernel, model.decoder.bias))
 
-    def facts(rows: tf.Tensor) -> ObservedGaussian:
-        return ObservedGaussian.of(store.gather(rows), vectors, biases, model.variance)
+    def facts(rows: tf.Tensor) -> GaussianRatings:
+        return GaussianRatings.of(store.gather(rows), vectors, biases, model.variance)
 
-    def log_joint(z: tf.Tensor, observed: ObservedGaussian) -> tf.Tensor:
+    def log_joint(z: tf.Tensor, observed: GaussianRatings) -> tf.Tensor:
         return observed.log_prob(model.hidden(z)) - 0.5 * tf.reduce_sum(tf.square(z), axis=1)
 
     return (sampler or Sampler()).sample_users(log_joint, facts, start, seed)

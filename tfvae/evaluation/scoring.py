@@ -18,7 +18,7 @@ from tfvae.nn.ranking import best_unseen
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.system.memory import keep_freed_buffers
 
-__all__ = ["pair_scorer", "ranker", "scores_at", "top_k"]
+__all__ = ["pair_scorer", "ranker", "scores_at", "top_k", "traced"]
 
 TopK = tuple[np.ndarray, np.ndarray]
 
@@ -90,7 +90,7 @@ def ranker(
         rows, scores, finite = score(batch)
         return *best_unseen(scores, rows, k), finite
 
-    rank = _traced(rank, tf.TensorSpec([None], tf.int64))
+    rank = traced(rank, tf.TensorSpec([None], tf.int64))
 
     def all_chosen() -> TopK:
         items = np.empty((len(chosen), k), dtype=np.int32)
@@ -119,7 +119,7 @@ def pair_scorer(
             return model.scores_at(rows, pairs)
         return tf.gather_nd(model.scores(rows), pairs)
 
-    pick = _traced(pick, tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64))
+    pick = traced(pick, tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64))
     order = np.argsort(users, kind="stable")
 
     def all_pairs() -> np.ndarray:
@@ -136,8 +136,8 @@ def pair_scorer(
     return all_pairs
 
 
-def _traced(function: Callable, *signature: tf.TensorSpec) -> Callable:
-    """The function as one graph; a `tf.function` would warn that a process with many models has many graphs."""
+def traced(function: Callable, *signature: tf.TensorSpec) -> Callable:
+    """The function as one graph, traced now; a `tf.function` would warn where a process has many models."""
     return tf.function(function, signature, autograph=False).get_concrete_function()
 
 

@@ -35,6 +35,17 @@ class AutoRec(GradientRecommender):
 
     The authors train all rows at once with L-BFGS or RProp; here Adam goes through batches of rows, which is faster.
 
+    Example:
+        >>> import tensorflow as tf
+        >>> from scipy.sparse import csr_array
+        >>> from tfvae.models.autorec import AutoRec
+        >>> from tfvae.nn.batches import RowStore
+        >>> ratings = csr_array([[5.0, 4.0, 0.0], [4.0, 0.0, 1.0], [0.0, 5.0, 2.0]])
+        >>> model = AutoRec(3, units=2)
+        >>> model.attach(ratings)
+        >>> model.scores(RowStore(ratings, with_values=True).gather(tf.constant([0, 2]))).shape
+        TensorShape([2, 3])
+
     Args:
         n_items: Width of a row: the items, or the users where rows are items.
         units: Width of the hidden layer.

@@ -1,14 +1,16 @@
-"""What every baseline asks of its training matrix."""
+"""What a model asks of the matrix that it is trained on, and of the rows that it is to answer."""
 
 from __future__ import annotations
 
 import numpy as np
+import tensorflow as tf
 from scipy.sparse import csr_array
 
 from tfvae.models.base import Recommender
+from tfvae.nn.batches import SparseBatch
 from tfvae.system.errors import InputError
 
-__all__ = ["check_matrix", "check_ratings"]
+__all__ = ["check_matrix", "check_ratings", "require_ratings", "require_users", "user_means"]
 
 
 def check_matrix(model: Recommender, train: csr_array) -> None:
@@ -45,3 +47,35 @@ def check_ratings(model: Recommender, train: csr_array) -> None:
         raise InputError(f"{name} expects a matrix of ratings; found no ratings.")
     if bad := np.count_nonzero(~np.isfinite(train.data)):
         raise InputError(f"{name} expects ratings that are numbers; {bad} of {train.nnz} are not a number.")
+
+
+def require_ratings(model: Recommender, train: csr_array) -> None:
+    """Refuses a training matrix that is not the ratings of the model's own users and items.
+
+    Raises:
+        InputError: When it is not.
+    """
+    check_ratings(model, train)
+    if train.shape[0] != model.n_users:
+        raise InputError(
+            f"{type(model).__name__} was made for {model.n_users} users, the training matrix has {train.shape[0]}."
+        )
+
+
+def require_users(model: Recommender, batch: SparseBatch) -> tf.Tensor:
+    """The row numbers of B users, int64 [B].
+
+    Raises:
+        InputError: When they have none, since the model has weights for its training users only.
+    """
+    if batch.users is None:
+        raise InputError(
+            f"{type(model).__name__} knows the users it was trained on and no others; give it rows of its training "
+            "matrix, or take a model that answers for strangers, such as pmf or bias-mf."
+        )
+    return batch.users
+
+
+def user_means(batch: SparseBatch, terms: tf.Tensor) -> tf.Tensor:
+    """The mean over users of the sums of terms of their ratings [nnz]: a scalar; a mean of nothing without users."""
+    return tf.reduce_sum(terms) / tf.cast(tf.shape(batch.lengths)[0], tf.float32)

@@ -25,9 +25,9 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
+from tfvae.models.als import alternate
+from tfvae.models.checks import require_ratings, require_users, user_means
 from tfvae.models.gradient import GradientRecommender
-from tfvae.models.pmf import alternate
-from tfvae.models.ratings import require_ratings, require_users, user_means
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.noise import Noise, derive_seed
 from tfvae.system.errors import InputError

@@ -6,6 +6,9 @@ import re
 from collections.abc import Mapping
 
 import numpy as np
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MultiLabelBinarizer, StandardScaler
 
 __all__ = ["encode_metadata"]
 
@@ -32,28 +35,31 @@ def encode_metadata(
     Returns:
         float32 [n, n_features], and a name for each column, such as "genres=Comedy".
     """
-    columns: dict[str, np.ndarray] = {}
+    blocks, names = [np.zeros((n, 0))], []
     for name, values in features.items():
         values = np.asarray(values)
         if values.dtype.kind == "f":
-            columns[name] = _standardised(values)
+            blocks.append(_standardised(values))
+            names.append(name)
             continue
-        listed = [str(value).split(SEPARATOR) for value in values]
-        categories = sorted({part for parts in listed for part in parts if part})
-        if len(categories) <= MOST_CATEGORIES:
-            for category in categories:
-                columns[f"{name}={category}"] = np.array([category in parts for parts in listed], dtype=np.float64)
+        listed = [set(str(value).split(SEPARATOR)) - {""} for value in values]
+        encoder = MultiLabelBinarizer().fit(listed)
+        if len(encoder.classes_) <= MOST_CATEGORIES:
+            blocks.append(encoder.transform(listed))
+            names += [f"{name}={category}" for category in encoder.classes_]
     if titles is not None:
         found = [_YEAR.search(str(title)) for title in titles]
         if any(found):
-            columns["year"] = _standardised(np.array([float(year[1]) if year else np.nan for year in found]))
-    if not columns:
-        return np.zeros((n, 0), np.float32), []
-    return np.stack(list(columns.values()), axis=1).astype(np.float32), list(columns)
+            blocks.append(_standardised(np.array([float(year[1]) if year else np.nan for year in found])))
+            names.append("year")
+    return np.hstack(blocks).astype(np.float32), names
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:
-    known = np.isfinite(values)
-    spread = values[known].std() if known.any() else 0.0
-    centred = np.where(known, values - (values[known].mean() if known.any() else 0.0), 0.0)
-    return centred / spread if spread else np.zeros(len(values))
+    """The values with mean 0 and variance 1, float64 [n, 1]; 0 where there is none, and throughout where all agree."""
+    known = np.where(np.isfinite(values), values, np.nan).astype(np.float64)[:, None]
+    if np.isnan(known).all():
+        return np.zeros_like(known)
+    # What is missing is left out of mean and variance, and is then given the mean, which is 0 by now.
+    imputer = SimpleImputer(strategy="constant", fill_value=0.0)
+    return make_pipeline(StandardScaler(), imputer).fit_transform(known)

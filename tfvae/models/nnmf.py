@@ -21,8 +21,8 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
+from tfvae.models.checks import require_ratings, require_users, user_means
 from tfvae.models.gradient import GradientRecommender, Objective
-from tfvae.models.ratings import require_ratings, require_users, user_means
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.noise import Noise, derive_seed
 

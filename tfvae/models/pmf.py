@@ -18,8 +18,6 @@ model keeps and users it has never met are no others.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,100 +27,17 @@ import numpy as np
 import tensorflow as tf
 from pydantic import PositiveFloat, PositiveInt
 from scipy.sparse import csr_array
-from threadpoolctl import threadpool_limits
 
+from tfvae.models.als import alternate
 from tfvae.models.checks import check_ratings
 from tfvae.models.matrix import MatrixRecommender
 from tfvae.nn.batches import SparseBatch
-from tfvae.nn.hmc import ObservedGaussian
+from tfvae.nn.gaussian_ratings import GaussianRatings
 from tfvae.nn.noise import derive_seed
 from tfvae.system.errors import InputError
+from tfvae.system.progress import OncePerMinute
 
-__all__ = ["PMF", "BiasMF", "alternate", "ridge_rows"]
-
-SECONDS_BETWEEN_REPORTS = 60
-ROWS_AT_ONCE = 1000
-
-
-def ridge_rows(
-    ratings: csr_array, vectors: np.ndarray, offsets: np.ndarray | float, penalties: np.ndarray, weighted: bool
-) -> np.ndarray:
-    """The ridge regression of each row's ratings on the vectors of the columns that are rated in it.
-
-    Args:
-        ratings: Sparse [n_rows, n_columns], of which the stored entries are regressed.
-        vectors: [n_columns, D].
-        offsets: [n_columns], taken off the ratings first; or one for all.
-        penalties: [D], of the square of each coefficient.
-        weighted: Whether a row's penalties are multiplied by its number of ratings.
-
-    Returns:
-        The coefficients, float64 [n_rows, D]; zeros for a row without ratings.
-    """
-    n_rows, width = ratings.shape[0], vectors.shape[1]
-    starts, columns = ratings.indptr, ratings.indices
-    residuals = ratings.data - np.broadcast_to(offsets, len(vectors))[columns]
-    ridge = np.diag(penalties)
-    found = np.zeros((n_rows, width))
-    for first in range(0, n_rows, ROWS_AT_ONCE):
-        block = range(first, min(first + ROWS_AT_ONCE, n_rows))
-        systems, targets = np.empty((len(block), width, width)), np.empty((len(block), width, 1))
-        for place, row in enumerate(block):
-            own = slice(starts[row], starts[row + 1])
-            regressors = vectors[columns[own]]
-            count = max(len(regressors), 1) if weighted else 1
-            systems[place] = regressors.T @ regressors + count * ridge
-            targets[place, :, 0] = regressors.T @ residuals[own]
-        found[block.start : block.stop] = np.linalg.solve(systems, targets)[:, :, 0]
-    return found
-
-
-def alternate(
-    ratings: csr_array,
-    factors: int,
-    regularization: float,
-    iterations: int,
-    seed: int,
-    *,
-    weighted: bool = False,
-    bias_regularization: float | None = None,
-    after: Callable[[int], None] = lambda iteration: None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Alternating least squares: all users, then all items, in turn.
-
-    Args:
-        ratings: Sparse [n_users, n_items], float; what is to be subtracted is subtracted.
-        factors: K.
-        regularization: λ, of the factors.
-        iterations: How often the two take turns.
-        seed: Of the item factors that it starts from, N(0, 1 / K).
-        weighted: Whether penalties are multiplied by the numbers of ratings.
-        bias_regularization: λ_b, of biases; None for no biases.
-        after: Called after each iteration with its number, counted from 1.
-
-    Returns:
-        Users [n_users, D] and items [n_items, D], float64; D = K, or 1 + K with the bias first.
-    """
-    biased = bias_regularization is not None
-    penalties = np.array([bias_regularization] * biased + [regularization] * factors)
-    by_user = csr_array(ratings, dtype=np.float64)
-    by_item = csr_array(by_user.T)
-    items = np.zeros((by_user.shape[1], len(penalties)))
-    items[:, biased:] = np.random.default_rng(seed).normal(size=(len(items), factors)) / math.sqrt(factors)
-    users = np.zeros((by_user.shape[0], len(penalties)))
-    with threadpool_limits(1, user_api="blas"):  # the systems are too small to be shared among threads
-        for iteration in range(1, iterations + 1):
-            users = ridge_rows(by_user, *_regressors(items, biased), penalties, weighted)
-            items = ridge_rows(by_item, *_regressors(users, biased), penalties, weighted)
-            after(iteration)
-    return users, items
-
-
-def _regressors(fixed: np.ndarray, biased: bool) -> tuple[np.ndarray, np.ndarray | float]:
-    """What the other side is regressed on, and what is taken off its ratings first."""
-    if not biased:
-        return fixed, 0.0
-    return np.hstack([np.ones((len(fixed), 1)), fixed[:, 1:]]), fixed[:, 0]
+__all__ = ["PMF", "BiasMF"]
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
@@ -199,20 +114,16 @@ class PMF(MatrixRecommender):
             InputError: If the matrix has no ratings, one that is not a number, or another width.
         """
         check_ratings(self, train)
-        name, begun = type(self).__name__, time.monotonic()
+        name = type(self).__name__
         log(
             f"{name}: {self.iterations} iterations on {train.nnz:,} ratings of {train.shape[0]:,} users, "
             f"{self.factors} factors"
         )
-        reported = begun
+        progress = OncePerMinute(log)
 
-        def progress(iteration: int) -> None:
-            nonlocal reported
-            now = time.monotonic()
-            if now - reported >= SECONDS_BETWEEN_REPORTS:
-                reported = now
-                each = (now - begun) / iteration
-                log(f"{name}: {iteration} of {self.iterations} iterations, {each:.0f} s each")
+        def after(iteration: int) -> None:
+            each = progress.seconds / iteration
+            progress(f"{name}: {iteration} of {self.iterations} iterations, {each:.0f} s each")
 
         mean = float(np.mean(train.data, dtype=np.float64))
         centred = csr_array((train.data - mean, train.indices, train.indptr), shape=train.shape)
@@ -224,7 +135,7 @@ class PMF(MatrixRecommender):
             derive_seed(self.seed, "items"),
             weighted=self.weighted_regularization,
             bias_regularization=self._bias_penalty,
-            after=progress,
+            after=after,
         )
         self.rating_mean.assign(mean)
         self.item_vectors.assign(items)
@@ -244,7 +155,7 @@ class PMF(MatrixRecommender):
         if batch.values is None:
             raise InputError(f"{type(self).__name__} needs the ratings of a user; these rows have items only.")
         regressors, offsets = self._item_side()
-        likelihood = ObservedGaussian.of(batch, regressors, self.rating_mean.value + offsets, 1.0)
+        likelihood = GaussianRatings.of(batch, regressors, self.rating_mean.value + offsets, 1.0)
         penalties = tf.constant([self._bias_penalty] * self._biased + [self.regularization] * self.factors, tf.float32)
         counts = tf.maximum(batch.lengths, 1.0) if self.weighted_regularization else tf.ones_like(batch.lengths)
         systems = likelihood.precision + tf.linalg.diag(counts[:, None] * penalties)

@@ -23,6 +23,17 @@ class Popularity(MatrixRecommender):
 
     Items of equal count are ranked by item number.
 
+    Example:
+        >>> import tfvae
+        >>> from scipy.sparse import csr_array
+        >>> from tfvae.models.popularity import Popularity
+        >>> train = csr_array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1]])
+        >>> model = Popularity(4)
+        >>> model.fit_matrix(train, log=lambda line: None)
+        >>> items, scores = tfvae.top_k(model, train, k=1)
+        >>> items.tolist()
+        [[2], [3], [0]]
+
     Args:
         n_items: Width of the catalogue.
         seed: Taken like every model's; there is nothing random here.

@@ -45,6 +45,17 @@ tfd = tfp.distributions
 class PVAE(GradientRecommender):
     """p-VAE; what the paper leaves open (nearly all of it) is a setting. The defaults suit the users of MovieLens-1M.
 
+    Example:
+        >>> import tensorflow as tf
+        >>> from scipy.sparse import csr_array
+        >>> from tfvae.models.pvae import PVAE
+        >>> from tfvae.nn.batches import RowStore
+        >>> ratings = csr_array([[5.0, 4.0, 0.0], [4.0, 0.0, 1.0], [0.0, 5.0, 2.0]])
+        >>> model = PVAE(3, embedding_dim=2, latent_dim=2)
+        >>> model.attach(ratings)
+        >>> model.scores(RowStore(ratings, with_values=True).gather(tf.constant([0, 2]))).shape
+        TensorShape([2, 3])
+
     Args:
         n_items: Width of a row: the items, or the users where rows are items.
         n_features: Width of what is known of a column; `for_split` finds it.

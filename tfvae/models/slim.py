@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,12 +34,12 @@ from tfvae.models.fields import Precision
 from tfvae.models.item_item import ItemItem, gram
 from tfvae.system.errors import InputError
 from tfvae.system.files import digest, write_json, write_npz
+from tfvae.system.progress import OncePerMinute
 
 __all__ = ["SLIM"]
 
 COLUMNS_AT_ONCE = 50
 SHARE_TO_COPY = 0.25
-SECONDS_BETWEEN_REPORTS = 60
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
@@ -49,6 +48,17 @@ class SLIM(ItemItem):
 
     The columns are solved by scikit-learn's coordinate descent, on all cores. Both regularisers are on the scale of the
     paper's objective, where the squared error is a sum over users.
+
+    Example:
+        >>> import tfvae
+        >>> from scipy.sparse import csr_array
+        >>> from tfvae.models.slim import SLIM
+        >>> train = csr_array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1]])
+        >>> model = SLIM(4, l1=0.1, l2=1.0)
+        >>> model.fit_matrix(train, log=lambda line: None)
+        >>> items, scores = tfvae.top_k(model, train, k=1)
+        >>> items.tolist()
+        [[2], [3], [0]]
 
     Args:
         n_items: Width of the catalogue, I.
@@ -129,7 +139,7 @@ class SLIM(ItemItem):
         log(f"SLIM: {need} for the Gram matrix of {self.n_items:,} items")
         counts = gram(train, self.gram_precision)
         unfinished = []
-        begun = reported = time.monotonic()
+        progress = OncePerMinute(log)
         threads = ThreadPoolExecutor(n_jobs or os.cpu_count())
         # On several threads BLAS would compete with the columns, and add in another order.
         with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
@@ -140,9 +150,7 @@ class SLIM(ItemItem):
                     stop = start + len(converged)
                     self.item_weights.value[:, start:stop].assign(block)
                     unfinished += (start + np.flatnonzero(~converged)).tolist()
-                    if time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
-                        reported = time.monotonic()
-                        log(f"SLIM: {stop:,} of {self.n_items:,} items, {reported - begun:.0f} s")
+                    progress(f"SLIM: {stop:,} of {self.n_items:,} items, {progress.seconds:.0f} s")
             finally:
                 threads.shutdown(cancel_futures=True)  # an interrupted fit finishes its present parts only
         if unfinished:

@@ -25,12 +25,12 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat
 
+from tfvae.models.checks import require_ratings
 from tfvae.models.fields import Share, Width
 from tfvae.models.gradient import GradientRecommender, Objective
 from tfvae.models.pvae import PVAE
-from tfvae.models.ratings import require_ratings
 from tfvae.nn.batches import RowStore, SparseBatch
-from tfvae.nn.hmc import ObservedGaussian
+from tfvae.nn.gaussian_ratings import GaussianRatings
 from tfvae.nn.noise import Noise, derive_seed
 
 __all__ = ["TwoSidedPVAE"]
@@ -215,7 +215,7 @@ class TwoSidedPVAE(GradientRecommender):
         decoder = self.item_side.decoder
         average = tf.reduce_mean(tf.concat([decoder.bias.value[:, None], decoder.kernel.value], axis=1), axis=0)
         regressors = self._regressors()
-        likelihood = ObservedGaussian.of(batch, regressors, tf.linalg.matvec(regressors, average), 1.0)
+        likelihood = GaussianRatings.of(batch, regressors, tf.linalg.matvec(regressors, average), 1.0)
         spreads = tf.gather(tf.pad(tf.exp(log_variances), [[0, 0], [1, 0]]), batch.items)
         spreads = tf.math.unsorted_segment_sum(spreads, batch.segment_ids, tf.shape(batch.lengths)[0])
         penalties = tf.concat([[1.0], tf.fill([self.latent_dim[1]], self.ridge)], axis=0)

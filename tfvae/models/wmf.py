@@ -15,7 +15,6 @@ so V is all that the model keeps.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -32,10 +31,10 @@ from tfvae.models.checks import check_matrix
 from tfvae.models.matrix import MatrixRecommender
 from tfvae.nn.batches import SparseBatch
 from tfvae.system.errors import DivergedError, unknown_name
+from tfvae.system.progress import OncePerMinute
 
 __all__ = ["WMF"]
 
-SECONDS_BETWEEN_REPORTS = 60
 Solver = Literal["conjugate-gradients", "cholesky"]
 
 
@@ -46,6 +45,17 @@ class WMF(MatrixRecommender):
     Trained on all cores by the `implicit` library. Its conjugate gradients take three steps per system from the former
     iteration's factors (Takács, Pilászy, Tikk 2011), in time linear in `factors`; "cholesky" solves each system to the
     end, in quadratic time: at 200 factors it takes twenty times as long. Both have the same fixed points.
+
+    Example:
+        >>> import tfvae
+        >>> from scipy.sparse import csr_array
+        >>> from tfvae.models.wmf import WMF
+        >>> train = csr_array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1]])
+        >>> model = WMF(4, factors=2, regularization=1.0)
+        >>> model.fit_matrix(train, log=lambda line: None)
+        >>> items, scores = tfvae.top_k(model, train, k=1)
+        >>> items.tolist()
+        [[2], [3], [0]]
 
     Args:
         n_items: Width of the catalogue, I.
@@ -124,6 +134,11 @@ class WMF(MatrixRecommender):
             f"WMF: {self.iterations} iterations on {train.nnz:,} interactions of {train.shape[0]:,} users, "
             f"{self.factors} factors, by {self.solver}"
         )
+        progress = OncePerMinute(log)
+
+        def after(iteration: int, seconds: float, loss: float | None) -> None:
+            progress(f"WMF: {iteration + 1} of {self.iterations} iterations, {seconds:.0f} s each")
+
         # On more than one thread BLAS would compete with the library's own threads, which it warns of.
         with threadpool_limits(1, user_api="blas"):
             als = AlternatingLeastSquares(
@@ -135,7 +150,7 @@ class WMF(MatrixRecommender):
                 random_state=self.seed,
             )
             try:
-                als.fit(csr_matrix(train), show_progress=False, callback=_Progress(self.iterations, log))
+                als.fit(csr_matrix(train), show_progress=False, callback=after)
             except (ModelFitError, ValueError) as error:
                 raise DivergedError(
                     f"WMF: no factors were found with weight {self.weight} and regularization {self.regularization} "
@@ -158,15 +173,3 @@ class WMF(MatrixRecommender):
         histories = tf.RaggedTensor.from_value_rowids(batch.items, batch.segment_ids, tf.shape(batch.lengths)[0])
         user_factors = tf.map_fn(fold_in, histories, fn_output_signature=tf.TensorSpec([self.factors], tf.float32))
         return tf.matmul(user_factors, item_factors, transpose_b=True)
-
-
-class _Progress:
-    """Reports at most one line a minute; the library calls it after each iteration."""
-
-    def __init__(self, iterations: int, log: Callable[[str], None]):
-        self.iterations, self.log, self.reported = iterations, log, time.monotonic()
-
-    def __call__(self, iteration: int, seconds: float, loss: float | None) -> None:
-        if time.monotonic() - self.reported >= SECONDS_BETWEEN_REPORTS:
-            self.reported = time.monotonic()
-            self.log(f"WMF: {iteration + 1} of {self.iterations} iterations, {seconds:.0f} s each")

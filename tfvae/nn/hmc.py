@@ -3,7 +3,12 @@
 p-VAE (section 3, "Baselines") improves its predictions by "running Hamiltonian Monte Carlo on latent space z with 20
 leapfrog steps and 10 samples", started at the encoder's codes; Neal: MCMC using Hamiltonian dynamics, 2011. The chains
 are `tfp.mcmc.HamiltonianMonteCarlo` under `tfp.mcmc.DualAveragingStepSizeAdaptation`, one for each user, side by side.
-This module knows no model: the target is whatever function of codes it is given.
+This module knows no model: the target is whatever function of codes it is given. For p-VAE it is the log joint density
+
+    log p(z, r) = log N(z | 0, I) + Σ_j log N(r_j | f_j(z), σ²)     over the items j that the user has rated,
+
+which differs from log p(z | r) by a constant; `log_joint` in `evaluation/predictive.py` is that line, and
+`nn/gaussian_ratings.py` its second term.
 
 Each chain has a step size of its own. A user of 2,000 ratings has a posterior ten times narrower than one of 20, so
 that a shared step would suit neither; and what happens to a user must not depend on who is beside him. The paper gives
@@ -21,11 +26,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfvae.nn.batches import SparseBatch
 from tfvae.nn.noise import derive_seed
 from tfvae.system.errors import DivergedError, InputError
 
-__all__ = ["USERS_AT_ONCE", "ObservedGaussian", "Sampler", "Samples"]
+__all__ = ["USERS_AT_ONCE", "Sampler", "Samples"]
 
 USERS_AT_ONCE = 64  # their Gram matrices stay in the cache from one leapfrog step to the next
 DIVERGED = -1000.0  # log acceptance ratio; Stan's bound
@@ -53,6 +57,17 @@ class Samples(NamedTuple):
 @dataclass(frozen=True)
 class Sampler:
     """How chains are run.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from tfvae.nn.hmc import Sampler
+        >>> def log_prob(codes):  # of N(3, I), up to a constant
+        ...     return -0.5 * tf.reduce_sum((codes - 3.0) ** 2, axis=1)
+        >>> samples = Sampler(jit_compile=False).sample(log_prob, start=tf.zeros([500, 2]), seed=1)
+        >>> samples.codes.shape
+        TensorShape([10, 500, 2])
+        >>> round(float(tf.reduce_mean(samples.codes)), 1)
+        3.0
 
     Attributes:
         n_samples: S, the consecutive states of each chain that are kept.
@@ -200,65 +215,6 @@ class _RandomSteps(tfp.mcmc.HamiltonianMonteCarlo):
 
         state, results = super().one_step(current_state, with_steps(previous_kernel_results, steps * shares), seed)
         return state, with_steps(results, steps)
-
-
-class ObservedGaussian(NamedTuple):
-    """Σ_j log N(r_j | v_j·h + b_j, σ²) over the items j that a user has rated, as a function of h (p-VAE, equation 1).
-
-    The code z itself is h, or h is the decoder's last hidden layer; v_j and b_j are the linear layer that follows. In h
-    the sum is a quadratic form, made in one pass over the ratings,
-
-        -½ (h'Ph - 2 q'h + c),   P = Σ_j v_j v_j' / σ²,   q = Σ_j v_j (r_j - b_j) / σ²,   c = Σ_j (r_j - b_j)² / σ² + …
-
-    so that a leapfrog step costs H² for a user, however many ratings and items there are. With a hidden layer of 100
-    on ML-1M that is a tenth of the dense product with all items, and a sixth of gathering at the ratings.
-
-    Attributes:
-        precision: float32 [B, H, H], P.
-        projection: float32 [B, H], q.
-        constant: float32 [B], c, with the normaliser.
-    """
-
-    precision: tf.Tensor
-    projection: tf.Tensor
-    constant: tf.Tensor
-
-    @classmethod
-    def of(cls, batch: SparseBatch, item_vectors: tf.Tensor, biases: tf.Tensor, variance: float) -> ObservedGaussian:
-        """The likelihood of B users' ratings; meanwhile it takes nnz · H floats.
-
-        Args:
-            batch: With values, the ratings; user by user, as the wire format has them.
-            item_vectors: float32 [n_items, H], v.
-            biases: float32 [n_items], b.
-            variance: σ², in squared units of the ratings.
-        """
-        vectors = tf.gather(item_vectors, batch.items)
-        residuals = batch.values - tf.gather(biases, batch.items)
-        counts = tf.cast(batch.lengths, tf.int64)
-        ends = tf.cumsum(counts)
-        starts = ends - counts
-
-        def gram(span: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-            own = vectors[span[0] : span[1]]
-            return tf.matmul(own, own, transpose_a=True)
-
-        grams = tf.map_fn(gram, (starts, ends), fn_output_signature=tf.TensorSpec([vectors.shape[1]] * 2, tf.float32))
-        terms = tf.concat([vectors, residuals[:, None]], axis=1) * residuals[:, None]
-        sums = tf.math.unsorted_segment_sum(terms, batch.segment_ids, tf.shape(ends)[0])
-        normaliser = batch.lengths * tf.math.log(2.0 * np.pi * variance)
-        return cls(grams / variance, sums[:, :-1] / variance, sums[:, -1] / variance + normaliser)
-
-    def log_prob(self, h: tf.Tensor) -> tf.Tensor:
-        """Log-likelihoods float32 [B] of h, float32 [B, H]; its own gradient with respect to h saves half the work."""
-
-        @tf.custom_gradient
-        def quadratic(h):
-            product = tf.linalg.matvec(self.precision, h)
-            value = tf.reduce_sum(h * (self.projection - 0.5 * product), axis=1) - 0.5 * self.constant
-            return value, lambda upstream: upstream[:, None] * (self.projection - product)
-
-        return quadratic(h)
 
 
 def _checked_start(start: Any) -> tf.Tensor:

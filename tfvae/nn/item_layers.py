@@ -1,7 +1,8 @@
 """The layers that are as wide as the catalogue: the sparse first one, the item-major last one, the pseudo-inputs.
 
-The first layer multiplies the non-zeros of a user row with the rows of its kernel; the last one keeps its kernel
-item-major, [n_items, units], the layout in which its three matrix products (one forward, two backward) are fastest.
+The first layer multiplies the non-zeros of a user row with the rows of its kernel, by `nn/sparse_ops.py`; the last one
+keeps its kernel item-major, [n_items, units], the layout in which its three matrix products (one forward, two backward)
+are fastest.
 """
 
 from __future__ import annotations
@@ -14,82 +15,9 @@ import tensorflow as tf
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.layer_config import PLAIN, LayerConfig
 from tfvae.nn.noise import Noise, derive_seed
+from tfvae.nn.sparse_ops import binary_matmul, products_at, sparse_matmul
 
-__all__ = ["EmbeddingBag", "ItemLogits", "PseudoInputs", "WeightedEmbeddingBag", "binary_matmul", "sparse_matmul"]
-
-
-@tf.custom_gradient
-def binary_matmul(kernel: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, n_users: tf.Tensor):
-    """The sparse product X·kernel for binary X, [B, units], whose gradient is the same kind of product with X'."""
-    total = tf.raw_ops.SparseSegmentSumWithNumSegments(
-        data=kernel, indices=items, segment_ids=segment_ids, num_segments=n_users
-    )
-
-    def gradient(upstream):
-        by_item = tf.argsort(items)
-        kernel_gradient = tf.raw_ops.SparseSegmentSumWithNumSegments(
-            data=upstream,
-            indices=tf.gather(segment_ids, by_item),
-            segment_ids=tf.gather(items, by_item),
-            num_segments=tf.shape(kernel)[0],
-        )
-        return kernel_gradient, None, None, None
-
-    return total, gradient
-
-
-def _sparse_product(
-    values: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, shape: list[tf.Tensor], dense: tf.Tensor
-) -> tf.Tensor:
-    """The product of the sparse matrix of this shape and a dense one, float32 [rows, units].
-
-    It takes a third of the time of `tf.sparse.sparse_dense_matmul`, and less than that of a product of dense batches.
-    """
-    matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
-        indices=tf.cast(tf.stack([segment_ids, items], axis=1), tf.int64),
-        values=values,
-        dense_shape=tf.cast(tf.stack(shape), tf.int64),
-    )
-    return tf.raw_ops.SparseMatrixMatMul(a=matrix, b=dense)
-
-
-def _transposed_product(
-    values: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, shape: list[tf.Tensor], dense: tf.Tensor
-) -> tf.Tensor:
-    """The same of the transpose of that matrix, [columns, units].
-
-    The operation's own `transpose_a` adds the parts of several threads up in the order in which they finish, so that
-    no run would equal another bit for bit.
-    """
-    by_item = tf.argsort(items)
-    values, items, segment_ids = (tf.gather(part, by_item) for part in (values, items, segment_ids))
-    return _sparse_product(values, segment_ids, items, shape[::-1], dense)
-
-
-@tf.custom_gradient
-def sparse_matmul(kernel: tf.Tensor, values: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, n_users: tf.Tensor):
-    """The sparse product X·kernel, [B, units], for X of the given values, which have no gradient."""
-    # A gradient must not share the sparse matrix, since the function of one that does cannot be saved.
-    where = values, items, segment_ids, [n_users, tf.shape(kernel)[0]]
-    return _sparse_product(*where, kernel), lambda upstream: (_transposed_product(*where, upstream), *[None] * 4)
-
-
-@tf.custom_gradient
-def _products_at(hidden: tf.Tensor, kernel: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor):
-    """The entries (segment_ids, items) of hidden·kernel', [nnz].
-
-    At a density of some per cent one dense product is faster than as many inner products as there are entries. Its
-    gradient is two sparse products.
-    """
-    products = tf.gather_nd(tf.matmul(hidden, kernel, transpose_b=True), tf.stack([segment_ids, items], axis=1))
-
-    def gradient(upstream):
-        where = tf.cast(upstream, tf.float32), items, segment_ids, [tf.shape(hidden)[0], tf.shape(kernel)[0]]
-        hidden_gradient = _sparse_product(*where, tf.cast(kernel, tf.float32))
-        of_kernel = _transposed_product(*where, tf.cast(hidden, tf.float32))
-        return tf.cast(hidden_gradient, hidden.dtype), tf.cast(of_kernel, kernel.dtype), None, None
-
-    return products, gradient
+__all__ = ["EmbeddingBag", "ItemLogits", "PseudoInputs", "WeightedEmbeddingBag"]
 
 
 class EmbeddingBag(keras.layers.Layer):
@@ -99,6 +27,14 @@ class EmbeddingBag(keras.layers.Layer):
     is 1 with probability `keep` in training and always 1 otherwise: the row is normalised first, then dropped
     (inverted dropout), as in the authors' code. A user without items gets the activation of the bias. A gated
     layer multiplies it with the sigmoid of the same expression of a second kernel and bias.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from tfvae.nn.batches import unpad
+        >>> from tfvae.nn.item_layers import EmbeddingBag
+        >>> histories = unpad(tf.constant([[0, 3, -1], [2, -1, -1]]))
+        >>> EmbeddingBag(n_items=5, units=2)(histories).shape
+        TensorShape([2, 2])
 
     Args:
         n_items: Rows of the kernel.
@@ -211,7 +147,7 @@ class WeightedEmbeddingBag(keras.layers.Layer):
     For a user with ratings r_i the output is the activation of `bias + Σ_i m_i · r_i · kernel[i] / keep`, where m_i is
     1 with probability `keep` in training and always 1 otherwise. What is missing adds nothing, and neither does a
     rating of 0; a user without ratings gets the activation of the bias. Other values than the ratings, such as their
-    deviations from a mean, go in as `rows._replace(values=...)`. The ratings have no gradient.
+    deviations from a mean, go in as `batch._replace(values=...)`. They have a gradient too.
 
     Args:
         n_items: Rows of the kernel.
@@ -290,7 +226,7 @@ class ItemLogits(keras.layers.Layer):
         Returns:
             float32 [nnz], in the order of `rows.items`.
         """
-        products = _products_at(hidden, tf.convert_to_tensor(self.kernel), batch.items, batch.segment_ids)
+        products = products_at(hidden, tf.convert_to_tensor(self.kernel), batch.items, batch.segment_ids)
         return tf.cast(products, tf.float32) + tf.gather(tf.convert_to_tensor(self.bias.value), batch.items)
 
 

@@ -13,12 +13,13 @@ import abc
 import math
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfvae.nn.batches import SparseBatch
-from tfvae.nn.item_layers import binary_matmul
-from tfvae.system.errors import unknown_name
+from tfvae.nn.sparse_ops import binary_matmul
+from tfvae.system.errors import InputError, unknown_name
 
 __all__ = ["LIKELIHOODS", "Bernoulli", "Gaussian", "Logistic", "Multinomial", "likelihood"]
 
@@ -107,7 +108,7 @@ class Multinomial(ItemLikelihood):
         only in the product with the shares π.
 
         Args:
-            hidden: [B, units]; only it has a gradient.
+            hidden: [B, units]; only it has a gradient. That of the kernel, of the bias and of the logits is None.
             kernel: float32 [n_items, units].
             batch: B binary rows.
         """
@@ -160,6 +161,20 @@ class Gaussian(ItemLikelihood):
 
     def _mean(self):
         return self.logits
+
+    def log_prob_rows(self, batch: SparseBatch) -> tf.Tensor:
+        """As of the base class.
+
+        Raises:
+            InputError: If a confidence is a tensor or a variable, since it would have no gradient here.
+        """
+        for name, value in (("c1", self.c1), ("c0", self.c0)):
+            if not isinstance(value, int | float | np.number):
+                raise InputError(
+                    f"{name} is a {type(value).__name__}; expected a number, since log_prob_rows has a gradient for "
+                    "the logits only. log_prob of dense rows has one for the confidences too."
+                )
+        return super().log_prob_rows(batch)
 
     def _over_all_items(self, logits, counts):
         total = -0.5 * self.c0 * tf.reduce_sum(tf.square(logits), axis=1)

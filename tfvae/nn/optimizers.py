@@ -17,6 +17,15 @@ class FusedAdam(keras.optimizers.Adam):
 
     ε is 1e-8, as in TensorFlow 1 and PyTorch, and is added to √v with the bias correction folded into the rate,
     as TensorFlow 1 did. AMSGrad is not offered.
+
+    Example:
+        >>> import keras
+        >>> import tensorflow as tf
+        >>> from tfvae.nn.optimizers import FusedAdam
+        >>> weight = keras.Variable([1.0, 1.0])
+        >>> FusedAdam(learning_rate=0.1).apply([tf.constant([3.0, -0.5])], [weight])
+        >>> weight.numpy().round(3).tolist()
+        [0.8999999761581421, 1.100000023841858]
     """
 
     def __init__(self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-8, name="adam", **kwargs):

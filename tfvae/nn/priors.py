@@ -32,7 +32,9 @@ def standard_normal(latent_dim: int) -> tfd.Distribution:
 
 
 class _Prior(tfd.Distribution):
-    """What TFP wants to be told of a distribution whose samples have no gradient.
+    """What TFP wants to be told of a distribution over real vectors whose samples have no gradient.
+
+    There is no `validate_args`: any real mean and log-variance are valid, so that nothing is left to be validated.
 
     Args:
         dtype: Of samples and densities.
@@ -50,6 +52,9 @@ class _Prior(tfd.Distribution):
             name=name,
         )
 
+    def _default_event_space_bijector(self):
+        return tfp.bijectors.Identity()
+
 
 class CompositePrior(_Prior):
     """RecVAE's prior of B users: a mixture of N(0, I), an older posterior and a wide normal, N(0, e¹⁰·I).
@@ -59,6 +64,15 @@ class CompositePrior(_Prior):
 
     It is `tfd.MixtureSameFamily` of three normals, whose log-density would broadcast along the components as innermost
     axis: many times slower.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from tfvae.nn.priors import CompositePrior
+        >>> prior = CompositePrior(tf.zeros([2, 3]), tf.zeros([2, 3]), weights=(0.2, 0.7, 0.1))
+        >>> prior.log_prob(tf.zeros([2, 3])).shape
+        TensorShape([2])
+        >>> prior.sample(5, seed=1).shape
+        TensorShape([5, 2, 3])
 
     Args:
         mean: float [B, latent_dim], of the older posterior.
@@ -139,6 +153,14 @@ class VampPrior(_Prior):
 
     which is one matrix product of [z², z] with [1/σ², -2μ/σ²]'. Where components are narrow or far from the origin
     large terms cancel, so that this one, small product is in float64.
+
+    Example:
+        >>> from tfvae.nn.priors import VampPrior
+        >>> prior = VampPrior(mean=[[-1.0], [1.0]], log_variance=[[0.0], [0.0]])
+        >>> prior.mean().numpy().tolist(), prior.variance().numpy().tolist()
+        ([0.0], [2.0])
+        >>> round(float(prior.log_prob([0.0])), 3)
+        -1.419
 
     Args:
         mean: float [K, latent_dim], the components' means.

@@ -9,10 +9,10 @@ import keras
 import tensorflow as tf
 
 from tfvae.nn.batches import SparseBatch
-from tfvae.nn.item_layers import binary_matmul, sparse_matmul
 from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.mlp import hidden_stack, output_layer
 from tfvae.nn.noise import Noise
+from tfvae.nn.sparse_ops import binary_matmul, sparse_matmul
 
 __all__ = ["SetEncoder"]
 
@@ -26,6 +26,16 @@ class SetEncoder(keras.layers.Layer):
     sum or an element-wise maximum. Without NN_1 the first form and the sum make a product of the row with the matrix of
     embeddings, zeros for what is missing: zero imputation is that special case, and takes the sparse product. With NN_1
     equal ratings of a column are one element to all rows of a batch, and computed once.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from tfvae.nn.batches import unpad
+        >>> from tfvae.nn.layer_config import LayerConfig
+        >>> from tfvae.nn.set_encoder import SetEncoder
+        >>> ratings = unpad(tf.constant([[0, 3], [2, -1]]), values=tf.constant([[5.0, 1.0], [3.0, 0.0]]))
+        >>> encoder = SetEncoder(5, 4, "product", (6,), "sum", (), outputs=2, layer_config=LayerConfig("tanh"))
+        >>> encoder(ratings).shape
+        TensorShape([2, 2])
 
     Args:
         n_items: Columns.
@@ -111,6 +121,8 @@ class SetEncoder(keras.layers.Layer):
 
     def _elements(self, batch: SparseBatch) -> tuple[tf.Tensor, tf.Tensor]:
         """NN_1(s_m) of the distinct ratings of a batch, float32 [N, K], and for each rating its place there, [nnz]."""
+        # `tf.unique` takes numbers, not pairs: the 32 bits of an item and those of its rating are laid side by side as
+        # one int64. Nothing is rounded, so that taking the bits apart again gives item and rating back.
         pairs = tf.bitcast(tf.stack([batch.items, tf.bitcast(batch.values, tf.int32)], axis=1), tf.int64)
         pairs, places = tf.unique(pairs)
         items, ratings = tf.unstack(tf.bitcast(pairs, tf.int32), axis=1)

@@ -9,10 +9,12 @@ import tensorflow as tf
 from rating_examples import low_rank, predicted
 from scipy.sparse import csr_array
 
-from tfvae.models import pmf as rating_factors
-from tfvae.models.pmf import PMF, BiasMF, alternate, ridge_rows
+from tfvae.models import als
+from tfvae.models.als import alternate, ridge_rows
+from tfvae.models.pmf import PMF, BiasMF
 from tfvae.nn.batches import RowStore, unpad
 from tfvae.nn.noise import derive_seed
+from tfvae.system import progress
 from tfvae.system.errors import InputError
 
 N_USERS, N_ITEMS = 40, 25
@@ -53,7 +55,7 @@ def objective(ratings, users, items, weighted, biased):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_half_step_is_each_row_s_dense_ridge_regression(weighted, monkeypatch):
-    monkeypatch.setattr(rating_factors, "ROWS_AT_ONCE", 7)  # of which 40 is no multiple
+    monkeypatch.setattr(als, "ROWS_AT_ONCE", 7)  # of which 40 is no multiple
     ratings = some_ratings()
     rng = np.random.default_rng(1)
     vectors, offsets, penalties = rng.normal(size=(N_ITEMS, 3)), rng.normal(size=N_ITEMS), np.array([0.5, 2.0, 7.0])
@@ -82,7 +84,7 @@ def test_every_half_step_lowers_the_objective(biased, weighted, monkeypatch):
             values.append(objective(ratings, state[N_USERS], state[N_ITEMS], weighted, biased))
         return state[half.shape[0]]
 
-    monkeypatch.setattr(rating_factors, "ridge_rows", watched)
+    monkeypatch.setattr(als, "ridge_rows", watched)
     regularization, bias_regularization = lambdas(weighted, biased)
     alternate(ratings, 3, regularization, 6, 0, weighted=weighted, bias_regularization=bias_regularization)
     assert len(values) == 11
@@ -221,7 +223,7 @@ def test_the_seed_decides_the_vectors(kind):
 
 
 def test_it_reports(monkeypatch):
-    monkeypatch.setattr(rating_factors, "SECONDS_BETWEEN_REPORTS", 0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
     lines = []
     fitted(BiasMF, some_ratings(), lines, iterations=2)
     assert lines[0].startswith("BiasMF: 2 iterations on") and "40 users, 3 factors" in lines[0]
@@ -234,7 +236,7 @@ def test_it_reports(monkeypatch):
 )
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_settings_that_are_not_positive_are_refused(kind, name, value):
-    with pytest.raises(InputError, match=f"{name} is {value}; expected a positive number"):
+    with pytest.raises(InputError, match=f"{name} = {value}: Input should be"):
         kind(3, **{name: value})
 
 

@@ -1,0 +1,100 @@
+"""Alternating least squares on the ratings that are there, in NumPy: of PMF and BiasMF, and of LLORMA's distances.
+
+With the items fixed each user is a ridge regression on the vectors of the items rated, with the users fixed each item;
+the two take turns, which lowers the objective each time. The bias is one more coefficient: a user's [b_u, p_u] is found
+on [1, q_i] for what b_i leaves. `models/pmf.py` gives the objectives and their papers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from scipy.sparse import csr_array
+from threadpoolctl import threadpool_limits
+
+__all__ = ["alternate", "ridge_rows"]
+
+ROWS_AT_ONCE = 1000
+
+
+def ridge_rows(
+    ratings: csr_array, vectors: np.ndarray, offsets: np.ndarray | float, penalties: np.ndarray, weighted: bool
+) -> np.ndarray:
+    """The ridge regression of each row's ratings on the vectors of the columns that are rated in it.
+
+    Args:
+        ratings: Sparse [n_rows, n_columns], of which the stored entries are regressed.
+        vectors: [n_columns, D].
+        offsets: [n_columns], taken off the ratings first; or one for all.
+        penalties: [D], of the square of each coefficient.
+        weighted: Whether a row's penalties are multiplied by its number of ratings.
+
+    Returns:
+        The coefficients, float64 [n_rows, D]; zeros for a row without ratings.
+    """
+    n_rows, width = ratings.shape[0], vectors.shape[1]
+    starts, columns = ratings.indptr, ratings.indices
+    residuals = ratings.data - np.broadcast_to(offsets, len(vectors))[columns]
+    ridge = np.diag(penalties)
+    found = np.zeros((n_rows, width))
+    for first in range(0, n_rows, ROWS_AT_ONCE):
+        block = range(first, min(first + ROWS_AT_ONCE, n_rows))
+        systems, targets = np.empty((len(block), width, width)), np.empty((len(block), width, 1))
+        for place, row in enumerate(block):
+            own = slice(starts[row], starts[row + 1])
+            regressors = vectors[columns[own]]
+            count = max(len(regressors), 1) if weighted else 1
+            systems[place] = regressors.T @ regressors + count * ridge
+            targets[place, :, 0] = regressors.T @ residuals[own]
+        found[block.start : block.stop] = np.linalg.solve(systems, targets)[:, :, 0]
+    return found
+
+
+def alternate(
+    ratings: csr_array,
+    factors: int,
+    regularization: float,
+    iterations: int,
+    seed: int,
+    *,
+    weighted: bool = False,
+    bias_regularization: float | None = None,
+    after: Callable[[int], None] = lambda iteration: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Alternating least squares: all users, then all items, in turn.
+
+    Args:
+        ratings: Sparse [n_users, n_items], float; what is to be subtracted is subtracted.
+        factors: K.
+        regularization: λ, of the factors.
+        iterations: How often the two take turns.
+        seed: Of the item factors that it starts from, N(0, 1 / K).
+        weighted: Whether penalties are multiplied by the numbers of ratings.
+        bias_regularization: λ_b, of biases; None for no biases.
+        after: Called after each iteration with its number, counted from 1.
+
+    Returns:
+        Users [n_users, D] and items [n_items, D], float64; D = K, or 1 + K with the bias first.
+    """
+    biased = bias_regularization is not None
+    penalties = np.array([bias_regularization] * biased + [regularization] * factors)
+    by_user = csr_array(ratings, dtype=np.float64)
+    by_item = csr_array(by_user.T)
+    items = np.zeros((by_user.shape[1], len(penalties)))
+    items[:, biased:] = np.random.default_rng(seed).normal(size=(len(items), factors)) / math.sqrt(factors)
+    users = np.zeros((by_user.shape[0], len(penalties)))
+    with threadpool_limits(1, user_api="blas"):  # the systems are too small to be shared among threads
+        for iteration in range(1, iterations + 1):
+            users = ridge_rows(by_user, *_regressors(items, biased), penalties, weighted)
+            items = ridge_rows(by_item, *_regressors(users, biased), penalties, weighted)
+            after(iteration)
+    return users, items
+
+
+def _regressors(fixed: np.ndarray, biased: bool) -> tuple[np.ndarray, np.ndarray | float]:
+    """What the other side is regressed on, and what is taken off its ratings first."""
+    if not biased:
+        return fixed, 0.0
+    return np.hstack([np.ones((len(fixed), 1)), fixed[:, 1:]]), fixed[:, 0]
