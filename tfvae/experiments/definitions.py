@@ -1,4 +1,4 @@
-"""What a table shall be: `paper_results/<table>/table.toml`, read and checked.
+"""What a table is made of: `tables/<table>.toml` in this package, or `<results>/<table>/table.toml` of one's own.
 
 A table has rows (a model and the settings that differ from its defaults), metrics, and per data set the
 published cells. An unknown key is an error that names the nearest known one. A row may be another table's row
@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 RESULTS = Path("paper_results")
+PACKAGED = Path(__file__).parent / "tables"
 REFERENCE = r"^[a-z0-9-]+/[a-z0-9-]+$"  # table/row
 Value = int | float | str | bool | list | None
 
@@ -184,10 +185,10 @@ class Attribute(Strict):
 
 
 class Table(Strict):
-    """A `table.toml`. A table has rows of runs, or (`kind = "data-attributes"`) lines of counts.
+    """A definition. A table has rows of runs, or (`kind = "data-attributes"`) lines of counts.
 
     Attributes:
-        name: The folder's name.
+        name: The name in commands and of the folder of its results.
         title: Heading.
         paper: The paper it is from, or None for a table of our own.
         caption: What is measured, in a sentence or two.
@@ -259,12 +260,29 @@ class Table(Strict):
 
 
 def table_names(results: Path = RESULTS) -> list[str]:
-    """The names of all tables in a results folder, sorted."""
-    return sorted(path.parent.name for path in Path(results).glob("*/table.toml"))
+    """The names of the tables that a results folder shows, sorted: of those with stored files or a definition there."""
+    own = {path.parent.name for path in Path(results).glob("*/table.toml")}
+    return sorted(own | {name for name in _packaged() if (Path(results) / name).is_dir()})
+
+
+def _packaged() -> list[str]:
+    """The names of the papers' tables."""
+    return [path.stem for path in PACKAGED.glob("*.toml")]
+
+
+def _place(name: str, results: Path) -> Path:
+    """The file that defines a table; one's own in the results folder goes before the package's."""
+    own = Path(results) / name / "table.toml"
+    return own if own.is_file() else PACKAGED / f"{name}.toml"
 
 
 def load_table(name: str, results: Path = RESULTS) -> Table:
-    """Reads and checks `<results>/<name>/table.toml`; what a `alias_of` shares is filled in.
+    """Reads and checks a table's definition; what an `alias_of` shares is filled in.
+
+    Args:
+        name: The name of one of the papers' tables, or of a folder of the results folder with a `table.toml`, which goes
+            before a paper's table of the same name.
+        results: The results folder.
 
     Raises:
         InputError: If there is no such table, its file is not as it should be, or a row is `alias_of` one that does
@@ -278,7 +296,7 @@ def _resolved(table: Table, row: Row, results: Path) -> Row:
     """The row with all that it shares."""
     if row.alias_of is None:
         return row
-    place = f"{Path(results) / table.name / 'table.toml'}: row {row.slug!r} is alias_of {row.alias_of!r}"
+    place = f"{_place(table.name, results)}: row {row.slug!r} is alias_of {row.alias_of!r}"
     home, slug = row.stored_in(table.name)
     if home == table.name:
         raise InputError(f"{place}, a row of its own table; name a row of another, or write the row out.")
@@ -293,9 +311,9 @@ def _resolved(table: Table, row: Row, results: Path) -> Row:
 
 def _read(name: str, results: Path) -> Table:
     """The table as its file has it."""
-    path = Path(results) / name / "table.toml"
+    path = _place(name, results)
     if not path.is_file():
-        raise unknown_name(f"table in {Path(results)}", name, table_names(results))
+        raise unknown_name("table", name, {*_packaged(), *table_names(results)})
     try:
         definition = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:

@@ -1,6 +1,6 @@
 """From stored runs to Markdown and pictures: a pure function of the files in `paper_results/`.
 
-No number is typed: every cell is a stored run of this code or a published cell of `table.toml`, and rendering
+No number is typed: every cell is a stored run of this code or a published cell of the table's definition, and rendering
 the same files twice gives the same bytes. What a reader must know about a cell (fewer epochs, settings by
 hand, seeds that do not belong together) is a mark in that cell.
 """

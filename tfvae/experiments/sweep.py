@@ -215,7 +215,7 @@ def search_problem(space: Mapping[str, SearchSpace], settings: Mapping[str, Any]
             inside = isinstance(value, int | float) and part.low <= value <= part.high
         if not inside:
             allowed = part.model_dump(exclude_defaults=True)
-            return f"the row's {key} = {value} lies outside its search space {allowed}; widen it in table.toml."
+            return f"the row's {key} = {value} lies outside its search space {allowed}; widen it in the table's definition."
     return None
 
 
