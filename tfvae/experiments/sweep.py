@@ -157,7 +157,7 @@ def _tried(sweep: Sweep, params: dict[str, Any], split: Split, folder: Path, pro
     started = time.perf_counter()
     outcome: dict[str, Any]
     try:
-        trained = train(settings, split, folder, progress=progress, report=_silent)
+        trained = train(settings, split, folder, progress=progress, log=_silent)
         value = validation_value(trained, split, sweep.monitor)
         outcome = {"state": "complete", "value": value, "best_epoch": trained.best_epoch}
     except (DivergedError, TooLargeError) as error:

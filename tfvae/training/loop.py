@@ -202,8 +202,8 @@ def _fit(
     if training.beta_selection == "stop-at-drop":
         callbacks.append(HoldBeta(keeper, training.drop_patience))
     callbacks.append(TensorBoardLog(folder / "tensorboard", settings.flat()))
-    if progress:
-        callbacks.append(Progress(settings.name, done, monitor))
+    if progress and not keeper.out_of_patience:
+        callbacks.append(Progress(settings.name, training.epochs, done, monitor))
     n_rows = model.histories.n_rows
     batches = row_numbers(n_rows, training.batch_size, training.seed, first_epoch=done)
     if not keeper.out_of_patience:
