@@ -1,36 +1,46 @@
 # tfvae: every command of the project. `make help` lists them.
-# The first one that needs it makes .venv (Python 3.11) and installs the pinned requirements.txt.
+# The first one that needs it makes .venv and installs the pinned requirements.txt.
 
-PYTHON  ?= $(shell command -v python3.11 || command -v python3)
+# .venv is made by the newest Python that fits, or by PYTHON=...; they are tried by running them, since a name on the PATH may
+# be a version manager's stub that does not run. An existing .venv keeps its Python; remove .venv to change it.
+FITS    := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 VENV    := .venv
 READY   := $(VENV)/ready
 RUN     := $(VENV)/bin/python
+PIP     := -m pip install --quiet --disable-pip-version-check
 TFVAE   := $(RUN) -m tfvae
+TESTS   := $(RUN) -m pytest -n 2 --dist loadfile
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint format lab bench bench-torch doctor clean
+.PHONY: help install quickstart test test-fast lint types format lab bench bench-torch doctor clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-26s %s\n", $$1, $$2} /^## /{printf "\n%s\n", substr($$0, 4)}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2} /^## /{printf "\n%s\n", substr($$0, 4)} /^##: /{print substr($$0, 5)}' $(MAKEFILE_LIST)
 
 ## Start here
 $(READY): requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-		{ echo "tfvae needs Python 3.11; name yours: make PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(RUN) -c '$(FITS)' 2>/dev/null && exit; \
+	for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+		$$python -c '$(FITS)' 2>/dev/null && exec $$python -m venv --clear $(VENV); \
+	done; \
+	echo "tfvae needs Python 3.11, 3.12 or 3.13 with its venv module; name yours: make PYTHON=/path/to/python3"; exit 1
+	$(RUN) $(PIP) -r requirements.txt
+	$(RUN) $(PIP) --no-deps --editable .
 	@touch $@
 
 install: $(READY) ## make .venv with the pinned stack and the command .venv/bin/tfvae
 quickstart: $(READY) ## Mult-VAE, Mult-DAE, EASE and popularity on the embedded data: table, picture, model, recommendations (5 min)
 	$(RUN) examples/quickstart.py
-test: $(READY) ## all tests (6 min on 2 cores; more where ML-20M, Netflix or MSD lie in TFVAE_DATA)
-	$(RUN) -m pytest -n 2 --dist loadfile
+test: $(READY) ## all tests (7 min on 2 cores; more where ML-20M, Netflix or MSD lie in TFVAE_DATA)
+	$(TESTS)
+test-fast: $(READY) ## the tests without the slow ones, for daily work (90 s on 2 cores)
+	$(TESTS) -m "not slow"
 lint: $(READY) ## ruff: rules and format
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+types: $(READY) ## mypy over the package
+	$(RUN) -m mypy
 format: $(READY) ## let ruff mend what it can
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
@@ -45,65 +55,65 @@ bench: $(READY) ## speed and memory of training and evaluation, as ratios within
 	$(RUN) benchmarks/training.py --torch-python $(TORCH_VENV)/bin/python
 	$(RUN) benchmarks/evaluation.py
 	$(RUN) benchmarks/ratings.py
-bench-torch: ## make .venv-torch with PyTorch, so that `make bench` has it to compare with
-	$(PYTHON) -m venv $(TORCH_VENV)
-	$(TORCH_VENV)/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+bench-torch: $(READY) ## make .venv-torch with PyTorch, so that `make bench` has it to compare with
+	$(RUN) -m venv $(TORCH_VENV)
+	$(TORCH_VENV)/bin/python $(PIP) -r benchmarks/requirements.txt
 TORCH_VENV := .venv-torch
 
-## Paper tables. Data that cannot be downloaded: TFVAE_DATA=/folder or SOURCE=/file. Times: 2 cores, 3 seeds, extrapolated
-table2-ml20m:            ## Mult-VAE Table 2 (a): Mult-VAE, Mult-DAE, EASE, popularity; ML-20M is downloaded; 14 h
-table2-netflix:          ## Mult-VAE Table 2 (b): the same; Netflix by hand; 20 h
-table2-msd:              ## Mult-VAE Table 2 (c): the same; MSD by hand; 2 days, 16 GB
-table2-ml1m:             ## the same rows on ML-1M; 10 min
-table2-movietweetings:   ## the same rows on the embedded data; 5 min
-table4-ml20m:            ## Mult-VAE Table 4: three likelihoods, VAE and DAE; ML-20M is downloaded; 2 days
-table4-ml1m:             ## the same rows on ML-1M; 20 min
-table4-movietweetings:   ## the same rows on the embedded data; 10 min
-table1-ml20m:            ## EVCF Table 1: Vamp, H+Vamp, gates; ML-20M is downloaded; 2 weeks
-table1-netflix:          ## EVCF Table 1: the same; Netflix by hand; 7 weeks
-evcf-table1-ml1m:        ## the same rows on ML-1M; 1 h
-table2-gating-netflix:   ## EVCF Table 2: gates and depth; Netflix by hand; 4 months
-table2-gating-ml20m:     ## the same rows on ML-20M; 6 weeks
-table2-gating-ml1m:      ## the same rows on ML-1M; 2 h
-table3-ml1m:             ## Mult-VAE Table 3: against NCF, on NCF's split of ML-1M; by hand; 2 h
-table3-pinterest:        ## the same on NCF's Pinterest; by hand; 6 h
-table1-ml1m:             ## p-VAE Table 1: ratings of ML-1M, five splits; SPLITS=1 for a quick look; 2 h, SPLITS=1 25 min
-recvae-ml20m:            ## RecVAE's table: WMF, Mult-VAE, RaCT, EASE, RecVAE; ML-20M is downloaded; 30 h
-recvae-netflix:          ## the same; Netflix by hand; 3 days
-recvae-msd:              ## the same; MSD by hand; 8 days, 16 GB
-recvae-ml1m:             ## the same rows on ML-1M; 15 min
-recvae-ablation-ml20m:   ## RecVAE with one part less at a time; ML-20M is downloaded; 2 days
-recvae-ablation-ml1m:    ## the same rows on ML-1M; 2 h
-multvae-table1-ml20m:    ## Mult-VAE Table 1: attributes of ML-20M; downloaded; 1 min
-multvae-table1-netflix:  ## Mult-VAE Table 1: attributes of Netflix; by hand; 3 min
-multvae-table1-msd:      ## Mult-VAE Table 1: attributes of MSD; by hand; 2 min
-multvae-table1-ml1m:     ## the same counts of ML-1M; seconds
+## The papers' tables: make evcf-table1 DATASET=ml-20m, or make evcf-table1-ml20m, or make evcf-table1 DATA=ratings.csv
+##: Times: 2 cores, 3 seeds, extrapolated. ML-1M and ML-20M are downloaded; netflix, msd and NCF's files are fetched by hand,
+##: into TFVAE_DATA=/folder or as SOURCE=/file. More options of `tfvae table --help`: OPTIONS="--seeds 1".
+multvae-table1: ## attributes of the data sets; minutes (ml20m, netflix, msd, ml1m)
+multvae-table2: ## Mult-VAE, Mult-DAE, EASE, ...; ml20m 14 h, netflix 20 h, msd 2 days, ml1m 10 min, movietweetings 5 min
+multvae-table3: ## against NCF on NCF's split; ncf-ml-1m 2 h, ncf-pinterest 6 h (multvae-table3-ml1m, -pinterest)
+multvae-table4: ## three likelihoods, VAE and DAE; ml20m 2 days, ml1m 20 min, movietweetings 10 min
+evcf-table1: ## EVCF: Vamp, H+Vamp, gates; ml20m 2 weeks, netflix 7 weeks, ml1m 1 h
+evcf-table2: ## EVCF: gates and depth; netflix 4 months, ml20m 6 weeks, ml1m 2 h
+pvae-table1: ## p-VAE: ratings, five splits; ml1m 2 h, with SPLITS=1 25 min
+recvae-table: ## WMF, Mult-VAE, RaCT, EASE, RecVAE; ml20m 30 h, netflix 3 days, msd 8 days and 16 GB, ml1m 15 min
+recvae-ablation: ## RecVAE with one part less at a time; ml20m 2 days, ml1m 2 h
+sweep: $(READY) ## tune a row on validation users: make sweep TABLE=multvae-table2 ROW=mult-vae DATASET=ml-1m TRIALS=20
+	$(TFVAE) sweep $(TABLE) --row $(ROW) $(DATA_OPTIONS) --trials $(TRIALS) $(OPTIONS)
 
-SOURCE_OPTION = $(if $(SOURCE),--source "$(SOURCE)")
-SPLITS_OPTION = $(if $(SPLITS),--splits $(SPLITS))
-PAPER_TABLES := $(shell sed -n 's/^\([a-z0-9-]*table[1234]-[a-z0-9-]*\|recvae-[a-z0-9-]*\):  .*/\1/p' $(MAKEFILE_LIST))
-.PHONY: table sweep $(PAPER_TABLES)
+TABLES := multvae-table1 multvae-table2 multvae-table3 multvae-table4 evcf-table1 evcf-table2 pvae-table1 recvae-table recvae-ablation
+# A data set's name within a target, and what `--dataset` calls it.
+SHORT  := ml100k ml1m ml10m ml20m netflix msd movietweetings pinterest
+ml100k := ml-100k
+ml1m   := ml-1m
+ml10m  := ml-10m
+ml20m  := ml-20m
+pinterest := ncf-pinterest
+multvae-table3 multvae-table3-ml1m: ml1m := ncf-ml-1m
+ON_DATA := $(foreach table,$(TABLES),$(addprefix $(table)-,$(SHORT)))
 
-table2-%:         TABLE = multvae-table2
-table3-%:         TABLE = multvae-table3
-table4-%:         TABLE = multvae-table4
-multvae-table1-%: TABLE = multvae-table1
-table1-% evcf-table1-%: TABLE = evcf-table1
-table1-ml1m: TABLE = pvae-table1
-table2-gating-%:  TABLE = evcf-table2
-recvae-%:         TABLE = recvae-table
-recvae-ablation-%: TABLE = recvae-ablation
-%-ml20m:          DATASET = ml-20m
-%-netflix:        DATASET = netflix
-%-msd:            DATASET = msd
-%-ml1m:           DATASET = ml-1m
-%-movietweetings: DATASET = movietweetings
-table3-ml1m: DATASET = ncf-ml-1m
-table3-pinterest: DATASET = ncf-pinterest
+DATA_OPTIONS = $(if $(DATASET),--dataset $(or $($(DATASET)),$(DATASET))) $(if $(DATA),--data "$(DATA)") \
+	$(if $(SOURCE),--source "$(SOURCE)")
+TABLE_OPTIONS = $(DATA_OPTIONS) $(if $(SPLITS),--splits $(SPLITS)) $(OPTIONS)
 
-$(PAPER_TABLES) table: $(READY)
-	$(TFVAE) table $(TABLE) --dataset $(DATASET) $(SOURCE_OPTION) $(SPLITS_OPTION)
+.PHONY: table sweep $(TABLES) $(ON_DATA)
+$(ON_DATA): override DATASET = $(lastword $(subst -, ,$@))
+$(TABLES) $(ON_DATA): $(READY)
+	@$(if $(DATASET)$(DATA),,echo "on which data? make $@ DATASET=ml-1m, or make $@ DATA=ratings.csv"; exit 1)
+	$(TFVAE) table $(@:%-$(DATASET)=%) $(TABLE_OPTIONS)
 
-table:                   ## any table on any data set: make table TABLE=multvae-table2 DATASET=ml-100k
-sweep: $(READY)          ## tune a row on validation users: make sweep TABLE=multvae-table2 ROW=mult-vae DATASET=ml-1m TRIALS=20
-	$(TFVAE) sweep $(TABLE) --row $(ROW) --dataset $(DATASET) --trials $(TRIALS) $(SOURCE_OPTION)
+# The names that targets had before they were called after their tables.
+table1 := evcf-table1
+table2 := multvae-table2
+table3 := multvae-table3
+table4 := multvae-table4
+table2-gating := evcf-table2
+recvae := recvae-table
+table1-ml1m: table1 := pvae-table1
+FORMER := table1-ml20m table1-netflix table1-ml1m table2-ml20m table2-netflix table2-msd table2-ml1m table2-movietweetings \
+	table2-gating-netflix table2-gating-ml20m table2-gating-ml1m table3-ml1m table3-pinterest table4-ml20m table4-ml1m \
+	table4-movietweetings recvae-ml20m recvae-netflix recvae-msd recvae-ml1m
+
+.PHONY: $(FORMER)
+$(FORMER): SUFFIX = $(lastword $(subst -, ,$@))
+$(FORMER): NEW = $($(@:%-$(SUFFIX)=%))-$(SUFFIX)
+$(FORMER):
+	@echo "make $@ is now make $(NEW)"
+	@$(MAKE) --no-print-directory $(NEW)
+table:
+	@echo "make table TABLE=$(TABLE) is now make $(TABLE)"
+	@$(MAKE) --no-print-directory $(TABLE)

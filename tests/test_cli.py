@@ -17,6 +17,8 @@ from tfvae.cli.options import settings_from
 from tfvae.system.errors import InputError
 from tfvae.system.files import sha256_of
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = ["--user-col", "uid", "--item-col", "sku"]
 SMALL = ["--set", "hidden=[8]", "--set", "latent_dim=4", "--epochs", "2"]
 

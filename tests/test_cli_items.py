@@ -13,6 +13,8 @@ from tfvae.data.splits import LeaveOneOut, load_split
 from tfvae.evaluation.scoring import top_k
 from tfvae.training.loop import load_run
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--set", "factors=2", "--epochs", "2"]
 LEAVE_ONE_OUT = ["--protocol", "leave-one-out"]
 TIMED = [*COLUMNS, "--time-col", "when"]

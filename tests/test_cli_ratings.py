@@ -13,6 +13,8 @@ from tfvae.data.splits import load_split
 from tfvae.evaluation.scoring import top_k
 from tfvae.training.loop import load_run
 
+pytestmark = pytest.mark.slow
+
 RATED = [*COLUMNS, "--rating-col", "stars"]
 SMALL = [
     "--model",

@@ -22,6 +22,8 @@ from tfvae.system.errors import InputError
 from tfvae.training.loop import prepare_to_fit, train
 from tfvae.training.settings import settings_of
 
+pytestmark = pytest.mark.slow
+
 README = Path(__file__).parents[1] / "README.md"
 
 RANKERS = [name for name in MODELS if not model_class(name).predicts_ratings]

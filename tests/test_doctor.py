@@ -44,9 +44,10 @@ def test_a_variable_that_changes_keras_is_named(monkeypatch, variable, value):
     assert "unset it" in broken()[variable]
 
 
-def test_python_is_looked_at(monkeypatch):
-    monkeypatch.setattr(doctor.sys, "version_info", (3, 12, 1))
-    assert "3.11" in broken()["Python"]
+@pytest.mark.parametrize(("version", "fits"), [((3, 10, 9), False), ((3, 12, 1), True), ((3, 14, 0), False)])
+def test_python_is_looked_at(monkeypatch, version, fits):
+    monkeypatch.setattr(doctor.sys, "version_info", version)
+    assert ("Python" in broken()) is not fits
 
 
 def test_a_data_folder_that_is_none_is_named(monkeypatch, tmp_path):

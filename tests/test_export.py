@@ -16,6 +16,8 @@ from tfvae.serving.saved_model import Recommendations, export, recommend
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.training.settings import settings_of
 
+pytestmark = pytest.mark.slow
+
 N_ITEMS, N_USERS, K = 40, 11, 12
 NUMBERS = np.random.default_rng(1).permutation(1000)[:N_ITEMS] - 200  # in no order; some are negative
 STRINGS = np.array([f"tt{number:04d}é" for number in range(N_ITEMS)])

@@ -21,6 +21,8 @@ from tfvae.models.ease import EASE
 from tfvae.models.popularity import Popularity
 from tfvae.system.errors import TooLargeError
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(os.environ.get("TFVAE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 METRICS = ("recall@20", "recall@50", "ndcg@100")
 SHAPES = {"ml-20m": (116_677, 20_108), "netflix": (383_435, 17_769), "msd": (471_355, 41_140)}

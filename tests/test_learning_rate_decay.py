@@ -11,6 +11,8 @@ from tfvae.system.errors import InputError
 from tfvae.training.callbacks import LearningRateDecay
 from tfvae.training.settings import settings_of
 
+pytestmark = pytest.mark.slow
+
 
 def rates(epochs, factor, plan="one loss", start=RATE, asked=None):
     """Each objective's learning rates by epoch, of all epochs or of those asked for, in their order."""

@@ -12,6 +12,8 @@ from tfvae.training.callbacks import ResumableCheckpoint
 from tfvae.training.loop import train
 from tfvae.training.settings import settings_of
 
+pytestmark = pytest.mark.slow
+
 RUN = {
     **{"hidden": [8], "latent_dim": 4, "batch_size": 45, "learning_rate": 0.02, "monitor": "ndcg@10", "epochs": 6},
     **{"anneal_updates": 20, "actor_epochs": 2, "critic_epochs": 2, "critic_hidden": [6], "cutoff": 10},

@@ -19,6 +19,8 @@ from tfvae.serving.saved_model import Recommendations, export, recommend
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.training.settings import settings_of
 
+pytestmark = pytest.mark.slow
+
 N_USERS, N_ITEMS, K, SCALE = 24, 15, 10, (1, 5)
 RATINGS = random_ratings(N_USERS, N_ITEMS)
 STRANGERS = random_ratings(9, N_ITEMS, seed=3, empty=(4,))

@@ -19,6 +19,8 @@ from tfvae.experiments.report import render_overview
 from tfvae.nn.hmc import Sampler
 from tfvae.system.errors import DivergedError, InputError
 
+pytestmark = pytest.mark.slow
+
 TABLE = """
 title = "Ratings"
 caption = "For tests."

@@ -9,6 +9,8 @@ from tfvae.data.datasets import DATASETS
 from tfvae.experiments import plots
 from tfvae.system.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 TABLE = """
 title = "A table"
 caption = "For tests."

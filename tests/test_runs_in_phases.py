@@ -25,6 +25,8 @@ from tiny_phases import (
 from tfvae.nn.optimizers import FusedAdam
 from tfvae.training.callbacks import ResumableCheckpoint, Validation, best_of
 
+pytestmark = pytest.mark.slow
+
 # ---- validation, selection, resuming ----------------------------------------------------------------
 
 

@@ -12,6 +12,8 @@ from tfvae.experiments.records import Sweep, datasets_of, stored_runs, sweep_of
 from tfvae.experiments.runner import run_table
 from tfvae.system.errors import DivergedError
 
+pytestmark = pytest.mark.slow
+
 HOME = """
 title = "Home"
 caption = "For tests."

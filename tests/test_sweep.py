@@ -17,6 +17,8 @@ from tfvae.experiments.sweep import run_sweep
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.training.loop import TrainedModel
 
+pytestmark = pytest.mark.slow
+
 TINY = """
 title = "Tiny"
 caption = "For tests."

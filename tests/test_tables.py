@@ -28,6 +28,8 @@ from tfvae.experiments.sweep import search_problem
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.training.settings import settings_of
 
+pytestmark = pytest.mark.slow
+
 COMMITTED = Path(__file__).parents[1] / "paper_results"
 TINY = """
 title = "Tiny"

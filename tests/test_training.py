@@ -22,6 +22,8 @@ from tfvae.training.callbacks import ResumableCheckpoint, best_of
 from tfvae.training.loop import load_run, prepare_to_fit, train
 from tfvae.training.settings import settings_of
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 SMALL = {
     "hidden": [8],

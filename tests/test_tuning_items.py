@@ -15,6 +15,8 @@ from tfvae.data.splits import LeaveOneOutSettings, leave_one_out, load_split
 from tfvae.data.synthetic import synthetic
 from tfvae.system.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 def cut(data=1, **settings):
     """Of 40 users and 30 items, with seven negatives for each user."""

@@ -15,6 +15,8 @@ from tfvae.experiments.protocols import splits_of
 from tfvae.experiments.sweep import run_sweep
 from tfvae.training.loop import TrainedModel
 
+pytestmark = pytest.mark.slow
+
 TABLE = """
 title = "Ratings"
 caption = "For tests."

@@ -13,6 +13,8 @@ from tfvae.training.callbacks import ResumableCheckpoint
 from tfvae.training.loop import prepare_to_fit, train
 from tfvae.training.settings import TrainingSettings, settings_of
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "hidden": [8],
     "latent_dim": 4,

@@ -10,6 +10,8 @@ from tfvae.data.synthetic import synthetic
 from tfvae.experiments import runner as tables
 from tfvae.experiments.records import stored_run
 
+pytestmark = pytest.mark.slow
+
 TABLE = """
 title = "Items"
 caption = "For tests."

@@ -13,6 +13,8 @@ from tfvae.training.callbacks import ResumableCheckpoint, best_of
 from tfvae.training.loop import train
 from tfvae.training.settings import settings_of
 
+pytestmark = pytest.mark.slow
+
 RATINGS = {"units": 6, "batch_size": 20, "learning_rate": 0.01, "monitor": "rmse", "epochs": 4, "dropout": 0.2}
 ITEMS = {"hidden": [], "latent_dim": 6, "batch_size": 20, "learning_rate": 0.05, "monitor": "ndcg@10", "epochs": 4}
 

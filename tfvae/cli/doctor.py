@@ -65,8 +65,8 @@ def examine(device: bool = False) -> list[Finding]:
 
 
 def _versions() -> Iterator[Finding]:
-    supported = sys.version_info[:2] == (3, 11)
-    yield Finding("Python", platform.python_version(), "" if supported else "TensorFlow Probability 0.25 needs 3.11")
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    yield Finding("Python", platform.python_version(), "" if supported else "tfvae needs 3.11, 3.12 or 3.13")
     installed = {package: _version(package) for package in PACKAGES}
     for package, found in installed.items():
         advice = "" if found else f"pip install {package}"

@@ -280,8 +280,8 @@ def load_table(name: str, results: Path = RESULTS) -> Table:
     """Reads and checks a table's definition; what an `alias_of` shares is filled in.
 
     Args:
-        name: The name of one of the papers' tables, or of a folder of the results folder with a `table.toml`, which goes
-            before a paper's table of the same name.
+        name: The name of one of the papers' tables, or of a folder of the results folder that has a `table.toml`; such
+            a table goes before a paper's table of the same name.
         results: The results folder.
 
     Raises:

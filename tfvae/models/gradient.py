@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfvae.models.base import Recommender
 from tfvae.nn.batches import RowStore, SparseBatch
+from tfvae.nn.keras_private import BuiltByConstructor, forget_step, use_step
 from tfvae.nn.noise import Noise
 from tfvae.system.errors import InputError
 
@@ -52,7 +53,7 @@ class Plan:
     given: frozenset[str] = frozenset()
 
 
-class GradientRecommender(Recommender):
+class GradientRecommender(BuiltByConstructor, Recommender):
     """A recommender trained by Keras `fit` on batches of user row numbers.
 
     A subclass gives the `objective` with the names of its `loss_terms`; this class does the rest of a training step:
@@ -172,9 +173,7 @@ class GradientRecommender(Recommender):
     def begin_epoch(self, epoch: int) -> None:
         """Enters the phase of an epoch, counted from 0; called by `fit`, outside the graph."""
         self.phase = self.phase_of(epoch)
-        self.train_function = self._steps.get(self.phase)
-        self.make_train_function()
-        self._steps[self.phase] = self.train_function
+        self._steps[self.phase] = use_step(self, self._steps.get(self.phase))
 
     def end_epoch(self) -> None:
         """Renews what follows from an epoch's weights; called by `fit` before the model is validated and saved."""
@@ -239,12 +238,8 @@ class GradientRecommender(Recommender):
         return int(self.rows_seen.numpy()) // self.histories.n_rows
 
     def _forget_steps(self) -> None:
-        self._steps, self.train_function = {}, None
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        # Nothing is left to build. Under tf.distribute Keras would average the row numbers of the replicas for it,
-        # and fail where these hold batches of unequal size.
-        return
+        self._steps = {}
+        forget_step(self)
 
     @tf.autograph.experimental.do_not_convert  # there is no Python control flow to convert, only time to lose
     def train_step(self, users: tf.Tensor) -> dict[str, tf.Tensor]:

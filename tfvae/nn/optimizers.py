@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from tfvae.nn.keras_private import adam_moments
+
 __all__ = ["OPTIMIZERS", "FusedAdam", "NormalizedAdam"]
 
 
@@ -33,12 +35,12 @@ class FusedAdam(keras.optimizers.Adam):
 
     def update_step(self, gradient, variable, learning_rate):
         """One fused update of one variable; called by Keras, under any `tf.distribute` strategy."""
-        index = self._get_variable_index(variable)
+        first, second = adam_moments(self, variable)
         update = tf.cast(self.iterations + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
+            m=first.handle,
+            v=second.handle,
             beta1_power=self.beta_1**update,
             beta2_power=self.beta_2**update,
             lr=tf.cast(learning_rate, tf.float32),

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 from tqdm import tqdm
+from tqdm.keras import TqdmCallback
 
 from tfvae.evaluation.metrics import lower_is_better
 from tfvae.evaluation.users import Evaluation, RatingEvaluation
+from tfvae.nn.keras_private import summary_writer
 from tfvae.system.files import write_npz
 
 __all__ = [
@@ -181,41 +184,39 @@ class LearningRateDecay(keras.callbacks.Callback):
             ) * self._factor**done
 
 
-class Progress(keras.callbacks.Callback):
-    """A bar with the time left and the latest validation value.
+class Progress(TqdmCallback):
+    """A bar of epochs with the time left, the loss, and the latest and the best validation value.
 
     Args:
-        name: Of what is trained.
-        done: Epochs that lie behind a resumed run.
+        name: Name of what is trained, shown before the bar.
+        epochs: Number of epochs in all.
+        done: Number of epochs that lie behind a resumed run.
         monitor: The entry of the logs to show.
     """
 
-    def __init__(self, name: str, done: int, monitor: str):
-        super().__init__()
-        self._name, self._done, self._monitor = name, done, monitor
-        self._latest, self._best = None, None
+    def __init__(self, name: str, epochs: int, done: int, monitor: str):
+        pause = 0.2 if sys.stderr.isatty() else 15.0  # a log file gets a line now and then instead of a moving one
+        kind = partial(_EpochBar, monitor=monitor)
+        super().__init__(epochs, verbose=0, tqdm_class=kind, desc=name, initial=done, mininterval=pause)
+
+
+class _EpochBar(tqdm):
+    """The bar of `TqdmCallback`, which would show all of an epoch's logs, with a few of them."""
+
+    def __init__(self, *args, monitor: str, **kwargs):
+        self._monitor, self._latest, self._best = monitor, None, None
         self._better = min if lower_is_better(monitor.removeprefix("val_")) else max
+        super().__init__(*args, **kwargs)
 
-    def on_train_begin(self, logs=None):
-        """Draws the bar; a log file gets a line now and then instead of a moving one."""
-        pause = 0.2 if sys.stderr.isatty() else 15.0
-        total = self.params["epochs"]
-        self._bar = tqdm(desc=self._name, total=total, initial=self._done, unit="epoch", mininterval=pause)
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Moves the bar."""
-        shown = {"loss": f"{logs['loss']:.4g}"}
-        if self._monitor in logs:
-            self._latest = logs[self._monitor]
+    def set_postfix(self, ordered_dict=None, refresh=True, **kwargs):
+        """Shows the loss and the monitored value of the logs; the latest one where an epoch has none."""
+        shown = {"loss": f"{ordered_dict['loss']:.4g}"}
+        if self._monitor in ordered_dict:
+            self._latest = ordered_dict[self._monitor]
             self._best = self._latest if self._best is None else self._better(self._best, self._latest)
         if self._latest is not None:
             shown |= {self._monitor: f"{self._latest:.4f}", "best": f"{self._best:.4f}"}
-        self._bar.set_postfix(shown, refresh=False)
-        self._bar.update()
-
-    def on_train_end(self, logs=None):
-        """Leaves the finished bar."""
-        self._bar.close()
+        super().set_postfix(shown, refresh=refresh)
 
 
 class TensorBoardLog(keras.callbacks.TensorBoard):
@@ -237,7 +238,7 @@ class TensorBoardLog(keras.callbacks.TensorBoard):
         """Writes the settings."""
         super().on_train_begin(logs)
         plain = {k: v if isinstance(v, (bool, int, float, str)) else json.dumps(v) for k, v in self._settings.items()}
-        with self._train_writer.as_default():
+        with summary_writer(self).as_default():
             tf.summary.text("settings", "\n".join(f"    {name} = {value}" for name, value in plain.items()), step=0)
             hparams.hparams(plain)
 

@@ -203,8 +203,8 @@ def _fit(
     if training.final_learning_rate_factor < 1:
         callbacks.append(LearningRateDecay(training.learning_rate, training.final_learning_rate_factor))
     callbacks.append(TensorBoardLog(folder / "tensorboard", settings.flat()))
-    if progress:
-        callbacks.append(Progress(settings.name, done, monitor))
+    if progress and not keeper.out_of_patience:
+        callbacks.append(Progress(settings.name, training.epochs, done, monitor))
     n_rows = model.histories.n_rows
     batches = row_numbers(n_rows, training.batch_size, training.seed, first_epoch=done)
     if not keeper.out_of_patience:
