@@ -97,7 +97,7 @@ def test_what_makes_no_sense_is_refused():
     for name in ("factors", "ascent_rate", "iterations", "scale", "threads"):
         with pytest.raises(InputError, match=f"{name} = 0: Input should be"):
             BPR(3, **{name: 0})
-    with pytest.raises(InputError, match="regularization is -1; expected 0 or a positive number"):
+    with pytest.raises(InputError, match="regularization = -1: Input should be"):
         BPR(3, regularization=-1)
     with pytest.raises(InputError, match="expects a binary training matrix"):
         fitted(2 * random_rows())

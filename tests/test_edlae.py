@@ -112,7 +112,7 @@ def test_bad_settings_and_matrices_are_refused():
     for dropout in (-0.1, 1.0, float("nan")):
         with pytest.raises(InputError, match=f"dropout = {dropout}: Input should be"):
             EDLAE(3, dropout=dropout)
-    with pytest.raises(InputError, match="regularization is 0"):
+    with pytest.raises(InputError, match="regularization = 0: Input should be"):
         EDLAE(3, regularization=0)
     with pytest.raises(InputError, match="EDLAE was made for 25 items, the training matrix has 24"):
         EDLAE(25).fit_matrix(random_rows(n_items=24))
