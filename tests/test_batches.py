@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from dense_reference import on_the_items, random_rows, rows_of
-from scipy.sparse import csr_array
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from scipy.sparse import coo_matrix, csc_array, csr_array
 
-from tfvae.nn.batches import RowStore, row_numbers, steps_per_epoch, unpad
+from tfvae.models.autorec import AutoRec
+from tfvae.models.ease import EASE
+from tfvae.models.ncf import GMF
+from tfvae.nn.batches import PairStore, RowStore, as_batch, as_matrix, row_numbers, steps_per_epoch, unpad
 from tfvae.system.errors import InputError
 
 
@@ -109,3 +115,134 @@ def test_a_batch_larger_than_the_data_or_empty_is_refused(batch_size):
 def test_values_laid_out_by_the_reference_are_in_the_order_of_the_wire_format():
     x = random_rows()
     np.testing.assert_array_equal(on_the_items(x, rows_of(x).items), x * np.arange(13))
+
+
+# ---- histories as people have them -----------------------------------------------------------------
+
+BINARY = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.sampled_from([0.0, 1.0]))
+FEW = settings(max_examples=40, deadline=None)
+
+
+def assert_equal_batches(one, other):
+    for name in ("items", "segment_ids", "lengths"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+
+
+@FEW
+@given(BINARY)
+def test_any_binary_rows_are_one_batch_whatever_they_come_as(x):
+    expected = RowStore(csr_array(x)).gather(tf.range(len(x), dtype=tf.int64))
+    for given_as in (
+        x,
+        x.tolist(),
+        x.astype(bool),
+        x.astype(int),
+        tf.constant(x),
+        csr_array(x),
+        csc_array(x),
+        coo_matrix(x),
+    ):
+        found = as_batch(given_as, x.shape[1])
+        assert_equal_batches(found, expected)
+        assert found.values is None and found.users is None
+    assert as_batch(expected, x.shape[1]) is expected
+
+
+@FEW
+@given(
+    arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.sampled_from([0.0, 0.5, 3.0, 5.0]))
+)
+def test_any_ratings_keep_their_values(x):
+    for given_as in (x, csr_array(x), csc_array(x)):
+        batch = as_batch(given_as, x.shape[1], ratings=True)
+        np.testing.assert_array_equal(dense(batch, x.shape[1], batch.values.numpy()), x)
+
+
+def test_a_stored_zero_is_a_rating_of_zero_but_no_item_that_a_user_has():
+    stored = csr_array((np.float32([0, 2]), ([0, 0], [1, 2])), shape=(1, 4))
+    assert as_batch(stored, 4, ratings=True).items.numpy().tolist() == [1, 2]
+    stored.data[1] = 1
+    assert as_batch(stored, 4).items.numpy().tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((2, 5)), r"shape \[n, 4\]; found 5 columns"),
+        (csr_array((2, 3)), "found 3 columns"),
+        (np.zeros(4), r"found shape \[4\]. One user is a row of its own"),
+        (np.full((1, 4), 5.0), "of zeros and ones, which items a user has; found 5"),
+        (np.full((1, 4), -1.0), "found -1"),
+        (np.full((1, 4), np.nan), "found NaN or infinity"),
+        ("rows", "or a SparseBatch; found str"),
+        ({"items": [1]}, "found dict"),
+        ([[1, 0, 1, 0], [1]], "found list"),
+    ],
+)
+def test_anything_else_gets_the_one_clear_error(x, message):
+    model = EASE(4, regularization=1.0)
+    for door in (model, model.predict, lambda x: as_batch(x, 4)):
+        with pytest.raises(InputError, match=message):
+            door(x)
+
+
+def test_what_is_given_is_not_changed():
+    stored = csr_array((np.float64([0, 1]), ([0, 0], [2, 1])), shape=(1, 3))
+    as_matrix(stored, 3, ratings=False)
+    assert stored.data.tolist() == [0, 1] and stored.indices.tolist() == [2, 1]
+    assert stored.nnz == 2 and stored.dtype == np.float64
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 500])
+def test_call_and_predict_are_the_scores(batch_size):
+    x = random_rows()
+    ranker, rater = EASE(13, regularization=1.0), AutoRec(13, units=4)
+    ranker.fit_matrix(csr_array(x), log=[].append)
+    for model in (ranker, rater):
+        scores = model.scores(as_batch(x, 13, ratings=model.predicts_ratings))
+        np.testing.assert_array_equal(model(x), scores)
+        np.testing.assert_array_equal(model(csr_array(x)), scores)
+        found = model.predict(csr_array(x), batch_size=batch_size, verbose=0)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, scores, rtol=1e-5, atol=1e-6)
+        assert model.predict(np.zeros((0, 13))).shape == (0, 13)
+
+
+def test_a_model_of_its_training_users_says_so():
+    model = GMF(13, 7, factors=2)
+    with pytest.raises(InputError, match="GMF only scores the users it was trained on"):
+        model.predict(random_rows())
+
+
+# ---- any input -------------------------------------------------------------------------------------
+
+
+@FEW
+@given(BINARY, st.data())
+def test_any_padding_of_any_rows_is_these_rows(x, data):
+    histories = [np.flatnonzero(row).tolist() for row in x]
+    width = max(map(len, histories)) + data.draw(st.integers(0, 3))
+    padded = np.full((len(x), width), -1)
+    for row, history in zip(padded, histories, strict=True):
+        places = data.draw(st.permutations(range(width)))[: len(history)]
+        row[sorted(places)] = history
+    assert_equal_batches(unpad(tf.constant(padded, tf.int32)), as_batch(x, x.shape[1]))
+
+
+@FEW
+@given(BINARY, st.data())
+def test_any_rows_are_gathered_in_any_order(x, data):
+    users = data.draw(st.lists(st.integers(0, len(x) - 1), max_size=9))
+    batch = RowStore(csr_array(x)).gather(tf.constant(users, tf.int64))
+    np.testing.assert_array_equal(dense(batch, x.shape[1]), x[users])
+    assert batch.users.numpy().tolist() == users
+
+
+@FEW
+@given(BINARY, st.floats(0, 1, exclude_max=True, width=32))
+def test_an_unseen_item_is_one_that_the_user_does_not_have(x, uniform):
+    users = tf.range(len(x), dtype=tf.int64)
+    items, found = PairStore(csr_array(x)).unseen(users, tf.fill([len(x)], uniform))
+    np.testing.assert_array_equal(found, x.min(axis=1) == 0)
+    for user, item in enumerate(items.numpy()):
+        assert x[user, item] == (0 if found[user] else 1)

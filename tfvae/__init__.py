@@ -10,36 +10,49 @@ import importlib
 import os
 from typing import Any
 
+import wrapt
+
 __version__ = "0.1.0"
 
 # TensorFlow takes oneDNN's matrix products on newer processors only. On those without AVX-512, too, the decoder's
 # products are up to twice as fast with them. It works when tfvae is imported before TensorFlow.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
+# `keras.models.load_model` finds the models of tfvae, whichever of the two is imported first.
+wrapt.register_post_import_hook("tfvae.models.registration:register_lazily", "keras.src.saving.object_registration")
+
+_MODULES = {
+    "export": "tfvae.serving.saved_model",
+    "generative": "tfvae.evaluation.latents",
+    "hmc": "tfvae.nn.hmc",
+    "predictive": "tfvae.evaluation.predictive",
+}
 _HOMES = {
     "Interactions": "tfvae.data.interactions",
     "LeaveOneOutSettings": "tfvae.data.splits",
     "RatingHoldoutSettings": "tfvae.data.splits",
     "StrongGeneralizationSettings": "tfvae.data.splits",
     "evaluate": "tfvae.evaluation.users",
+    "latent_diagnostics": "tfvae.evaluation.latents",
     "leave_one_out": "tfvae.data.splits",
     "load_dataset": "tfvae.data.datasets",
     "load_run": "tfvae.training.loop",
     "model_class": "tfvae.models",
+    "prepare_to_fit": "tfvae.training.loop",
     "rating_holdout": "tfvae.data.splits",
     "recommend": "tfvae.serving.saved_model",
     "settings_of": "tfvae.training.settings",
     "strong_generalization": "tfvae.data.splits",
-    "top_k": "tfvae.evaluation.users",
+    "top_k": "tfvae.evaluation.scoring",
     "train": "tfvae.training.loop",
 }
 
-__all__ = ["__version__", "export", *_HOMES]  # noqa: F822, they are found by __getattr__
+__all__ = ["__version__", *_MODULES, *_HOMES]  # noqa: F822, they are found by __getattr__
 
 
 def __getattr__(name: str) -> Any:
-    if name == "export":
-        return importlib.import_module("tfvae.serving.saved_model")
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

@@ -7,13 +7,14 @@ for: the best unseen items, or the scores of chosen pairs. Only that leaves the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_array
 
 from tfvae.models.base import Recommender, ScoresPairs
-from tfvae.nn.batches import RowStore, SparseBatch
+from tfvae.nn.batches import RowStore, SparseBatch, as_matrix
 from tfvae.nn.ranking import best_unseen
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.system.memory import keep_freed_buffers
@@ -25,7 +26,7 @@ TopK = tuple[np.ndarray, np.ndarray]
 
 def top_k(
     model: Recommender,
-    histories: csr_array,
+    histories: Any,
     k: int = 100,
     batch_size: int = 500,
     users: Sequence[int] | np.ndarray | None = None,
@@ -34,8 +35,8 @@ def top_k(
 
     Args:
         model: The model.
-        histories: The items each user has seen, sparse [n, n_items]; none of them is returned. For a model that knows
-            its training users, the training matrix.
+        histories: The items each user has seen, a SciPy sparse matrix or a dense array [n, n_items]; none of them is
+            returned. For a model that only scores its training users, the training matrix.
         k: Length of the rankings.
         batch_size: Users scored at once.
         users: Rows to rank for, in any order; all n of them if None.
@@ -48,6 +49,7 @@ def top_k(
         DivergedError: If a score is NaN or infinite.
         InputError: If the histories are of another catalogue than the model's, or a user lies outside them.
     """
+    histories = as_matrix(histories, model.n_items, ratings=model.predicts_ratings)
     return ranker(model, histories, k, batch_size, users)()
 
 

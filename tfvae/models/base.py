@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from pydantic import NonNegativeInt, PositiveInt
 
 from tfvae.models import MODELS, model_class
 from tfvae.models.former_settings import todays_settings
-from tfvae.nn.batches import SparseBatch
+from tfvae.nn.batches import RowStore, SparseBatch, as_batch, as_matrix
 from tfvae.nn.item_layers import ItemLogits
 from tfvae.nn.noise import Noise
 from tfvae.system.errors import InputError, unknown_name
@@ -111,9 +112,57 @@ class Recommender(keras.Model, abc.ABC):
             can be traced by `tf.function`.
         """
 
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> tf.Tensor:
+        """The scores of histories as people have them: a sparse matrix, a dense array, or a `SparseBatch`.
+
+        Args:
+            x: [B, n_items], see `tfvae.nn.batches.as_batch`.
+            *args: Passed on to `keras.Model`.
+            **kwargs: Passed on to `keras.Model`.
+
+        Returns:
+            As `scores` gives them.
+
+        Raises:
+            InputError: If it is something else, or has another number of items or values that cannot be.
+        """
+        return super().__call__(as_batch(x, self.n_items, ratings=self.predicts_ratings), *args, **kwargs)
+
     def call(self, batch: SparseBatch) -> tf.Tensor:
         """Keras's name for `scores`."""
         return self.scores(batch)
+
+    def predict(self, x: Any, batch_size: int = 500, **kwargs: Any) -> np.ndarray:
+        """The scores of histories, in batches.
+
+        Args:
+            x: A SciPy sparse matrix or a dense array [n, n_items]; see `tfvae.nn.batches.as_matrix`.
+            batch_size: Rows scored at once.
+            **kwargs: `verbose`, as Keras has it; without effect.
+
+        Returns:
+            float32 [n, n_items]; a model's best items at less memory are `tfvae.top_k`.
+
+        Raises:
+            InputError: If it is something else, has another number of items or values that cannot be, or the model
+                only scores its training users.
+        """
+        if kwargs.keys() - {"verbose"}:
+            raise unknown_name("argument of predict", min(kwargs.keys() - {"verbose"}), ("batch_size", "verbose"))
+        if not self.scores_new_users:
+            raise InputError(
+                f"{type(self).__name__} only scores the users it was trained on; rank for them by their rows in the "
+                "training matrix: tfvae.top_k(model, train, users=[...])."
+            )
+        matrix = as_matrix(x, self.n_items, ratings=self.predicts_ratings)
+        store = RowStore(matrix, with_values=self.predicts_ratings)
+        rows = tf.TensorSpec([None], tf.int64)
+        score = tf.function(lambda users: self.scores(store.gather(users)._replace(users=None)), [rows])
+        found = np.empty(matrix.shape, np.float32)
+        for start in range(0, len(found), batch_size):
+            users = np.arange(start, min(start + batch_size, len(found)))
+            found[users] = score(users)
+        return found
 
     @property
     def n_parameters(self) -> int:

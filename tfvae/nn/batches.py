@@ -8,7 +8,7 @@ millisecond, and `tf.distribute` accepts it (it refuses sparse and ragged batche
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,6 +20,8 @@ __all__ = [
     "PairStore",
     "RowStore",
     "SparseBatch",
+    "as_batch",
+    "as_matrix",
     "check_batch_size",
     "column_means",
     "row_numbers",
@@ -142,6 +144,71 @@ class PairStore:
 
     def _keys(self, users: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
         return tf.cast(users, tf.int64) * (self.n_items + 1) + tf.cast(numbers, tf.int64)
+
+
+def as_matrix(x: Any, n_items: int, *, ratings: bool) -> sp.csr_array:
+    """Histories as people have them, as the matrix that a `RowStore` holds.
+
+    Args:
+        x: A SciPy sparse matrix, or a dense array, list of lists or tensor, [B, n_items]. A stored zero of a sparse
+            matrix is a rating of zero; in a dense one 0 means that there is no rating.
+        n_items: Number of items of the model.
+        ratings: Whether the values are ratings; otherwise they are ones.
+
+    Returns:
+        CSR [B, n_items], float32, with sorted indices.
+
+    Raises:
+        InputError: If it is something else, has another number of columns, or values that cannot be.
+    """
+    expected = f"expected histories as a SciPy sparse matrix or an array of shape [n, {n_items}]"
+    if sp.issparse(x):
+        matrix = sp.csr_array(x, dtype=np.float32, copy=True)
+    else:
+        try:
+            dense = np.asarray(x, np.float32)
+        except (TypeError, ValueError):
+            raise InputError(f"{expected}, or a SparseBatch; found {type(x).__name__}.") from None
+        if dense.ndim != 2:
+            raise InputError(f"{expected}; found shape {list(dense.shape)}. One user is a row of its own: x[None, :].")
+        matrix = sp.csr_array(dense)
+    if matrix.shape[1] != n_items:
+        raise InputError(f"{expected}; found {matrix.shape[1]} columns. Take the items that the model was trained on.")
+    if not np.isfinite(matrix.data).all():
+        raise InputError(f"{expected} of finite numbers; found NaN or infinity.")
+    if not ratings:
+        if (matrix.data < 0).any() or (matrix.data > 1).any() or (matrix.data % 1).any():
+            wrong = matrix.data[(matrix.data != 0) & (matrix.data != 1)][0]
+            raise InputError(
+                f"{expected} of zeros and ones, which items a user has; found {wrong:g}. Choose what counts, as in "
+                "(x >= 4).astype('float32')."
+            )
+        matrix.eliminate_zeros()
+    matrix.sum_duplicates()
+    matrix.sort_indices()
+    return matrix
+
+
+def as_batch(x: Any, n_items: int, *, ratings: bool = False) -> SparseBatch:
+    """The wire format of whatever histories come as: a `SparseBatch` as it is, anything else through `as_matrix`.
+
+    Args:
+        x: As for `as_matrix`, or a `SparseBatch`.
+        n_items: Number of items of the model.
+        ratings: Whether the values are ratings.
+
+    Raises:
+        InputError: As `as_matrix` raises it.
+
+    Example:
+        >>> as_batch([[1, 0, 1], [0, 0, 0]], n_items=3).items.numpy().tolist()
+        [0, 2]
+    """
+    if isinstance(x, SparseBatch):
+        return x
+    matrix = as_matrix(x, n_items, ratings=ratings)
+    batch = RowStore(matrix, with_values=ratings).gather(tf.range(matrix.shape[0], dtype=tf.int64))
+    return batch._replace(users=None)  # they are rows of no training matrix
 
 
 def unpad(padded: tf.Tensor, pad: int = -1, values: tf.Tensor | None = None) -> SparseBatch:

@@ -1,0 +1,45 @@
+"""Lets Keras find tfvae's classes when it loads a file, without loading them before.
+
+`keras.models.load_model` knows a class only once its module has been imported and has registered it. `import tfvae`
+loads neither Keras nor a model, so Keras asks here: when it meets the name of a class of tfvae, its module is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+from tfvae.models import MODELS
+
+__all__ = ["register_lazily"]
+
+PACKAGE = "tfvae>"
+OPTIMIZERS = ("FusedAdam", "NormalizedAdam")
+
+
+def register_lazily(registration: ModuleType) -> None:
+    """Puts tfvae's classes among Keras's custom objects; called once Keras's own registry has been imported.
+
+    Args:
+        registration: `keras.src.saving.object_registration`.
+    """
+    if not isinstance(registration.GLOBAL_CUSTOM_OBJECTS, _LazyClasses):
+        registration.GLOBAL_CUSTOM_OBJECTS = _LazyClasses(registration.GLOBAL_CUSTOM_OBJECTS)
+
+
+class _LazyClasses(dict):
+    """Keras's custom objects by name; a class of tfvae is imported when it is asked for, and so registers itself."""
+
+    def __contains__(self, name: Any) -> bool:
+        if not super().__contains__(name) and isinstance(name, str) and name.startswith(PACKAGE):
+            if module := _module_of(name.removeprefix(PACKAGE)):
+                importlib.import_module(module)
+        return super().__contains__(name)
+
+
+def _module_of(class_name: str) -> str | None:
+    if class_name in OPTIMIZERS:
+        return "tfvae.nn.optimizers"
+    modules = dict(reversed(place.split(":")) for place in MODELS.values())
+    return modules.get(class_name)
