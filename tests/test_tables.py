@@ -95,7 +95,7 @@ def place(tmp_path, split, monkeypatch):
         (tmp_path / "results" / name).mkdir(parents=True)
         (tmp_path / "results" / name / "table.toml").write_text(definition)
     monkeypatch.setattr(tables, "splits_of", lambda *_: lambda seed, by: split)
-    quiet = {"progress": False, "say": lambda line: None}
+    quiet = {"progress": False, "log": lambda line: None}
     return {"results": tmp_path / "results", "work": tmp_path / "work"} | quiet
 
 

@@ -130,7 +130,12 @@ Set = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training users, at most.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished 'tfvae fit'.")]
-TableName = Annotated[str, typer.Argument(metavar="TABLE", help="A folder of paper_results/.")]
+TableName = Annotated[
+    str,
+    typer.Argument(
+        metavar="TABLE", help="A table of tfvae, or a folder of paper_results/ with a table.toml of your own."
+    ),
+]
 DatasetName = Annotated[str, typer.Option(help="A data set's name (see 'tfvae datasets').")]
 
 

@@ -1,4 +1,7 @@
-"""What a table shall be: `paper_results/<table>/table.toml`, read and checked.
+"""What a table shall be: `tfvae/experiments/tables/<table>.toml`, read and checked.
+
+The tables of the papers come with the package. A table of one's own is `<results>/<table>/table.toml`, with a name that
+the package does not have.
 
 A table has rows (a model and the settings that differ from its defaults), metrics, and per data set the
 published cells. An unknown key is an error that names the nearest known one. A row may be another table's row
@@ -26,12 +29,16 @@ __all__ = [
     "Published",
     "Row",
     "SearchSpace",
+    "TABLES",
     "Table",
+    "definition_path",
     "load_table",
+    "own_table_names",
     "table_names",
 ]
 
 RESULTS = Path("paper_results")
+TABLES = Path(__file__).parent / "tables"
 REFERENCE = r"^[a-z0-9-]+/[a-z0-9-]+$"  # table/row
 Value = int | float | str | bool | list | None
 
@@ -184,10 +191,10 @@ class Attribute(Strict):
 
 
 class Table(Strict):
-    """A `table.toml`. A table has rows of runs, or (`kind = "data-attributes"`) lines of counts.
+    """The definition of a table. A table has rows of runs, or (`kind = "data-attributes"`) lines of counts.
 
     Attributes:
-        name: The folder's name.
+        name: The name of its file, or of its folder among the results.
         title: Heading.
         paper: The paper it is from, or None for a table of our own.
         caption: What is measured, in a sentence or two.
@@ -258,13 +265,39 @@ class Table(Strict):
         return rows[slug]
 
 
-def table_names(results: Path = RESULTS) -> list[str]:
-    """The names of all tables in a results folder, sorted."""
+def own_table_names(results: Path = RESULTS) -> list[str]:
+    """The names of the tables that a results folder defines itself, sorted."""
     return sorted(path.parent.name for path in Path(results).glob("*/table.toml"))
 
 
+def table_names(results: Path = RESULTS) -> list[str]:
+    """The names of the package's tables and of a results folder's own, sorted."""
+    return sorted({path.stem for path in TABLES.glob("*.toml")} | set(own_table_names(results)))
+
+
+def definition_path(name: str, results: Path = RESULTS) -> Path:
+    """The file that defines a table: the package's, or `<results>/<name>/table.toml`.
+
+    Raises:
+        InputError: If there is none, or both are there: neither shall silently stand for the other.
+    """
+    shipped, own = TABLES / f"{name}.toml", Path(results) / name / "table.toml"
+    if name not in table_names(results):
+        raise unknown_name(f"table in tfvae or {Path(results)}", name, table_names(results))
+    if shipped.is_file() and own.is_file():
+        raise InputError(f"{own} defines {name!r}, which is a table of tfvae; rename the folder of yours.")
+    return shipped if shipped.is_file() else own
+
+
 def load_table(name: str, results: Path = RESULTS) -> Table:
-    """Reads and checks `<results>/<name>/table.toml`; what a `alias_of` shares is filled in.
+    """Reads and checks a table's definition (`definition_path`); what an `alias_of` shares is filled in.
+
+    Args:
+        name: The table's name.
+        results: The results folder, which may define tables of its own.
+
+    Returns:
+        The table.
 
     Raises:
         InputError: If there is no such table, its file is not as it should be, or a row is `alias_of` one that does
@@ -278,7 +311,7 @@ def _resolved(table: Table, row: Row, results: Path) -> Row:
     """The row with all that it shares."""
     if row.alias_of is None:
         return row
-    place = f"{Path(results) / table.name / 'table.toml'}: row {row.slug!r} is alias_of {row.alias_of!r}"
+    place = f"{definition_path(table.name, results)}: row {row.slug!r} is alias_of {row.alias_of!r}"
     home, slug = row.stored_in(table.name)
     if home == table.name:
         raise InputError(f"{place}, a row of its own table; name a row of another, or write the row out.")
@@ -293,9 +326,7 @@ def _resolved(table: Table, row: Row, results: Path) -> Row:
 
 def _read(name: str, results: Path) -> Table:
     """The table as its file has it."""
-    path = Path(results) / name / "table.toml"
-    if not path.is_file():
-        raise unknown_name(f"table in {Path(results)}", name, table_names(results))
+    path = definition_path(name, results)
     try:
         definition = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:

@@ -1,7 +1,7 @@
 """What was run: the stored runs, counts and sweeps of `paper_results/`, read, checked and written.
 
 ```
-paper_results/<table>/table.toml                       the definition (`tfvae.experiments.definitions`)
+paper_results/<table>/table.toml                       the definition of a table of one's own
 paper_results/<table>/<dataset>/<slug>.seed<k>.json    one run (`Run`)
 paper_results/<table>/<dataset>/<slug>.seed<k>.npz     its metrics, one value per test user
 paper_results/<table>/<dataset>/<slug>.seed<k>.latents.npz    samples of its aggregated posterior and its prior

@@ -1,6 +1,6 @@
 """From stored runs to Markdown and pictures: a pure function of the files in `paper_results/`.
 
-No number is typed: every cell is a stored run of this code or a published cell of `table.toml`, and rendering
+No number is typed: every cell is a stored run of this code or a published cell of a table's definition, and rendering
 the same files twice gives the same bytes. What a reader must know about a cell (fewer epochs, settings by
 hand, seeds that do not belong together) is a mark in that cell.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from tfvae.data.datasets import DATASETS
 from tfvae.evaluation.metrics import FULL
 from tfvae.experiments import plots
-from tfvae.experiments.definitions import RESULTS, Attribute, Table, load_table, table_names
+from tfvae.experiments.definitions import RESULTS, Attribute, Table, load_table, own_table_names, table_names
 from tfvae.experiments.records import Run, datasets_of, folder_of, stored_attributes, stored_latents, sweep_of
 from tfvae.experiments.summaries import ROUNDING, SIGNIFICANT, Cells, cells_of, compared, ordering_verdict
 from tfvae.system.files import write_text
@@ -88,6 +88,8 @@ def render(name: str, dataset: str, results: Path = RESULTS) -> Path:
 def render_overview(results: Path = RESULTS) -> Path:
     """Writes the results folder's README.md: every table on every data set, ours beside the published.
 
+    Tables of the package that have no run here are left out.
+
     Args:
         results: The results folder.
 
@@ -97,9 +99,11 @@ def render_overview(results: Path = RESULTS) -> Path:
     Raises:
         InputError: If a table's definition or a stored file is damaged.
     """
-    sections = []
+    sections, own = [], own_table_names(results)
     for table in (load_table(name, results) for name in table_names(results)):
         ran = datasets_of(table, results)
+        if not ran and table.name not in own:
+            continue
         parts = []
         for dataset in [*ran, *(name for name in table.published if name not in ran)]:
             if table.kind == "data-attributes":

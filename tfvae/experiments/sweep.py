@@ -157,7 +157,7 @@ def _tried(sweep: Sweep, params: dict[str, Any], split: Split, folder: Path, pro
     started = time.perf_counter()
     outcome: dict[str, Any]
     try:
-        trained = train(settings, split, folder, progress=progress, report=_silent)
+        trained = train(settings, split, folder, progress=progress, log=_silent)
         value = validation_value(trained, split, sweep.monitor)
         outcome = {"state": "complete", "value": value, "best_epoch": trained.best_epoch}
     except (DivergedError, TooLargeError) as error:
@@ -215,7 +215,7 @@ def search_problem(space: Mapping[str, SearchSpace], settings: Mapping[str, Any]
             inside = isinstance(value, int | float) and part.low <= value <= part.high
         if not inside:
             allowed = part.model_dump(exclude_defaults=True)
-            return f"the row's {key} = {value} lies outside its search space {allowed}; widen it in table.toml."
+            return f"the row's {key} = {value} lies outside its search space {allowed}; widen it in the table's definition."
     return None
 
 
