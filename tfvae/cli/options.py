@@ -21,6 +21,7 @@ __all__ = [
     "MinUsers",
     "Negatives",
     "OnlyCommon",
+    "OwnFile",
     "Protocol",
     "RatingCol",
     "RunFolder",
@@ -136,7 +137,16 @@ TableName = Annotated[
         metavar="TABLE", help="A table of tfvae, or a folder of paper_results/ with a table.toml of your own."
     ),
 ]
-DatasetName = Annotated[str, typer.Option(help="A data set's name (see 'tfvae datasets').")]
+DatasetName = Annotated[str | None, typer.Option(help="A data set's name (see 'tfvae datasets').")]
+OwnFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        rich_help_panel=_FILE,
+        help="Instead of --dataset: a .csv, .tsv or .parquet file of one line per event. It is cut by the table's "
+        "protocol, and its runs are stored under its name.",
+    ),
+]
 
 
 def settings_from(pairs: list[str] | None) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from tfvae.data.datasets import DATASETS
 from tfvae.evaluation.metrics import FULL
 from tfvae.experiments import plots
 from tfvae.experiments.definitions import RESULTS, Attribute, Table, load_table, own_table_names, table_names
-from tfvae.experiments.records import Run, datasets_of, folder_of, stored_attributes, stored_latents, sweep_of
+from tfvae.experiments.protocols import dataset_title
+from tfvae.experiments.records import StoredRun, datasets_of, folder_of, stored_attributes, stored_latents, sweep_of
 from tfvae.experiments.summaries import ROUNDING, SIGNIFICANT, Cells, cells_of, compared, ordering_verdict
 from tfvae.system.files import write_text
 
@@ -53,7 +54,7 @@ def render(name: str, dataset: str, results: Path = RESULTS) -> Path:
     if table.kind == "data-attributes":
         text = _template("attributes.md.j2").render(
             table=table,
-            dataset=DATASETS[dataset],
+            dataset=_named(dataset),
             published=table.published.get(dataset),
             stored=stored_attributes(name, dataset, results),
             lines=_attribute_lines(table, dataset, results),
@@ -62,7 +63,7 @@ def render(name: str, dataset: str, results: Path = RESULTS) -> Path:
         cells = cells_of(table, dataset, results)
         text = _template("table.md.j2").render(
             table=table,
-            dataset=DATASETS[dataset],
+            dataset=_named(dataset),
             published=table.published.get(dataset),
             rows=cells,
             run=[row for row in cells if row.runs],
@@ -110,11 +111,17 @@ def render_overview(results: Path = RESULTS) -> Path:
                 body = {"lines": _attribute_lines(table, dataset, results)}
             else:
                 body = {"rows": cells_of(table, dataset, results)}
-            parts.append(body | {"dataset": DATASETS[dataset], "ran": dataset in ran})
+            parts.append(body | {"dataset": _named(dataset), "ran": dataset in ran})
         sections.append({"table": table, "parts": parts})
     path = Path(results) / "README.md"
     write_text(path, _template("overview.md.j2").render(sections=sections))
     return path
+
+
+def _named(dataset: str) -> dict[str, str]:
+    """A data set as the templates print it; one's own is given to a command by its file, whose place is not stored."""
+    option = f"--dataset {dataset}" if dataset in DATASETS else "--data FILE"
+    return {"name": dataset, "title": dataset_title(dataset), "option": option}
 
 
 # ---- rows -------------------------------------------------------------------------------------------
@@ -178,12 +185,12 @@ def _picture(table: Table, dataset: str, rows: list[Cells], folder: Path) -> str
     if not curves:
         return None
     levels = {row.row.name: row.validation for row in ran if not row.runs[0].history}
-    title = f"{table.name} on {DATASETS[dataset].title}"
+    title = f"{table.name} on {dataset_title(dataset)}"
     plots.learning_curves(curves, levels, folder / PICTURE, title=title, metric=_printed_metric(table.monitor))
     return PICTURE
 
 
-def _curve(run: Run) -> dict[int, float]:
+def _curve(run: StoredRun) -> dict[int, float]:
     """The validation values of a run by epochs, counted from 0."""
     return dict(zip(run.validated or range(run.epochs), run.history, strict=True))
 
@@ -196,10 +203,10 @@ def _shapes(table: Table, dataset: str, rows: list[Cells], folder: Path) -> dict
             continue
         n_rounds = min(len(run.history) for run in row.runs)
         means = np.mean([run.history[:n_rounds] for run in row.runs], axis=0).tolist()
-        curves[f"{row.row.name} on {DATASETS[dataset].title}"] = dict(enumerate(means, start=1)), "ours"
+        curves[f"{row.row.name} on {dataset_title(dataset)}"] = dict(enumerate(means, start=1)), "ours"
         for of, curve in row.row.curves.items():
             by_round = dict(zip(curve.rounds, curve.values, strict=True))
-            curves[f"{row.row.name} on {DATASETS[of].title}, published"] = by_round, curve.source
+            curves[f"{row.row.name} on {dataset_title(of)}, published"] = by_round, curve.source
     if not curves:
         return None
     shares = {
@@ -250,7 +257,7 @@ def _latents(table: Table, dataset: str, rows: list[Cells], folder: Path, result
     panels = {name: (points["posterior"], points["prior"]) for name, points in stored.items() if points}
     if not panels:
         return None
-    title = f"{table.name} on {DATASETS[dataset].title}"
+    title = f"{table.name} on {dataset_title(dataset)}"
     plots.latent_planes(panels, folder / PICTURE_OF_LATENTS, title=title)
     return PICTURE_OF_LATENTS
 
