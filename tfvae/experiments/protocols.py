@@ -34,6 +34,9 @@ class OwnData:
         path: The file of events; or a saved split, or a folder in the vae_cf layout (see `open_split`).
         columns: The names of its columns "user", "item", "rating" and "timestamp".
         changes: Settings of the table's protocol that go before its own.
+
+    Raises:
+        InputError: If a named data set is called like the file, since the runs of both would lie in one folder.
     """
 
     path: Path
