@@ -43,19 +43,17 @@ class OwnData:
     columns: Mapping[str, str] = field(default_factory=dict)
     changes: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuses a name under which other runs are stored, before any file is read."""
+        if self.name in DATASETS or not self.name:
+            raise InputError(
+                f"{self.path}: its runs would be stored as those of the data set {self.name!r}; rename the file."
+            )
+
     @property
     def name(self) -> str:
-        """What its runs are stored under: the file's name without folders and suffixes.
-
-        Raises:
-            InputError: If a named data set is called so, since the runs of both would lie in one folder.
-        """
-        name = Path(self.path).resolve().name.partition(".")[0]
-        if name in DATASETS or not name:
-            raise InputError(
-                f"{self.path}: runs on it would be stored as those of the data set {name!r}; rename the file."
-            )
-        return name
+        """What its runs are stored under: the file's name without folders and suffixes."""
+        return Path(self.path).resolve().name.partition(".")[0]
 
 
 def dataset_title(name: str) -> str:

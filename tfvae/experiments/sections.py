@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfvae.evaluation.metrics import lower_is_better
+from tfvae.evaluation.stats import PairedTest
 from tfvae.experiments import plots
 from tfvae.experiments.definitions import Table
 from tfvae.experiments.protocols import dataset_title
@@ -157,16 +158,20 @@ def _orderings(table: Table, rows: list[Cells]) -> list[dict[str, Any]]:
         pair = [by_slug[row.slug] for row in (a, b) if row.slug in by_slug]
         ran = len(pair) == 2 and all(table.monitor in row.per_user for row in pair)
         test = compared(*pair, table.monitor) if ran else None
-        marks = "".join(sorted({mark for row in pair for mark in row.marks}))
-        said = (
-            f"{ordering_verdict(test, table.monitor)}{marks and f' {marks}'}"
-            if test
-            else ("too few splits" if table.protocol == "rating-holdout" else "other data")
-            if ran
-            else "not run"
-        )
+        said = _said_of(test, table, ran)
+        marks = "".join(sorted({mark for row in pair for mark in row.marks})) if test else ""
+        said = f"{said} {marks}" if marks else said
         judged.append({"a": a.name, "b": b.name, "source": ordering.source, "test": test, "verdict": said})
     return judged
+
+
+def _said_of(test: PairedTest | None, table: Table, ran: bool) -> str:
+    """The verdict on a claim, or why there is none."""
+    if test:
+        return ordering_verdict(test, table.monitor)
+    if not ran:
+        return "not run"
+    return "too few splits" if table.protocol == "rating-holdout" else "other data"
 
 
 def _sweeps(table: Table, dataset: str, results: Path) -> list[dict[str, Any]]:
@@ -212,16 +217,7 @@ def _curve(run: StoredRun) -> dict[int, float]:
 
 def _shapes(table: Table, dataset: str, rows: list[Cells], folder: Path) -> dict[str, Any] | None:
     """Draws the learning curves by rounds of rows that have published ones; None where no such row was run."""
-    curves = {}  # by name: the metric by rounds, counted from 1, and its source
-    for row in rows:
-        if not (row.runs and row.row.curves):
-            continue
-        n_rounds = min(len(run.history) for run in row.runs)
-        means = np.mean([run.history[:n_rounds] for run in row.runs], axis=0).tolist()
-        curves[f"{row.row.name} on {dataset_title(dataset)}"] = dict(enumerate(means, start=1)), "ours"
-        for of, curve in row.row.curves.items():
-            by_round = dict(zip(curve.rounds, curve.values, strict=True))
-            curves[f"{row.row.name} on {dataset_title(of)}, published"] = by_round, curve.source
+    curves = _curves_by_round(dataset, rows)
     if not curves:
         return None
     shares = {
@@ -237,6 +233,19 @@ def _shapes(table: Table, dataset: str, rows: list[Cells], folder: Path) -> dict
         for name, (curve, source) in curves.items()
     ]
     return {"picture": PICTURE_OF_SHAPES, "rounds": rounds, "curves": lines}
+
+
+def _curves_by_round(dataset: str, rows: list[Cells]) -> dict[str, tuple[dict[int, float], str]]:
+    """By name: the metric by rounds, counted from 1, and its source; ours before the published ones of a row."""
+    curves = {}
+    for row in (row for row in rows if row.runs and row.row.curves):
+        n_rounds = min(len(run.history) for run in row.runs)
+        means = np.mean([run.history[:n_rounds] for run in row.runs], axis=0).tolist()
+        curves[f"{row.row.name} on {dataset_title(dataset)}"] = dict(enumerate(means, start=1)), "ours"
+        for of, curve in row.row.curves.items():
+            by_round = dict(zip(curve.rounds, curve.values, strict=True))
+            curves[f"{row.row.name} on {dataset_title(of)}, published"] = by_round, curve.source
+    return curves
 
 
 def _described(rows: list[Cells]) -> dict[str, str] | None:
@@ -256,14 +265,18 @@ def _predictive(rows: list[Cells]) -> list[dict[str, Any]]:
             found = [run.predictive[way] for run in row.runs if run.predictive and way in run.predictive]
             if not found:
                 continue
-            names = [name for name, value in found[0].items() if isinstance(value, int | float)]
-            means = {name: float(np.mean([one[name] for one in found])) for name in names}
-            groups = [
-                {name: float(np.mean([group[name] for group in same])) for name in same[0]}
-                for same in zip(*(one["groups"] for one in found), strict=False)
-            ]
-            lines.append({"name": row.row.name, "way": way, "groups": groups} | means)
+            lines.append({"name": row.row.name, "way": way} | _means_over_splits(found))
     return lines
+
+
+def _means_over_splits(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The means of what was found of each split, as a whole and by groups of rows."""
+    names = [name for name, value in found[0].items() if isinstance(value, int | float)]
+    groups = [
+        {name: float(np.mean([group[name] for group in same])) for name in same[0]}
+        for same in zip(*(one["groups"] for one in found), strict=False)
+    ]
+    return {"groups": groups} | {name: float(np.mean([one[name] for one in found])) for name in names}
 
 
 def _latents(table: Table, dataset: str, rows: list[Cells], folder: Path, results: Path) -> str | None:
