@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tfvae.experiments.definitions import load_table
-from tfvae.experiments.records import Run, Tuned, store_run
+from tfvae.experiments.records import StoredRun, Tuned, store_run
 from tfvae.experiments.report import render
 
 USERS = 400
@@ -33,7 +33,7 @@ def values(mean, half):
 def store(results, slug, seed, per_user, dataset="ml-20m", points=None, **changes):
     """Stores a run of the table `table`, with the values of `USERS` users by metric."""
     row = load_table("table", results).row(slug)
-    run = Run(
+    run = StoredRun(
         table="table",
         row=row.name,
         slug=slug,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfvae.experiments.definitions import load_table
+from tfvae.experiments.definitions import TABLES, load_table, table_names
 from tfvae.system.errors import InputError
 
 HOME = """
@@ -94,6 +94,20 @@ def test_a_faulty_definition_is_refused_with_its_place(results, old, new, messag
     assert str(path) in str(caught.value)
 
 
+def test_the_tables_of_the_papers_are_there_without_a_results_folder(tmp_path):
+    assert "multvae-table2" in table_names(tmp_path / "none")
+    assert load_table("multvae-table2", tmp_path / "none").name == "multvae-table2"
+
+
+def test_a_table_of_ones_own_has_a_name_of_its_own(results):
+    assert {"home", "guest"} < set(table_names(results))
+    (results / "multvae-table2").mkdir()
+    (results / "multvae-table2" / "table.toml").write_text(HOME)
+    with pytest.raises(InputError, match="which is a table of tfvae; rename the folder of yours"):
+        load_table("multvae-table2", results)
+    assert (TABLES / "multvae-table2.toml").is_file()
+
+
 def test_a_shared_row_has_what_its_home_says_and_its_own_name_cells_and_note(results):
     home, row = load_table("home", results).row("mult-dae"), load_table("guest", results).row("denoising")
     for key in ("model", "settings", "datasets", "search", "tuning_from"):
@@ -114,7 +128,7 @@ def test_a_shared_row_follows_its_home_to_the_row_that_tunes_it(results):
 @pytest.mark.parametrize(
     ("alias_of", "message"),
     [
-        ("hme/mult-dae", "unknown table 'hme'; did you mean 'home'"),
+        ("hme/mult-dae", "unknown table in .* 'hme'; did you mean 'home'"),
         ("home/mult-da", "unknown row of home 'mult-da'; did you mean 'mult-dae'"),
         ("guest/own", "row of its own table"),
         ("third/denoising", "itself alias_of 'home/mult-dae'; name that row"),

@@ -86,7 +86,7 @@ def patched():
 def keywords(folder):
     (folder / "results" / "table").mkdir(parents=True)
     (folder / "results" / "table" / "table.toml").write_text(TABLE)
-    quiet = {"progress": False, "say": lambda line: None}
+    quiet = {"progress": False, "log": lambda line: None}
     return {"results": folder / "results", "work": folder / "work"} | quiet
 
 
@@ -174,7 +174,7 @@ def test_a_row_that_is_newly_refined_or_no_longer_is_measured_again(whole, tmp_p
     (tmp_path / "table" / "table.toml").write_text(TABLE.replace("refined = true\n", ""))
     store_run(runs[4], {}, tmp_path)
     lines = []
-    options = place | {"results": tmp_path, "say": lines.append}
+    options = place | {"results": tmp_path, "log": lines.append}
     (plain,) = tables.run_table("table", "ml-1m", [0], ["u-p-vae"], **options)
     assert any("stored with refined codes; it is run again" in line for line in lines)
     assert plain.predictive.keys() == {"encoder"} and plain.metrics != runs[4].metrics

@@ -61,7 +61,7 @@ def place(tmp_path, tiny_split, monkeypatch):
         (tmp_path / "results" / name).mkdir(parents=True)
         (tmp_path / "results" / name / "table.toml").write_text(definition)
     monkeypatch.setattr(tables, "splits_of", lambda *_: lambda seed, by: tiny_split)
-    quiet = {"progress": False, "say": lambda line: None}
+    quiet = {"progress": False, "log": lambda line: None}
     return {"results": tmp_path / "results", "work": tmp_path / "work"} | quiet
 
 
@@ -112,7 +112,7 @@ def test_a_shared_row_is_set_and_tuned_as_its_home(place, tiny_split, monkeypatc
 
     monkeypatch.setattr(tables, "train", train)
     with pytest.raises(DivergedError):
-        run_table("guest", "netflix", [1], **(place | {"say": lines.append}))
+        run_table("guest", "netflix", [1], **(place | {"log": lines.append}))
     found = asked[0]
     assert (found["latent_dim"], found["dropout"], found["epochs"], found["monitor"]) == (8, 0.3, 1, "ndcg@10")
     assert "Denoising: run and stored as home/mult-dae" in lines

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tfvae.experiments import runner
 from tfvae.experiments.definitions import load_table
-from tfvae.experiments.records import Run, stored_runs
+from tfvae.experiments.plan import Job, Plan, outdated, plans_of
+from tfvae.experiments.records import StoredRun, stored_runs, sweep_of
 from tfvae.training.settings import FORMER_NAMES, stored_settings, todays_flat
 
 RESULTS = Path(__file__).parents[1] / "paper_results"
@@ -18,26 +19,26 @@ STORED = sorted({(p.parts[-3], p.parts[-2], p.name.split(".seed")[0]) for p in R
 
 
 @cache
-def runs_of(table: str, dataset: str, slug: str) -> list[Run]:
+def runs_of(table: str, dataset: str, slug: str) -> list[StoredRun]:
     return stored_runs(table, dataset, slug, RESULTS)
 
 
-def plan_of(run: Run) -> runner._Plan:
+def plan_of(run: StoredRun) -> Plan:
     """What would be run today for the same row, seed and data."""
     table = load_table(run.table, RESULTS)
     chosen = table.protocol == "strong-generalization"
     split = SimpleNamespace(digest=run.data_digest, validation=object() if chosen else None)
-    searched = runner.sweep_of(table.name, run.dataset, table.row(run.slug), RESULTS)
+    searched = sweep_of(table.name, run.dataset, table.row(run.slug), RESULTS)
     first = SimpleNamespace(**vars(split) | ({"digest": searched.data_digest} if searched else {}))
 
     def splits(seed: int, by: str) -> SimpleNamespace:
         return split if seed == run.seed and run.tuned is None else first
 
-    job = runner._Job(table, run.dataset, splits, RESULTS, Path("runs"), False, lambda line: None)
+    job = Job(table, run.dataset, splits, RESULTS, Path("runs"), False, lambda line: None)
     cut = run.epochs if run.shortened_why and "epochs" in run.shortened_why else None
-    plans = runner._plans(job, table.row(run.slug), [run.seed], cut, run.overrides)
+    plans = plans_of(job, table.row(run.slug), [run.seed], cut, run.overrides)
     (plan,) = [plan for plan in plans if plan.seed == run.seed]
-    return runner.replace(plan, job=runner.replace(job, splits=lambda seed, by: split))
+    return replace(plan, job=replace(job, splits=lambda seed, by: split))
 
 
 def test_all_runs_are_there():
@@ -47,15 +48,15 @@ def test_all_runs_are_there():
 @pytest.mark.parametrize("row", STORED, ids="/".join)
 def test_a_stored_run_is_not_run_again(row):
     for run in runs_of(*row):
-        assert runner._outdated(run, plan_of(run)) is None, run.seed
+        assert outdated(run, plan_of(run)) is None, run.seed
 
 
 def test_another_setting_makes_a_stored_run_outdated():
     run = runs_of("multvae-table2", "movietweetings", "mult-vae")[0]
     other = run.model_copy(update={"settings": run.settings | {"latent_dim": 7}})
-    assert runner._outdated(other, plan_of(run)) == "other settings"
+    assert outdated(other, plan_of(run)) == "other settings"
     gone = run.model_copy(update={"settings": run.settings | {"flux": 1.21}})
-    assert runner._outdated(gone, plan_of(run)) == "settings that no longer exist"
+    assert outdated(gone, plan_of(run)) == "settings that no longer exist"
 
 
 def test_former_names_are_read_as_todays():

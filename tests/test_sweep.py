@@ -63,7 +63,7 @@ def place(tmp_path, split, monkeypatch):
     (tmp_path / "results" / "tiny" / "table.toml").write_text(TINY)
     for module in (tables, sweep):
         monkeypatch.setattr(module, "splits_of", lambda *_: lambda seed, by: split)
-    quiet = {"progress": False, "say": lambda line: None}
+    quiet = {"progress": False, "log": lambda line: None}
     return {"results": tmp_path / "results", "work": tmp_path / "work"} | quiet
 
 

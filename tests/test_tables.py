@@ -16,6 +16,7 @@ from tfvae.data.splits import StrongGeneralizationSettings, strong_generalizatio
 from tfvae.data.vae_cf import write_vae_cf
 from tfvae.experiments import runner as tables
 from tfvae.experiments.definitions import load_table, table_names
+from tfvae.experiments.plan import row_settings
 from tfvae.experiments.protocols import splits_of
 from tfvae.experiments.records import (
     per_user_metrics,
@@ -97,7 +98,7 @@ def place(tmp_path, split, monkeypatch):
         (tmp_path / "results" / name).mkdir(parents=True)
         (tmp_path / "results" / name / "table.toml").write_text(definition)
     monkeypatch.setattr(tables, "splits_of", lambda *_: lambda seed, by: split)
-    quiet = {"progress": False, "say": lambda line: None}
+    quiet = {"progress": False, "log": lambda line: None}
     return {"results": tmp_path / "results", "work": tmp_path / "work"} | quiet
 
 
@@ -120,7 +121,7 @@ def test_every_committed_table_can_be_run_and_searched():
         table = load_table(name, COMMITTED)
         for row in table.rows:
             for dataset in [*table.published, "ml-1m"] if row.model else ():
-                settings = settings_of(row.model, tables.row_settings(table, row, dataset))
+                settings = settings_of(row.model, row_settings(table, row, dataset))
                 assert not row.search or search_problem(row.search, settings.flat()) is None
 
 

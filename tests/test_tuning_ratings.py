@@ -49,7 +49,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "results" / "table").mkdir(parents=True)
     (tmp_path / "results" / "table" / "table.toml").write_text(TABLE)
     monkeypatch.setattr("tfvae.experiments.protocols.load_dataset", lambda *_, **__: INTERACTIONS)
-    quiet = {"progress": False, "say": lambda line: None}
+    quiet = {"progress": False, "log": lambda line: None}
     return {"results": tmp_path / "results", "work": tmp_path / "work"} | quiet
 
 

@@ -14,9 +14,10 @@ from typer.core import TyperGroup
 
 import tfvae
 from tfvae.cli import options as opt
-from tfvae.cli.display import how_to_serve, show_counts, show_metrics, show_ranking, show_runs, show_table
+from tfvae.cli.display import how_to_serve, show_counts, show_metrics, show_ranking, show_table
+from tfvae.cli.tables import sweep, table
 from tfvae.models import MODELS
-from tfvae.system.errors import InputError, TfvaeError, unknown_name
+from tfvae.system.errors import InputError, TfvaeError
 
 __all__ = ["app", "main"]
 
@@ -311,71 +312,19 @@ def export(
     typer.echo(f"Written: {folder}. To recommend from it:\n{how_to_serve(folder, split.item_ids, scale)}")
 
 
-@app.command(
+app.command(
     epilog=_examples(
         "tfvae table multvae-table2 --dataset ml-1m --seeds 1,2,3",
         "tfvae table multvae-table2 --dataset movietweetings --rows popularity,ease",
+        "tfvae table multvae-table2 --data ratings.csv --user-col uid --item-col sku --rows popularity,ease",
     )
-)
-def table(
-    name: opt.TableName,
-    dataset: opt.DatasetName,
-    seeds: Annotated[str, typer.Option(metavar="N,N,…", help="The table's own if not given.")] = "",
-    splits: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many of its seeds: of ratings, splits.")
-    ] = None,
-    rows: Annotated[str, typer.Option(metavar="ROW,ROW,…", help="All rows if not given.")] = "",
-    epochs: opt.Epochs = None,
-    set_: opt.Set = None,
-    source: opt.Source = None,
-    render_only: Annotated[bool, typer.Option("--render-only", help="Run nothing; render what is stored.")] = False,
-) -> None:
-    """Bring a paper's table up to date on a data set: run what is missing, then render it."""
-    if render_only:
-        from tfvae.data.datasets import DATASETS
-        from tfvae.experiments.report import render, render_overview
-
-        if dataset not in DATASETS:
-            raise unknown_name("data set", dataset, DATASETS)
-        typer.echo(f"Written: {render(name, dataset)}, {render_overview()}")
-        return
-    from tfvae.experiments.definitions import load_table
-    from tfvae.experiments.runner import run_table
-
-    if splits and seeds:
-        raise InputError("--splits takes the first of the table's seeds; give either --splits or --seeds.")
-    runs = run_table(
-        name,
-        dataset,
-        load_table(name).seeds[:splits] if splits else opt.whole_numbers(seeds) or None,
-        opt.listed(rows) or None,
-        epochs=epochs,
-        overrides=opt.settings_from(set_),
-        source=source,
-        log=typer.echo,
+)(table)
+app.command(
+    epilog=_examples(
+        "tfvae sweep multvae-table2 --row mult-vae --dataset ml-1m --trials 20",
+        "tfvae sweep multvae-table2 --row mult-vae --data ratings.csv --user-col uid --item-col sku --trials 20",
     )
-    if runs:
-        show_runs(runs)
-
-
-@app.command(epilog=_examples("tfvae sweep multvae-table2 --row mult-vae --dataset ml-1m --trials 20"))
-def sweep(
-    table: opt.TableName,
-    row: Annotated[str, typer.Option(help="The row's slug, as in its file names.")],
-    dataset: opt.DatasetName,
-    trials: Annotated[int, typer.Option(min=1, help="How many in all, with those of earlier calls.")],
-    seconds: Annotated[float | None, typer.Option(min=0, help="Begin no new trial after so long.")] = None,
-    epochs: opt.Epochs = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the search.")] = 0,
-    source: opt.Source = None,
-) -> None:
-    """Search a row's settings on validation users; 'tfvae table' then uses the best."""
-    from tfvae.experiments.sweep import run_sweep
-
-    found = run_sweep(table, row, dataset, trials, seed, epochs=epochs, seconds=seconds, source=source, log=typer.echo)
-    if found.best is None:
-        raise InputError(f"none of {len(found.trials)} trials came through; see their reasons above.")
-    typer.echo(f"Best of {len(found.trials)}: {found.monitor} {found.best.value:.4f} with {found.best.params}")
+)(sweep)
 
 
 @app.command()

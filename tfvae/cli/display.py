@@ -13,7 +13,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     import numpy as np
 
-    from tfvae.experiments.records import Run
+    from tfvae.experiments.records import StoredRun
     from tfvae.serving.saved_model import Ranking
 
 __all__ = ["how_to_serve", "show_counts", "show_metrics", "show_ranking", "show_runs", "show_table"]
@@ -85,7 +85,7 @@ def how_to_serve(folder: Path, item_ids: np.ndarray, scale: tuple[float, float] 
     )
 
 
-def show_runs(runs: Sequence[Run]) -> None:
+def show_runs(runs: Sequence[StoredRun]) -> None:
     """Prints the metrics of stored runs, one run a line; a dash where a run lacks another's metric."""
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
     lines = []

@@ -21,6 +21,7 @@ __all__ = [
     "MinUsers",
     "Negatives",
     "OnlyCommon",
+    "OwnFile",
     "Protocol",
     "RatingCol",
     "RunFolder",
@@ -133,11 +134,19 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a 
 TableName = Annotated[
     str,
     typer.Argument(
-        metavar="TABLE",
-        help="A paper's table, such as multvae-table2, or a folder of paper_results/ with a table.toml of your own.",
+        metavar="TABLE", help="A table of tfvae, or a folder of paper_results/ with a table.toml of your own."
     ),
 ]
-DatasetName = Annotated[str, typer.Option(help="A data set's name (see 'tfvae datasets').")]
+DatasetName = Annotated[str | None, typer.Option(help="A data set's name (see 'tfvae datasets').")]
+OwnFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        rich_help_panel=_FILE,
+        help="Instead of --dataset: a .csv, .tsv or .parquet file of one line per event. It is cut by the table's "
+        "protocol, and its runs are stored under its name.",
+    ),
+]
 
 
 def settings_from(pairs: list[str] | None) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""What a table is made of: `tables/<table>.toml` in this package, or `<results>/<table>/table.toml` of one's own.
+"""What a table shall be: `tfvae/experiments/tables/<table>.toml`, read and checked.
+
+The tables of the papers come with the package. A table of one's own is `<results>/<table>/table.toml`, with a name that
+the package does not have.
 
 A table has rows (a model and the settings that differ from its defaults), metrics, and per data set the
 published cells. An unknown key is an error that names the nearest known one. A row may be another table's row
@@ -26,13 +29,16 @@ __all__ = [
     "Published",
     "Row",
     "SearchSpace",
+    "TABLES",
     "Table",
+    "definition_path",
     "load_table",
+    "own_table_names",
     "table_names",
 ]
 
 RESULTS = Path("paper_results")
-PACKAGED = Path(__file__).parent / "tables"
+TABLES = Path(__file__).parent / "tables"
 REFERENCE = r"^[a-z0-9-]+/[a-z0-9-]+$"  # table/row
 Value = int | float | str | bool | list | None
 
@@ -185,10 +191,10 @@ class Attribute(Strict):
 
 
 class Table(Strict):
-    """A definition. A table has rows of runs, or (`kind = "data-attributes"`) lines of counts.
+    """The definition of a table. A table has rows of runs, or (`kind = "data-attributes"`) lines of counts.
 
     Attributes:
-        name: The name in commands and of the folder of its results.
+        name: The name of its file, or of its folder among the results.
         title: Heading.
         paper: The paper it is from, or None for a table of our own.
         caption: What is measured, in a sentence or two.
@@ -259,30 +265,39 @@ class Table(Strict):
         return rows[slug]
 
 
+def own_table_names(results: Path = RESULTS) -> list[str]:
+    """The names of the tables that a results folder defines itself, sorted."""
+    return sorted(path.parent.name for path in Path(results).glob("*/table.toml"))
+
+
 def table_names(results: Path = RESULTS) -> list[str]:
-    """The names of the tables that a results folder shows, sorted: of those with stored files or a definition there."""
-    own = {path.parent.name for path in Path(results).glob("*/table.toml")}
-    return sorted(own | {name for name in _packaged() if (Path(results) / name).is_dir()})
+    """The names of the package's tables and of a results folder's own, sorted."""
+    return sorted({path.stem for path in TABLES.glob("*.toml")} | set(own_table_names(results)))
 
 
-def _packaged() -> list[str]:
-    """The names of the papers' tables."""
-    return [path.stem for path in PACKAGED.glob("*.toml")]
+def definition_path(name: str, results: Path = RESULTS) -> Path:
+    """The file that defines a table: the package's, or `<results>/<name>/table.toml`.
 
-
-def _place(name: str, results: Path) -> Path:
-    """The file that defines a table; one's own in the results folder goes before the package's."""
-    own = Path(results) / name / "table.toml"
-    return own if own.is_file() else PACKAGED / f"{name}.toml"
+    Raises:
+        InputError: If there is none, or both are there: neither shall silently stand for the other.
+    """
+    shipped, own = TABLES / f"{name}.toml", Path(results) / name / "table.toml"
+    if name not in table_names(results):
+        raise unknown_name(f"table in tfvae or {Path(results)}", name, table_names(results))
+    if shipped.is_file() and own.is_file():
+        raise InputError(f"{own} defines {name!r}, which is a table of tfvae; rename the folder of yours.")
+    return shipped if shipped.is_file() else own
 
 
 def load_table(name: str, results: Path = RESULTS) -> Table:
-    """Reads and checks a table's definition; what an `alias_of` shares is filled in.
+    """Reads and checks a table's definition (`definition_path`); what an `alias_of` shares is filled in.
 
     Args:
-        name: The name of one of the papers' tables, or of a folder of the results folder that has a `table.toml`; such
-            a table goes before a paper's table of the same name.
-        results: The results folder.
+        name: The table's name.
+        results: The results folder, which may define tables of its own.
+
+    Returns:
+        The table.
 
     Raises:
         InputError: If there is no such table, its file is not as it should be, or a row is `alias_of` one that does
@@ -296,7 +311,7 @@ def _resolved(table: Table, row: Row, results: Path) -> Row:
     """The row with all that it shares."""
     if row.alias_of is None:
         return row
-    place = f"{_place(table.name, results)}: row {row.slug!r} is alias_of {row.alias_of!r}"
+    place = f"{definition_path(table.name, results)}: row {row.slug!r} is alias_of {row.alias_of!r}"
     home, slug = row.stored_in(table.name)
     if home == table.name:
         raise InputError(f"{place}, a row of its own table; name a row of another, or write the row out.")
@@ -311,9 +326,7 @@ def _resolved(table: Table, row: Row, results: Path) -> Row:
 
 def _read(name: str, results: Path) -> Table:
     """The table as its file has it."""
-    path = _place(name, results)
-    if not path.is_file():
-        raise unknown_name("table", name, {*_packaged(), *table_names(results)})
+    path = definition_path(name, results)
     try:
         definition = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from tfvae.data.datasets import DATASETS, default_split, load_dataset, load_ncf
+from tfvae.data.opening import open_split
 from tfvae.data.splits import (
     RatingHoldoutSettings,
     Split,
@@ -18,19 +21,76 @@ from tfvae.data.vae_cf import read_vae_cf
 from tfvae.experiments.definitions import Table
 from tfvae.system.errors import InputError, unknown_name
 
-__all__ = ["Splits", "splits_of"]
+__all__ = ["OwnData", "Splits", "dataset_title", "splits_of", "whole_size"]
 
 Splits = Callable[[int, str], Split]  # from a run's seed and what a row takes as rows ("users" or "items")
 
 
-def splits_of(table: Table, dataset: str, source: str | Path | None = None) -> Splits:
+@dataclass(frozen=True)
+class OwnData:
+    """A file of one's own that a table is run on.
+
+    Attributes:
+        path: The file of events; or a saved split, or a folder in the vae_cf layout (see `open_split`).
+        columns: The names of its columns "user", "item", "rating" and "timestamp".
+        changes: Settings of the table's protocol that go before its own.
+
+    Raises:
+        InputError: If a named data set is called like the file, since the runs of both would lie in one folder.
+    """
+
+    path: Path
+    columns: Mapping[str, str] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuses a name under which other runs are stored, before any file is read."""
+        if self.name in DATASETS or not self.name:
+            raise InputError(
+                f"{self.path}: its runs would be stored as those of the data set {self.name!r}; rename the file."
+            )
+
+    @property
+    def name(self) -> str:
+        """What its runs are stored under: the file's name without folders and suffixes."""
+        return Path(self.path).resolve().name.partition(".")[0]
+
+
+def dataset_title(name: str) -> str:
+    """The title of a named data set; of one's own data the name itself."""
+    return DATASETS[name].title if name in DATASETS else name
+
+
+def whole_size(name: str) -> int | None:
+    """How many events a named data set has when none are missing; None where that is not known."""
+    return DATASETS[name].n_events if name in DATASETS else None
+
+
+def splits_of(
+    table: Table, dataset: str | None, source: str | Path | None = None, own: OwnData | None = None
+) -> Splits:
     """The splits a table uses on a data set: by the papers' protocol, or as one lies in a vae_cf folder.
 
     Ratings are cut anew for each seed; of the other protocols all seeds share a split.
 
+    Args:
+        table: The table, whose protocol counts.
+        dataset: Name of a data set; None for data of one's own.
+        source: Where the files of a named data set lie.
+        own: Data of one's own, instead of a named data set.
+
+    Returns:
+        The split of a seed.
+
     Raises:
-        InputError: If the data set is unknown, absent or has no such split.
+        InputError: If the data set is unknown, absent or has no such split, or not exactly one of the two is given.
     """
+    if (dataset is None) == (own is None):
+        raise InputError("expected either a data set's name (--dataset) or a file of your own (--data).")
+    if own is not None:
+        if source is not None:
+            raise InputError("a source is where a named data set's files lie; leave it out for a file of your own.")
+        return _own_splits(table, own)
     if dataset not in DATASETS:
         raise unknown_name("data set", dataset, DATASETS)
     if table.protocol not in DATASETS[dataset].protocols:
@@ -54,3 +114,20 @@ def splits_of(table: Table, dataset: str, source: str | Path | None = None) -> S
             interactions = load_dataset(dataset, source=source)
             split = strong_generalization(interactions, default_split(dataset, interactions.n_users))
     return lambda seed, by: split
+
+
+def _own_splits(table: Table, own: OwnData) -> Splits:
+    """The splits of one's own data by the table's protocol."""
+    if table.protocol != "rating-holdout":
+        split = open_split(own.path, columns=own.columns, changes=own.changes, protocol=table.protocol)
+        return lambda seed, by: split
+    if "seed" in own.changes:
+        raise InputError(f"{table.name} cuts the ratings anew for each of its seeds; leave the split's seed out.")
+
+    @lru_cache(maxsize=2)
+    def cut(seed: int, by: str) -> Split:
+        changes = {**own.changes, "seed": seed}
+        split = open_split(own.path, columns=own.columns, changes=changes, protocol=table.protocol)
+        return split.by_items() if by == "items" else split
+
+    return cut

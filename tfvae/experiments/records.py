@@ -1,7 +1,8 @@
 """What was run: the stored runs, counts and sweeps of `paper_results/`, read, checked and written.
 
 ```
-paper_results/<table>/<dataset>/<slug>.seed<k>.json    one run (`Run`)
+paper_results/<table>/table.toml                       the definition of a table of one's own
+paper_results/<table>/<dataset>/<slug>.seed<k>.json    one run (`StoredRun`)
 paper_results/<table>/<dataset>/<slug>.seed<k>.npz     its metrics, one value per test user
 paper_results/<table>/<dataset>/<slug>.seed<k>.latents.npz    samples of its aggregated posterior and its prior
 paper_results/<table>/<dataset>/<slug>.sweep.json      one search of a row's settings (`Sweep`)
@@ -29,7 +30,7 @@ from tfvae.training.settings import todays_flat
 
 __all__ = [
     "Attributes",
-    "Run",
+    "StoredRun",
     "Sweep",
     "Trial",
     "Tuned",
@@ -58,7 +59,7 @@ class Tuned(Strict):
     value: float
 
 
-class Run(Strict):
+class StoredRun(Strict):
     """One stored run: one row, one data set, one seed.
 
     Attributes:
@@ -234,26 +235,26 @@ def datasets_of(table: Table, results: Path = RESULTS) -> list[str]:
     return sorted({path.parent.name for path in stored})
 
 
-def stored_run(table: str, dataset: str, slug: str, seed: int, results: Path = RESULTS) -> Run | None:
+def stored_run(table: str, dataset: str, slug: str, seed: int, results: Path = RESULTS) -> StoredRun | None:
     """The stored run of one row and seed, or None.
 
     Raises:
         InputError: If the file is damaged.
     """
-    return _read(Run, _run_path(table, dataset, slug, seed, results))
+    return _read(StoredRun, _run_path(table, dataset, slug, seed, results))
 
 
-def stored_runs(table: str, dataset: str, slug: str, results: Path = RESULTS) -> list[Run]:
+def stored_runs(table: str, dataset: str, slug: str, results: Path = RESULTS) -> list[StoredRun]:
     """All stored runs of this table's own row, by seed.
 
     Raises:
         InputError: If a file is damaged.
     """
     paths = folder_of(table, dataset, results).glob(f"{slug}.seed*.json")
-    return sorted((_read(Run, path) for path in paths), key=lambda run: run.seed)
+    return sorted((_read(StoredRun, path) for path in paths), key=lambda run: run.seed)
 
 
-def runs_of(table: str, dataset: str, row: Row, results: Path = RESULTS) -> list[Run]:
+def runs_of(table: str, dataset: str, row: Row, results: Path = RESULTS) -> list[StoredRun]:
     """All stored runs of a row, be it another table's, by seed.
 
     Raises:
@@ -264,7 +265,7 @@ def runs_of(table: str, dataset: str, row: Row, results: Path = RESULTS) -> list
 
 
 def store_run(
-    run: Run,
+    run: StoredRun,
     per_user: dict[str, np.ndarray],
     results: Path = RESULTS,
     latents: dict[str, np.ndarray] | None = None,
@@ -289,7 +290,7 @@ def store_run(
     write_json(path, run.model_dump())
 
 
-def stored_latents(run: Run, results: Path = RESULTS) -> dict[str, np.ndarray] | None:
+def stored_latents(run: StoredRun, results: Path = RESULTS) -> dict[str, np.ndarray] | None:
     """The points of a stored run, "posterior" and "prior", float32 [n, 2] each; None where it has none."""
     path = _run_path(run.table, run.dataset, run.slug, run.seed, results).with_suffix(".latents.npz")
     if not path.is_file():
@@ -298,7 +299,7 @@ def stored_latents(run: Run, results: Path = RESULTS) -> dict[str, np.ndarray] |
         return {name: arrays[name].astype(np.float32) for name in arrays.files}
 
 
-def per_user_metrics(run: Run, results: Path = RESULTS) -> dict[str, np.ndarray]:
+def per_user_metrics(run: StoredRun, results: Path = RESULTS) -> dict[str, np.ndarray]:
     """The metrics of a stored run, one value per test user: float64 [users] by metric.
 
     Raises:

@@ -12,7 +12,7 @@ from scipy.stats import sem
 from tfvae.evaluation.metrics import lower_is_better
 from tfvae.evaluation.stats import PairedTest, mean_and_se, paired_test
 from tfvae.experiments.definitions import RESULTS, Row, Table
-from tfvae.experiments.records import Run, per_user_metrics, runs_of
+from tfvae.experiments.records import StoredRun, per_user_metrics, runs_of
 
 __all__ = ["BOUNDS", "ROUNDING", "Cells", "SplitCells", "cells_of", "compared", "ordering_verdict", "verdict"]
 
@@ -64,7 +64,7 @@ class Cells:
     """
 
     row: Row
-    runs: list[Run]
+    runs: list[StoredRun]
     per_user: dict[str, np.ndarray]
     published: dict[str, float]
     monitor: str
@@ -153,7 +153,7 @@ class Cells:
         return max((run.peak_memory_gb for run in self.runs if run.peak_memory_gb is not None), default=None)
 
     def figure(self, name: str) -> float | None:
-        """Mean over the seeds of one of `Run.latents`; None where a seed has none."""
+        """Mean over the seeds of one of `StoredRun.latents`; None where a seed has none."""
         described = self.runs and all(run.latents for run in self.runs)
         return float(np.mean([run.latents[name] for run in self.runs])) if described else None
 
@@ -199,7 +199,7 @@ class SplitCells(Cells):
         return float(sem(values)) if len(values) > 1 else self.runs[0].metrics[metric]["se"]
 
 
-def _kind_of(run: Run) -> tuple:
+def _kind_of(run: StoredRun) -> tuple:
     """What the seeds of one cell must share."""
     settings = {key: str(value) for key, value in run.settings.items() if key != "seed"}
     return run.model, run.data_digest, tuple(sorted(settings.items()))
@@ -245,7 +245,7 @@ def compared(a: Cells, b: Cells, metric: str) -> PairedTest | None:
     return paired_test(a.per_user[metric], b.per_user[metric])
 
 
-def _mean_over_seeds(runs: list[Run], metrics: list[str], results: Path) -> dict[str, np.ndarray]:
+def _mean_over_seeds(runs: list[StoredRun], metrics: list[str], results: Path) -> dict[str, np.ndarray]:
     """Each user's mean over the seeds; only over seeds of the last run's data, so that users are the same."""
     runs = [run for run in runs if run.data_digest == runs[-1].data_digest]
     seeds = [per_user_metrics(run, results) for run in runs]

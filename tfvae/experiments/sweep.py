@@ -28,9 +28,10 @@ from optuna.trial import TrialState
 from tfvae.data.splits import Split
 from tfvae.evaluation.metrics import lower_is_better
 from tfvae.experiments.definitions import RESULTS, Row, SearchSpace, Table, load_table
-from tfvae.experiments.protocols import splits_of
+from tfvae.experiments.plan import row_settings, trained_by_epochs
+from tfvae.experiments.protocols import OwnData, splits_of
 from tfvae.experiments.records import Sweep, Trial, stored_sweep, sweep_path
-from tfvae.experiments.runner import WORK, row_settings, trained_by_epochs, validation_value
+from tfvae.experiments.runner import WORK, validation_value
 from tfvae.system.environment import commit, environment
 from tfvae.system.errors import DivergedError, InputError, TooLargeError
 from tfvae.system.files import write_json
@@ -43,13 +44,14 @@ __all__ = ["run_sweep", "search_problem"]
 def run_sweep(
     table: str,
     row: str,
-    dataset: str,
+    dataset: str | None,
     trials: int,
     seed: int = 0,
     *,
     epochs: int | None = None,
     seconds: float | None = None,
     source: str | Path | None = None,
+    own: OwnData | None = None,
     results: Path = RESULTS,
     work: Path = WORK,
     progress: bool = True,
@@ -60,12 +62,13 @@ def run_sweep(
     Args:
         table: The table's name.
         row: The row's slug; it must have a search space.
-        dataset: The data set's name.
+        dataset: The data set's name; None for data of one's own.
         trials: How many there shall be in all, stored and failed ones included.
-        seed: Of the search.
+        seed: Seed of the search.
         epochs: Cuts the training of every trial.
         seconds: No new trial begins after so many seconds in this call.
         source: Data fetched by hand (see `tfvae.experiments.runner.run_table`).
+        own: Data of one's own, instead of a named data set.
         results: The results folder.
         work: Where the trials' working folders lie while they run.
         progress: Whether training shows its progress.
@@ -86,7 +89,8 @@ def run_sweep(
         raise InputError(f"row {row!r} of {table} is tuned as {chosen.tuning_from}; sweep that row instead.")
     if chosen.model is None or not chosen.search:
         raise InputError(f"row {row!r} of {table} has nothing to search; give it a model and [rows.search].")
-    whole = splits_of(definition, dataset, source)(definition.seeds[0], chosen.by)
+    whole = splits_of(definition, dataset, source, own)(definition.seeds[0], chosen.by)
+    dataset = own.name if own else dataset
     split = whole.for_tuning()
     sweep = _begun(definition, chosen, dataset, whole.digest, seed, epochs, results)
     path = sweep_path(table, dataset, row, results)
@@ -215,7 +219,7 @@ def search_problem(space: Mapping[str, SearchSpace], settings: Mapping[str, Any]
             inside = isinstance(value, int | float) and part.low <= value <= part.high
         if not inside:
             allowed = part.model_dump(exclude_defaults=True)
-            return f"the row's {key} = {value} lies outside its search space {allowed}; widen that in the definition."
+            return f"the row's {key} = {value} lies outside its search space {allowed}; widen it there."
     return None
 
 

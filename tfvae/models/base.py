@@ -190,6 +190,11 @@ class Recommender(keras.Model, abc.ABC):
         return None
 
     @classmethod
+    def has_rating_posterior(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether a model of these settings is a `HasRatingPosterior` whose codes have a distribution."""
+        return False
+
+    @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Recommender:
         """The model of a configuration, also of one that was saved when settings had other names."""
         name = next((name for name, place in MODELS.items() if place.endswith(f":{cls.__name__}")), None)

@@ -13,7 +13,7 @@ place of the posterior an autoencoder.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import keras
@@ -176,6 +176,11 @@ class PVAE(GradientRecommender):
         )
         self.centers = self.add_state("centers", shape=(n_items,))
         self.built = True
+
+    @classmethod
+    def has_rating_posterior(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether there is a posterior over codes: with `stochastic`."""
+        return settings["stochastic"]
 
     @classmethod
     def for_split(cls, split: RatingHoldout, **settings) -> PVAE:

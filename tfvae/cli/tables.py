@@ -1,0 +1,141 @@
+"""The commands of tables, `tfvae table` and `tfvae sweep`, on a named data set or on a file of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tfvae.cli import options as opt
+from tfvae.cli.display import show_runs
+from tfvae.system.errors import InputError, unknown_name
+
+if TYPE_CHECKING:
+    from tfvae.experiments.protocols import OwnData
+
+__all__ = ["sweep", "table"]
+
+
+def table(
+    name: opt.TableName,
+    dataset: opt.DatasetName = None,
+    seeds: Annotated[str, typer.Option(metavar="N,N,…", help="The table's own if not given.")] = "",
+    splits: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many of its seeds: of ratings, splits.")
+    ] = None,
+    rows: Annotated[str, typer.Option(metavar="ROW,ROW,…", help="All rows if not given.")] = "",
+    epochs: opt.Epochs = None,
+    set_: opt.Set = None,
+    source: opt.Source = None,
+    data: opt.OwnFile = None,
+    user_col: opt.UserCol = None,
+    item_col: opt.ItemCol = None,
+    rating_col: opt.RatingCol = None,
+    time_col: opt.TimeCol = None,
+    min_rating: opt.MinRating = None,
+    min_users: opt.MinUsers = None,
+    min_items: opt.MinItems = None,
+    held_out: opt.HeldOut = None,
+    negatives: opt.Negatives = None,
+    split_seed: opt.SplitSeed = None,
+    render_only: Annotated[bool, typer.Option("--render-only", help="Run nothing; render what is stored.")] = False,
+) -> None:
+    """Bring a paper's table up to date on a data set: run what is missing, then render it."""
+    columns = opt.those_given(user=user_col, item=item_col, rating=rating_col, timestamp=time_col)
+    changes = opt.those_given(
+        min_rating=min_rating,
+        min_users_per_item=min_users,
+        min_items_per_user=min_items,
+        held_out_users=held_out,
+        n_negatives=negatives,
+        seed=split_seed,
+    )
+    own = _own_data(data, columns, changes)
+    if render_only:
+        from tfvae.experiments.report import render, render_overview
+
+        typer.echo(f"Written: {render(name, _stored_data(name, own.name if own else dataset))}, {render_overview()}")
+        return
+    from tfvae.experiments.definitions import load_table
+    from tfvae.experiments.runner import run_table
+
+    if splits and seeds:
+        raise InputError("--splits takes the first of the table's seeds; give either --splits or --seeds.")
+    runs = run_table(
+        name,
+        dataset,
+        load_table(name).seeds[:splits] if splits else opt.whole_numbers(seeds) or None,
+        opt.listed(rows) or None,
+        epochs=epochs,
+        overrides=opt.settings_from(set_),
+        source=source,
+        own=own,
+        log=typer.echo,
+    )
+    if runs:
+        show_runs(runs)
+
+
+def sweep(
+    table: opt.TableName,
+    row: Annotated[str, typer.Option(help="The row's slug, as in its file names.")],
+    trials: Annotated[int, typer.Option(min=1, help="How many in all, with those of earlier calls.")],
+    dataset: opt.DatasetName = None,
+    seconds: Annotated[float | None, typer.Option(min=0, help="Begin no new trial after so long.")] = None,
+    epochs: opt.Epochs = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the search.")] = 0,
+    source: opt.Source = None,
+    data: opt.OwnFile = None,
+    user_col: opt.UserCol = None,
+    item_col: opt.ItemCol = None,
+    rating_col: opt.RatingCol = None,
+    time_col: opt.TimeCol = None,
+    min_rating: opt.MinRating = None,
+    min_users: opt.MinUsers = None,
+    min_items: opt.MinItems = None,
+    held_out: opt.HeldOut = None,
+    negatives: opt.Negatives = None,
+    split_seed: opt.SplitSeed = None,
+) -> None:
+    """Search a row's settings on validation users; 'tfvae table' then uses the best."""
+    from tfvae.experiments.sweep import run_sweep
+
+    columns = opt.those_given(user=user_col, item=item_col, rating=rating_col, timestamp=time_col)
+    changes = opt.those_given(
+        min_rating=min_rating,
+        min_users_per_item=min_users,
+        min_items_per_user=min_items,
+        held_out_users=held_out,
+        n_negatives=negatives,
+        seed=split_seed,
+    )
+    own = _own_data(data, columns, changes)
+    cut = {"epochs": epochs, "seconds": seconds}
+    found = run_sweep(table, row, dataset, trials, seed, **cut, source=source, own=own, log=typer.echo)
+    if found.best is None:
+        raise InputError(f"none of {len(found.trials)} trials came through; see their reasons above.")
+    typer.echo(f"Best of {len(found.trials)}: {found.monitor} {found.best.value:.4f} with {found.best.params}")
+
+
+def _own_data(data: Path | None, columns: dict[str, str], changes: dict[str, Any]) -> OwnData | None:
+    """One's own data as a table takes them; None where a named data set is meant, which is cut as in its paper."""
+    from tfvae.experiments.protocols import OwnData
+
+    if data is not None:
+        return OwnData(data, columns, changes)
+    if columns or changes:
+        raise InputError(f"{', '.join(columns | changes)}: only for a file of your own (--data); leave it out.")
+    return None
+
+
+def _stored_data(table: str, dataset: str | None) -> str:
+    """The data set to render, which is a named one or has stored runs."""
+    from tfvae.data.datasets import DATASETS
+    from tfvae.experiments.definitions import load_table
+    from tfvae.experiments.records import datasets_of
+
+    known = [*DATASETS, *(name for name in datasets_of(load_table(table)) if name not in DATASETS)]
+    if dataset not in known:
+        raise unknown_name("data set", dataset or "", known)
+    return dataset

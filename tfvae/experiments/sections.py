@@ -1,0 +1,307 @@
+"""The sections of a table's page: what each is made of, and which a table has on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfvae.evaluation.metrics import lower_is_better
+from tfvae.evaluation.stats import PairedTest
+from tfvae.experiments import plots
+from tfvae.experiments.definitions import Table
+from tfvae.experiments.protocols import dataset_title
+from tfvae.experiments.records import StoredRun, folder_of, stored_latents, sweep_of
+from tfvae.experiments.rendering import named, printed_metric, template
+from tfvae.experiments.summaries import ROUNDING, SIGNIFICANT, Cells, compared, ordering_verdict
+
+__all__ = ["Page", "written"]
+
+OVER = {  # what is sampled in a protocol: what a test pairs, and what a validation value is of
+    "strong-generalization": ("test users", "validation users"),
+    "leave-one-out": ("users", "other items of the users"),
+    "rating-holdout": ("splits", "a part of the training ratings"),
+}
+PICTURE = "learning-curves.png"
+PICTURE_OF_LATENTS = "latents.png"
+PICTURE_OF_SHAPES = "learning-curves-by-round.png"
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page of a table on a data set is made of.
+
+    Attributes:
+        table: The table.
+        dataset: The data set's name.
+        results: The results folder.
+        rows: Its rows with what is stored of them.
+    """
+
+    table: Table
+    dataset: str
+    results: Path
+    rows: list[Cells]
+
+    @property
+    def run(self) -> list[Cells]:
+        """The rows that have stored runs."""
+        return [row for row in self.rows if row.runs]
+
+    @property
+    def folder(self) -> Path:
+        """Where the page and its pictures lie."""
+        return folder_of(self.table.name, self.dataset, self.results)
+
+
+def written(page: Page) -> list[str | None]:
+    """The sections of a page in their order, each from its template; None for one that has nothing to say."""
+    shared = {
+        "table": page.table,
+        "dataset": named(page.dataset),
+        "rows": page.rows,
+        "run": page.run,
+        "over": OVER[page.table.protocol],
+    }
+    found = [(name, about(page)) for name, about in SECTIONS.items()]
+    return [None if own is None else template(f"sections/{name}.md.j2").render(**shared, **own) for name, own in found]
+
+
+def _always(page: Page) -> dict[str, Any]:
+    return {}
+
+
+def _best_on_test(page: Page) -> dict[str, Any] | None:
+    """The metrics that were watched on the test part."""
+    watched = [name for name in page.table.metrics if any(row.best_on_test(name) != "–" for row in page.rows)]
+    return {"watched": watched} if watched else None
+
+
+def _published(page: Page) -> dict[str, Any] | None:
+    """What the paper says about this data set."""
+    published = page.table.published.get(page.dataset)
+    return {"published": published, "rounding": ROUNDING} if published else None
+
+
+def _ordered(page: Page) -> dict[str, Any] | None:
+    """The paper's claims, judged."""
+    claims = _orderings(page.table, page.rows)
+    better = "below" if lower_is_better(page.table.monitor) else "above"
+    return {"orderings": claims, "better": better, "significant": SIGNIFICANT} if claims else None
+
+
+def _curves(page: Page) -> dict[str, Any] | None:
+    """The picture of the learning curves."""
+    picture = _picture(page.table, page.dataset, page.rows, page.folder)
+    return {"picture": picture} if picture else None
+
+
+def _shaped(page: Page) -> dict[str, Any] | None:
+    """The learning curves beside published ones."""
+    shapes = _shapes(page.table, page.dataset, page.rows, page.folder)
+    return {"shapes": shapes} if shapes else None
+
+
+def _generative(page: Page) -> dict[str, Any] | None:
+    """The figures of the models as generative models, and the picture of their codes."""
+    latents = _latents(page.table, page.dataset, page.rows, page.folder, page.results)
+    described = _described(page.rows)
+    return {"described": described, "latents": latents} if described else None
+
+
+def _predicted(page: Page) -> dict[str, Any] | None:
+    """The quality of predictive distributions."""
+    lines = _predictive(page.rows)
+    return {"predictive": lines} if lines else None
+
+
+def _paired(page: Page) -> dict[str, Any] | None:
+    """The paired tests of all rows."""
+    pairs = _pairs(page.table, page.rows)
+    return {"pairs": pairs} if pairs else None
+
+
+def _runs(page: Page) -> dict[str, Any] | None:
+    """What the runs cost and how they were chosen."""
+    seeds = "splits" if page.table.protocol == "rating-holdout" else "seeds"
+    rounds = any(row.seconds_per_round for row in page.rows)
+    return {"seeds": seeds, "rounds": rounds} if page.run else None
+
+
+def _tuned(page: Page) -> dict[str, Any] | None:
+    """The sweeps."""
+    sweeps = _sweeps(page.table, page.dataset, page.results)
+    return {"sweeps": sweeps} if sweeps else None
+
+
+def _provenance(page: Page) -> dict[str, Any] | None:
+    """Data, machines and commits."""
+    return {"machines": _machines(page.rows)} if page.run else None
+
+
+def _pairs(table: Table, rows: list[Cells]) -> list[dict[str, Any]]:
+    """Paired t-tests of all rows on the monitored metric, where they were measured on the same users."""
+    pairs = ((a, b, compared(a, b, table.monitor)) for a, b in combinations(rows, 2))
+    return [{"a": a.row.name, "b": b.row.name} | test._asdict() for a, b, test in pairs if test]
+
+
+def _orderings(table: Table, rows: list[Cells]) -> list[dict[str, Any]]:
+    """The paper's claims of one row above another, with their tests and verdicts; a marked cell marks the verdict."""
+    by_slug = {row.row.slug: row for row in rows}
+    judged = []
+    for ordering in table.orderings:
+        a, b = table.row(ordering.above), table.row(ordering.below)
+        pair = [by_slug[row.slug] for row in (a, b) if row.slug in by_slug]
+        ran = len(pair) == 2 and all(table.monitor in row.per_user for row in pair)
+        test = compared(*pair, table.monitor) if ran else None
+        said = _said_of(test, table, ran)
+        marks = "".join(sorted({mark for row in pair for mark in row.marks})) if test else ""
+        said = f"{said} {marks}" if marks else said
+        judged.append({"a": a.name, "b": b.name, "source": ordering.source, "test": test, "verdict": said})
+    return judged
+
+
+def _said_of(test: PairedTest | None, table: Table, ran: bool) -> str:
+    """The verdict on a claim, or why there is none."""
+    if test:
+        return ordering_verdict(test, table.monitor)
+    if not ran:
+        return "not run"
+    return "too few splits" if table.protocol == "rating-holdout" else "other data"
+
+
+def _sweeps(table: Table, dataset: str, results: Path) -> list[dict[str, Any]]:
+    """The stored sweeps that found something, with their rows."""
+    sweeps = [(row, sweep_of(table.name, dataset, row, results)) for row in table.rows]
+    return [{"row": row, "sweep": sweep} for row, sweep in sweeps if sweep and sweep.best]
+
+
+def _machines(rows: list[Cells]) -> list[dict[str, Any]]:
+    """The different environments and commits the runs were made in."""
+    made = {
+        (
+            run.environment["device"],
+            run.environment["cores"],
+            run.environment["platform"],
+            ", ".join(f"{package} {version}" for package, version in run.environment["versions"].items()),
+            f"Python {run.environment['python']}",
+            run.commit,
+        )
+        for row in rows
+        for run in row.runs
+    }
+    keys = ("device", "cores", "platform", "versions", "python", "commit")
+    return [dict(zip(keys, line, strict=True)) for line in sorted(made, key=str)]
+
+
+def _picture(table: Table, dataset: str, rows: list[Cells], folder: Path) -> str | None:
+    """Draws the learning curves; None where nothing was trained by epochs."""
+    ran = [row for row in rows if row.validation is not None]
+    curves = {row.row.name: [_curve(run) for run in row.runs] for row in ran if row.runs[0].history}
+    if not curves:
+        return None
+    levels = {row.row.name: row.validation for row in ran if not row.runs[0].history}
+    title = f"{table.name} on {dataset_title(dataset)}"
+    plots.learning_curves(curves, levels, folder / PICTURE, title=title, metric=printed_metric(table.monitor))
+    return PICTURE
+
+
+def _curve(run: StoredRun) -> dict[int, float]:
+    """The validation values of a run by epochs, counted from 0."""
+    return dict(zip(run.validated or range(run.epochs), run.history, strict=True))
+
+
+def _shapes(table: Table, dataset: str, rows: list[Cells], folder: Path) -> dict[str, Any] | None:
+    """Draws the learning curves by rounds of rows that have published ones; None where no such row was run."""
+    curves = _curves_by_round(dataset, rows)
+    if not curves:
+        return None
+    shares = {
+        name: {at: value / max(curve.values()) for at, value in curve.items()} for name, (curve, _) in curves.items()
+    }
+    title, metric = f"{table.name}: the shape of learning", printed_metric(table.monitor)
+    plots.learning_shapes(shares, folder / PICTURE_OF_SHAPES, title=title, metric=metric)
+    every = {at for curve in shares.values() for at in curve}
+    # Those of which each curve that has not ended before has a value.
+    rounds = sorted(at for at in every if all(at in curve or at > max(curve) for curve in shares.values()))
+    lines = [
+        {"name": name, "shares": [shares[name].get(at) for at in rounds], "best": max(curve.values()), "source": source}
+        for name, (curve, source) in curves.items()
+    ]
+    return {"picture": PICTURE_OF_SHAPES, "rounds": rounds, "curves": lines}
+
+
+def _curves_by_round(dataset: str, rows: list[Cells]) -> dict[str, tuple[dict[int, float], str]]:
+    """By name: the metric by rounds, counted from 1, and its source; ours before the published ones of a row."""
+    curves = {}
+    for row in (row for row in rows if row.runs and row.row.curves):
+        n_rounds = min(len(run.history) for run in row.runs)
+        means = np.mean([run.history[:n_rounds] for run in row.runs], axis=0).tolist()
+        curves[f"{row.row.name} on {dataset_title(dataset)}"] = dict(enumerate(means, start=1)), "ours"
+        for of, curve in row.row.curves.items():
+            by_round = dict(zip(curve.rounds, curve.values, strict=True))
+            curves[f"{row.row.name} on {dataset_title(of)}, published"] = by_round, curve.source
+    return curves
+
+
+def _described(rows: list[Cells]) -> dict[str, str] | None:
+    """How many draws and users the figures of the generative models are of; None where no row has any."""
+    names = ("samples", "marginal_users")
+    counts = {name: {int(row.figure(name)) for row in rows if row.figure(name)} for name in names}
+    if not counts["samples"]:
+        return None
+    return {name: " or ".join(f"{number:,}" for number in sorted(found)) for name, found in counts.items()}
+
+
+def _predictive(rows: list[Cells]) -> list[dict[str, Any]]:
+    """How good the predictive distributions are, by row and way of sampling codes: means over the splits."""
+    lines = []
+    for row in rows:
+        for way in ("encoder", "hmc"):
+            found = [run.predictive[way] for run in row.runs if run.predictive and way in run.predictive]
+            if not found:
+                continue
+            lines.append({"name": row.row.name, "way": way} | _means_over_splits(found))
+    return lines
+
+
+def _means_over_splits(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The means of what was found of each split, as a whole and by groups of rows."""
+    names = [name for name, value in found[0].items() if isinstance(value, int | float)]
+    groups = [
+        {name: float(np.mean([group[name] for group in same])) for name in same[0]}
+        for same in zip(*(one["groups"] for one in found), strict=False)
+    ]
+    return {"groups": groups} | {name: float(np.mean([one[name] for one in found])) for name in names}
+
+
+def _latents(table: Table, dataset: str, rows: list[Cells], folder: Path, results: Path) -> str | None:
+    """Draws the aggregated posteriors beside their priors; None where none are stored."""
+    stored = {row.row.name: stored_latents(row.runs[0], results) for row in rows if row.runs}
+    panels = {name: (points["posterior"], points["prior"]) for name, points in stored.items() if points}
+    if not panels:
+        return None
+    title = f"{table.name} on {dataset_title(dataset)}"
+    plots.latent_planes(panels, folder / PICTURE_OF_LATENTS, title=title)
+    return PICTURE_OF_LATENTS
+
+
+SECTIONS: dict[str, Callable[[Page], dict[str, Any] | None]] = {
+    "results": _always,
+    "best_on_test": _best_on_test,
+    "published": _published,
+    "orderings": _ordered,
+    "learning_curves": _curves,
+    "learning_shapes": _shaped,
+    "generative": _generative,
+    "predictive": _predicted,
+    "paired_tests": _paired,
+    "runs": _runs,
+    "tuning": _tuned,
+    "provenance": _provenance,
+    "command": _always,
+}
