@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from tfvae.data.catalogue import DATASETS
 from tfvae.data.datasets import load_dataset
 from tfvae.data.interactions import Interactions
-from tfvae.data.opening import open_split, whereabouts
+from tfvae.data.open_split import open_split, whereabouts
 from tfvae.data.splits import HeldOutRatings, RatingHoldoutSettings, load_split, rating_holdout
 from tfvae.evaluation.users import bounded, evaluate
 from tfvae.experiments.definitions import load_table

@@ -76,7 +76,7 @@ def patched():
         return done
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.experiments.protocols.load_dataset", lambda *_, **__: INTERACTIONS)
+        patch.setattr("tfvae.data.open_split.load_dataset", lambda *_, **__: INTERACTIONS)
         patch.setattr(tables, "train", train)
         quick = functools.partial(Sampler, n_burn_in=10, n_leapfrog=3, jit_compile=False)
         patch.setattr("tfvae.evaluation.predictive.Sampler", quick)

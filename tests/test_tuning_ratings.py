@@ -48,7 +48,7 @@ INTERACTIONS = synthetic(60, 250, 900, n_tastes=3, seed=1)
 def place(tmp_path, monkeypatch):
     (tmp_path / "results" / "table").mkdir(parents=True)
     (tmp_path / "results" / "table" / "table.toml").write_text(TABLE)
-    monkeypatch.setattr("tfvae.experiments.protocols.load_dataset", lambda *_, **__: INTERACTIONS)
+    monkeypatch.setattr("tfvae.data.open_split.load_dataset", lambda *_, **__: INTERACTIONS)
     quiet = {"progress": False, "log": lambda line: None}
     return {"results": tmp_path / "results", "work": tmp_path / "work"} | quiet
 

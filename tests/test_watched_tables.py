@@ -44,7 +44,7 @@ def place(tmp_path_factory):
     (folder / "results" / "table" / "table.toml").write_text(TABLE)
     with pytest.MonkeyPatch.context() as patch:
         interactions = synthetic(60, 250, 900, n_tastes=3, seed=1)
-        patch.setattr("tfvae.experiments.protocols.load_dataset", lambda *_, **__: interactions)
+        patch.setattr("tfvae.data.open_split.load_dataset", lambda *_, **__: interactions)
         quiet = {"progress": False, "log": lambda line: None}
         yield {"results": folder / "results", "work": folder / "work"} | quiet
 

@@ -85,7 +85,7 @@ def _before_all(
 def datasets() -> None:
     """List the named data sets: what is on hand, their licences, how to get the others."""
     from tfvae.data.datasets import DATASETS
-    from tfvae.data.opening import whereabouts
+    from tfvae.data.open_split import whereabouts
 
     places = {name: whereabouts(name) for name in DATASETS}
     rows = ((name, DATASETS[name].licence, where or "no") for name, where in places.items())
@@ -125,7 +125,7 @@ def prepare(
     protocol: opt.Protocol = None,
 ) -> None:
     """Split data into training, validation and test users as the papers did, or hold out ratings or items; save it."""
-    from tfvae.data.opening import open_split
+    from tfvae.data.open_split import open_split
     from tfvae.data.vae_cf import write_vae_cf
 
     changes = opt.those_given(

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import psutil
 
 from tfvae.data.datasets import DATASETS
-from tfvae.data.opening import whereabouts
+from tfvae.data.open_split import whereabouts
 from tfvae.system.errors import InputError
 
 __all__ = ["Finding", "examine"]

@@ -16,7 +16,7 @@ import numpy as np
 import typer
 
 from tfvae.cli.options import rated
-from tfvae.data.opening import open_split
+from tfvae.data.open_split import open_split
 from tfvae.data.splits import LeaveOneOut, RatingHoldout, Split, StrongGeneralization, load_split
 from tfvae.evaluation.scoring import top_k
 from tfvae.evaluation.users import HeldOut, RatingEvaluation, evaluate

@@ -8,16 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tfvae.data.datasets import DATASETS, default_split, load_dataset, load_ncf
-from tfvae.data.opening import open_split
-from tfvae.data.splits import (
-    RatingHoldoutSettings,
-    Split,
-    leave_one_out,
-    rating_holdout,
-    strong_generalization,
-)
-from tfvae.data.vae_cf import read_vae_cf
+from tfvae.data.datasets import DATASETS
+from tfvae.data.open_split import open_split
+from tfvae.data.splits import Split
 from tfvae.experiments.definitions import Table
 from tfvae.system.errors import InputError, unknown_name
 
@@ -87,47 +80,26 @@ def splits_of(
     """
     if (dataset is None) == (own is None):
         raise InputError("expected either a data set's name (--dataset) or a file of your own (--data).")
-    if own is not None:
+    given: dict[str, Any] = {"protocol": table.protocol}
+    if own is None:
+        if dataset not in DATASETS:
+            raise unknown_name("data set", dataset, DATASETS)
+        data, changes = dataset, {}
+        given["source"] = source
+    else:
         if source is not None:
             raise InputError("a source is where a named data set's files lie; leave it out for a file of your own.")
-        return _own_splits(table, own)
-    if dataset not in DATASETS:
-        raise unknown_name("data set", dataset, DATASETS)
-    if table.protocol not in DATASETS[dataset].protocols:
-        raise InputError(f"{dataset} has no split of the kind {table.protocol!r}, which {table.name} needs.")
-    match table.protocol:
-        case "rating-holdout":
-            interactions, scale = load_dataset(dataset, source=source), DATASETS[dataset].scale
-
-            @lru_cache(maxsize=2)
-            def cut(seed: int, by: str) -> Split:
-                split = rating_holdout(interactions, RatingHoldoutSettings(seed=seed, scale=scale))
-                return split.by_items() if by == "items" else split
-
-            return cut
-        case "leave-one-out":
-            ready = DATASETS[dataset].strong is None
-            split = load_ncf(dataset, source) if ready else leave_one_out(load_dataset(dataset, source=source))
-        case _ if source is not None and (Path(source) / "unique_sid.txt").is_file():
-            split = read_vae_cf(source)
-        case _:
-            interactions = load_dataset(dataset, source=source)
-            split = strong_generalization(interactions, default_split(dataset, interactions.n_users))
-    return lambda seed, by: split
-
-
-def _own_splits(table: Table, own: OwnData) -> Splits:
-    """The splits of one's own data by the table's protocol."""
+        data, changes = own.path, dict(own.changes)
+        given["columns"] = own.columns
     if table.protocol != "rating-holdout":
-        split = open_split(own.path, columns=own.columns, changes=own.changes, protocol=table.protocol)
+        split = open_split(data, changes=changes, **given)
         return lambda seed, by: split
-    if "seed" in own.changes:
+    if "seed" in changes:
         raise InputError(f"{table.name} cuts the ratings anew for each of its seeds; leave the split's seed out.")
 
     @lru_cache(maxsize=2)
     def cut(seed: int, by: str) -> Split:
-        changes = {**own.changes, "seed": seed}
-        split = open_split(own.path, columns=own.columns, changes=changes, protocol=table.protocol)
+        split = open_split(data, changes=changes | {"seed": seed}, **given)
         return split.by_items() if by == "items" else split
 
     return cut

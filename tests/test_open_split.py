@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from tfvae.data.catalogue import DATASETS
-from tfvae.data.opening import open_split, whereabouts
+from tfvae.data.open_split import open_split, whereabouts
 from tfvae.data.vae_cf import write_vae_cf
+from tfvae.experiments.definitions import Table, load_table
+from tfvae.experiments.protocols import splits_of
+from tfvae.experiments.records import stored_runs
 from tfvae.system.errors import InputError
 
 
@@ -68,3 +73,41 @@ def test_whereabouts(tmp_path, monkeypatch):
     (tmp_path / "ml-1m").mkdir()
     (tmp_path / "ml-1m" / "ratings.dat").write_text("1::1::5::0\n")
     assert whereabouts("ml-1m") == f"in {tmp_path} (TFVAE_DATA)"
+
+
+# ---- one opening of the data ------------------------------------------------------------------------
+
+
+def pairs_of_data_and_protocol():
+    return [(name, protocol) for name, dataset in DATASETS.items() for protocol in dataset.protocols]
+
+
+@pytest.mark.parametrize(("name", "protocol"), pairs_of_data_and_protocol())
+def test_commands_and_tables_have_one_split(name, protocol):
+    if name not in ("movietweetings", "synthetic") and whereabouts(name) is None:
+        pytest.skip(f"{name} is not at hand")
+    table = Table(name="any", title="Any", caption="Any.", protocol=protocol, monitor="rmse", metrics=["rmse"])
+    shown = splits_of(table, name)(0, "users")
+    opened = open_split(name, protocol=protocol)
+    assert opened.protocol == shown.protocol == protocol
+    assert opened.digest == shown.digest
+
+
+def test_leave_one_out_leaves_each_user_an_item_to_learn_from_beside_two_held_out_ones():
+    split = open_split("movietweetings", protocol="leave-one-out")
+    assert len(split.user_ids) == 9_041 and np.diff(split.train.indptr).min() == 2
+    assert np.diff(split.for_tuning().train.indptr).min() == 1
+
+
+@pytest.mark.parametrize("table", ["multvae-table2", "multvae-table4", "multvae-table3", "pvae-table1", "evcf-table1"])
+def test_the_stored_runs_are_of_the_splits_that_are_opened_today(table):
+    results, definition, seen = Path(__file__).parents[1] / "paper_results", load_table(table), 0
+    for folder in sorted(path for path in (results / table).iterdir() if path.is_dir()):
+        if folder.name != "movietweetings" and whereabouts(folder.name) is None:
+            continue
+        for row in definition.rows:
+            for run in stored_runs(table, folder.name, row.slug, results)[:1]:
+                assert splits_of(definition, folder.name)(run.seed, row.by).digest == run.data_digest, row.slug
+                seen += 1
+    if not seen:
+        pytest.skip("the data of this table are not at hand")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tfvae.data.splits import (
     LeaveOneOutSettings,
     RatingHoldout,
     RatingHoldoutSettings,
-    SavedSplit,
+    Split,
     StrongGeneralization,
     StrongGeneralizationSettings,
     leave_one_out,
@@ -30,19 +31,67 @@ from tfvae.data.splits import (
 )
 from tfvae.data.vae_cf import read_vae_cf
 from tfvae.system.errors import InputError, unknown_name
-from tfvae.system.validation import checked
+from tfvae.system.validation import Strict, checked
 
 __all__ = ["open_split", "whereabouts"]
 
 _FILES = ".csv, .tsv or .parquet (events), .npz (a saved split), or a folder in the vae_cf layout"
 _MOST_HELD_OUT = 10_000
-_CUT = {
-    StrongGeneralization.protocol: (StrongGeneralizationSettings, "for held-out users all items are ranked"),
-    RatingHoldout.protocol: (RatingHoldoutSettings, "a rating hold-out keeps all users, items and ratings"),
-    LeaveOneOut.protocol: (LeaveOneOutSettings, "leave-one-out keeps all items and takes every event as met"),
-}
+
+
+@dataclass(frozen=True)
+class _Protocol:
+    """How one protocol cuts events.
+
+    Attributes:
+        settings: Its settings.
+        cut: The splitter.
+        why: Why it has no other settings, for messages.
+        own: The settings that a data set without defaults of its own asks for, from its events and what was given.
+    """
+
+    settings: type[Strict]
+    cut: Callable[[Interactions, Any], Split]
+    why: str
+    own: Callable[[Interactions, dict[str, Any]], dict[str, Any]]
+
 
 _log = logging.getLogger(__name__)
+
+
+def _tenth_of_users(interactions: Interactions, changes: dict[str, Any]) -> dict[str, Any]:
+    """Held-out users: a tenth of those with enough items, at most 10,000."""
+    if "held_out_users" in changes:
+        return {}
+    settings = checked(StrongGeneralizationSettings, {"held_out_users": 1} | changes, "the split")
+    kept = interactions.users
+    if settings.min_rating is not None:
+        kept = kept[interactions.values >= settings.min_rating]
+    enough = np.bincount(kept, minlength=1) >= max(1, settings.min_items_per_user)
+    return {"held_out_users": max(1, min(_MOST_HELD_OUT, int(enough.sum()) // 10))}
+
+
+_PROTOCOLS = {
+    StrongGeneralization.protocol: _Protocol(
+        StrongGeneralizationSettings,
+        strong_generalization,
+        "for held-out users all items are ranked",
+        _tenth_of_users,
+    ),
+    RatingHoldout.protocol: _Protocol(
+        RatingHoldoutSettings,
+        rating_holdout,
+        "a rating hold-out keeps all users, items and ratings",
+        lambda interactions, changes: {},
+    ),
+    LeaveOneOut.protocol: _Protocol(
+        LeaveOneOutSettings,
+        leave_one_out,
+        "leave-one-out keeps all items and takes every event as met",
+        # One item for test, another to choose settings by, and one to learn from.
+        lambda interactions, changes: {"min_items_per_user": 3},
+    ),
+}
 
 
 def open_split(
@@ -52,36 +101,46 @@ def open_split(
     columns: Mapping[str, str] | None = None,
     changes: Mapping[str, Any] | None = None,
     protocol: str | None = None,
-) -> SavedSplit:
+) -> Split:
     """Opens whatever holds data, and splits it unless it comes split.
 
-    By strong generalisation a named data set is cut as in its papers; of a file of events, a tenth of the users with
-    enough items, at most 10,000, are held out for validation and as many for test. By the rating hold-out a tenth of
-    the ratings is held out for test. By leave-one-out it is the latest event of each user who has three: a search needs
-    another one of them.
+    Commands, tables, sweeps and notebooks open data here and nowhere else, so that one name and one protocol are one
+    split, with one digest.
+
+    - Strong generalisation cuts a named data set as its papers do; of a file of events, a tenth of the users with
+      enough items, at most 10,000, are held out for validation and as many for test.
+    - The rating hold-out holds out a tenth of the ratings for test.
+    - Leave-one-out holds out the latest event of each user who has three: one is for test, a search holds out another,
+      and one is left to learn from.
 
     Args:
         given: A name of `DATASETS`, a file of events, a saved split (`.npz`) or a vae_cf folder.
-        source: Where a named data set's files lie; by default they are looked for, then downloaded.
-        columns: Of a file of events, the names of the columns "user", "item", "rating" and "timestamp"; the first two
+        source: Where a named data set's files lie, or a vae_cf folder with its split; by default they are looked for,
+            then downloaded.
+        columns: For a file of events, the names of the columns "user", "item", "rating" and "timestamp"; the first two
             are called so by default, and without the others no ratings and times are read.
         changes: Settings of the protocol that go before its own.
         protocol: "strong-generalization", "rating-holdout" or "leave-one-out". None is the first, but for what comes
-            already split, of which any kind will do.
+            already split, of which any protocol will do.
 
     Returns:
-        The split, of the protocol's kind.
+        The split, of the protocol.
 
     Raises:
-        InputError: If there is nothing of that name, the data are malformed or of another kind, or an argument has
-            no use.
+        InputError: If there is nothing of that name, the data are malformed or split by another protocol, or an
+            argument has no use.
+
+    Example:
+        >>> split = open_split("movietweetings", changes={"held_out_users": 200})
+        >>> split.protocol, len(split.test.user_ids)
+        ('strong-generalization', 200)
     """
     columns, changes = dict(columns or {}), dict(changes or {})
     name, path = os.fspath(given), Path(given)
-    if protocol not in (None, *_CUT):
-        raise unknown_name("protocol", protocol, _CUT)
-    settings, why = _CUT[protocol or StrongGeneralization.protocol]
-    _refuse({key: value for key, value in changes.items() if key not in settings.model_fields}, why)
+    if protocol not in (None, *_PROTOCOLS):
+        raise unknown_name("protocol", protocol, _PROTOCOLS)
+    how = _PROTOCOLS[protocol or StrongGeneralization.protocol]
+    _refuse({key: value for key, value in changes.items() if key not in how.settings.model_fields}, how.why)
     if name in DATASETS:
         _refuse(columns, f"{name} is a named data set with columns of its own")
         return _open_named(name, source, changes, protocol)
@@ -89,7 +148,7 @@ def open_split(
     if path.is_dir() or path.suffix == ".npz":
         _refuse(columns | changes, f"{name} is already split")
         ready = read_vae_cf(path) if path.is_dir() and not (path / "split.npz").is_file() else load_split(path)
-        return _of_kind(ready, protocol, name)
+        return _of_protocol(ready, protocol, name)
     if not path.is_file():
         raise unknown_name("file or data set", name, DATASETS)
     if "timestamp" in columns and protocol != LeaveOneOut.protocol:
@@ -99,12 +158,7 @@ def open_split(
             raise InputError(f"min_rating={changes['min_rating']:g} needs ratings; name their column (--rating-col).")
         if protocol == RatingHoldout.protocol:
             raise InputError(f"{name}: holding out ratings needs ratings; name their column (--rating-col).")
-    interactions = _read_events(path, columns)
-    if protocol == RatingHoldout.protocol:
-        return _rating_holdout(interactions, changes, name)
-    if protocol == LeaveOneOut.protocol:
-        return _leave_one_out(interactions, changes, name)
-    return strong_generalization(interactions, _own_settings(interactions, changes))
+    return _cut(_read_events(path, columns), how, changes, name)
 
 
 def whereabouts(name: str) -> str | None:
@@ -124,39 +178,36 @@ def whereabouts(name: str) -> str | None:
     return None
 
 
-def _open_named(
-    name: str, source: str | os.PathLike | None, changes: dict[str, Any], protocol: str | None
-) -> SavedSplit:
+def _open_named(name: str, source: str | os.PathLike | None, changes: dict[str, Any], protocol: str | None) -> Split:
     dataset = DATASETS[name]
     if protocol is not None and protocol not in dataset.protocols:
         raise InputError(f"{name} has no split of the kind {protocol!r}, only {', '.join(dataset.protocols)}.")
-    if protocol == RatingHoldout.protocol:
-        return _rating_holdout(load_dataset(name, source), {"scale": dataset.scale} | changes, name)
-    if dataset.strong is None:
+    ready = dataset.strong is None and protocol != RatingHoldout.protocol
+    if ready or (source is not None and (Path(source) / "unique_sid.txt").is_file()):
         _refuse(changes, f"{name} comes already split")
-        return load_ncf(name, source)
+        return _of_protocol(load_ncf(name, source) if ready else read_vae_cf(source), protocol, name)
     interactions = load_dataset(name, source)
-    if protocol == LeaveOneOut.protocol:
-        return _leave_one_out(interactions, changes, name)
-    standard = default_split(name, interactions.n_users).model_dump()
-    settings = checked(StrongGeneralizationSettings, standard | changes, f"the split of {name}")
-    return strong_generalization(interactions, settings)
+    how = _PROTOCOLS[protocol or StrongGeneralization.protocol]
+    standard: dict[str, Any] = {}
+    if how.settings is StrongGeneralizationSettings:
+        standard = default_split(name, interactions.n_users).model_dump()
+    if how.settings is RatingHoldoutSettings:
+        standard = {"scale": dataset.scale}
+    return _cut(interactions, how, standard | changes, name)
 
 
-def _rating_holdout(interactions: Interactions, changes: dict[str, Any], name: str) -> RatingHoldout:
-    if np.ptp(interactions.values) == 0:
+def _cut(interactions: Interactions, how: _Protocol, changes: dict[str, Any], name: str) -> Split:
+    """Cuts events by a protocol; settings that were not given are those that the events ask for."""
+    if how.settings is RatingHoldoutSettings and np.ptp(interactions.values) == 0:
         raise InputError(f"{name}: expected ratings that differ, found {interactions.values[0]:g} throughout.")
-    return rating_holdout(interactions, checked(RatingHoldoutSettings, changes, f"the split of {name}"))
-
-
-def _leave_one_out(interactions: Interactions, changes: dict[str, Any], name: str) -> LeaveOneOut:
-    if interactions.timestamps is None:
+    if how.settings is LeaveOneOutSettings and interactions.timestamps is None:
         _log.warning("%s has no time stamps: the last event of each user in it is held out, not the latest", name)
-    settings = checked(LeaveOneOutSettings, {"min_items_per_user": 3} | changes, f"the split of {name}")
-    return leave_one_out(interactions, settings)
+    return how.cut(
+        interactions, checked(how.settings, how.own(interactions, changes) | changes, f"the split of {name}")
+    )
 
 
-def _of_kind(split: SavedSplit, protocol: str | None, name: str) -> SavedSplit:
+def _of_protocol(split: Split, protocol: str | None, name: str) -> Split:
     if protocol not in (None, split.protocol):
         raise InputError(
             f"expected a split of kind {protocol!r}, found {split.protocol!r} in {name}; models that rank learn from "
@@ -180,15 +231,3 @@ def _read_events(path: Path, columns: dict[str, str]) -> Interactions:
         case ".parquet":
             return Interactions.from_parquet(path, **columns)
     raise InputError(f"{path}: expected {_FILES}.")
-
-
-def _own_settings(interactions: Interactions, changes: dict[str, Any]) -> StrongGeneralizationSettings:
-    settings = checked(StrongGeneralizationSettings, {"held_out_users": 1} | changes, "the split")
-    if "held_out_users" in changes:
-        return settings
-    kept = interactions.users
-    if settings.min_rating is not None:
-        kept = kept[interactions.values >= settings.min_rating]
-    enough = np.bincount(kept, minlength=1) >= max(1, settings.min_items_per_user)
-    held_out = min(_MOST_HELD_OUT, int(enough.sum()) // 10)
-    return settings.model_copy(update={"held_out_users": max(1, held_out)})
