@@ -23,7 +23,7 @@ from report import HERE, Target, judge, run_script, spread, store  # noqa: E402
 
 from tfvae.data.splits import HeldOutUsers  # noqa: E402
 from tfvae.data.synthetic import synthetic  # noqa: E402
-from tfvae.evaluation.users import Evaluator  # noqa: E402
+from tfvae.evaluation.users import UserEvaluator  # noqa: E402
 from tfvae.models.multvae import MultVAE  # noqa: E402
 from tfvae.nn.batches import RowStore, row_numbers  # noqa: E402
 from tfvae.nn.optimizers import FusedAdam  # noqa: E402
@@ -145,7 +145,7 @@ def _contestant(way: str, folder: Path, batch_size: int, out: Path) -> None:
 
 def _tfvae(model: MultVAE, fold_in: sp.csr_array, targets: sp.csr_array, batch_size: int):
     users = np.arange(fold_in.shape[0])
-    evaluator = Evaluator(model, HeldOutUsers(fold_in, targets, users), list(METRICS), batch_size)
+    evaluator = UserEvaluator(model, HeldOutUsers(fold_in, targets, users), list(METRICS), batch_size)
     evaluator()
     begun = time.perf_counter()
     result = evaluator()

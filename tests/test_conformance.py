@@ -13,7 +13,7 @@ import tensorflow as tf
 from plain_fit import fit
 from scipy.sparse import csr_array
 
-from tfvae.evaluation.users import top_k
+from tfvae.evaluation.scoring import top_k
 from tfvae.models import MODELS, model_class
 from tfvae.models.gradient import GradientRecommender
 from tfvae.nn.batches import RowStore, unpad

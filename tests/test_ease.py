@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from scipy.sparse import csr_array
 
-from tfvae.evaluation.users import top_k
+from tfvae.evaluation.scoring import top_k
 from tfvae.models import ease, item_item
 from tfvae.models.ease import EASE
 from tfvae.models.item_item import gram

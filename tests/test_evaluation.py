@@ -9,17 +9,12 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from tfvae.data.splits import HeldOutUsers
+from tfvae.data.splits import HeldOutItems, HeldOutUsers
+from tfvae.evaluation.evaluate import evaluate
+from tfvae.evaluation.results import Evaluation, compare
+from tfvae.evaluation.scoring import scores_at, top_k
 from tfvae.evaluation.stats import mean_and_se
-from tfvae.evaluation.users import (
-    Evaluation,
-    Evaluator,
-    compare,
-    evaluate,
-    evaluate_leave_one_out,
-    scores_at,
-    top_k,
-)
+from tfvae.evaluation.users import UserEvaluator
 from tfvae.models.ease import EASE
 from tfvae.system.errors import DivergedError, InputError
 
@@ -92,7 +87,7 @@ def test_the_batch_size_changes_no_result(batch_size):
 
 def test_the_graph_is_traced_once_whatever_the_batches_and_the_weights():
     model, held_out = random_case()
-    evaluator = Evaluator(model, held_out, METRICS, batch_size=10)
+    evaluator = UserEvaluator(model, held_out, METRICS, batch_size=10)
     before = evaluator()
     model.item_weights.assign(-model.item_weights.numpy())
     after = evaluator()
@@ -213,27 +208,26 @@ def test_scores_at_gives_each_pair_its_score_in_any_order():
         scores_at(model, held_out.history, [-1], [0])
 
 
-class Candidates:
-    """The part of a leave-one-out split that evaluation reads: 3 users, 200 items, 99 negatives each."""
-
-    train = csr_array(np.eye(3, 200, dtype=np.float32))
-    test_items = np.array([100, 150, 199], dtype=np.int32)
-    negatives = np.tile(np.arange(80, 179, dtype=np.int32), (3, 1))
-    user_ids = np.array(["a", "b", "c"])
+CANDIDATES = HeldOutItems(  # 3 users, 200 items, 99 negatives each
+    csr_array(np.eye(3, 200, dtype=np.float32)),
+    np.array([100, 150, 199], dtype=np.int32),
+    np.tile(np.arange(80, 179, dtype=np.int32), (3, 1)),
+    np.array(["a", "b", "c"]),
+)
 
 
 def test_leave_one_out_of_a_constant_scorer_is_zero():
     constant = CountingModel(np.ones((200, 200), np.float32))
-    result = evaluate_leave_one_out(constant, Candidates)
+    result = evaluate(constant, CANDIDATES)
     assert result.mean("hr@10") == result.mean("ndcg@10") == 0
 
 
 def test_leave_one_out_of_a_perfect_scorer_is_one_and_of_a_given_rank_as_worked_by_hand():
     weights = np.zeros((200, 200), np.float32)
-    weights[np.arange(3), Candidates.test_items] = 1
-    perfect = evaluate_leave_one_out(CountingModel(weights), Candidates)
+    weights[np.arange(3), CANDIDATES.items] = 1
+    perfect = evaluate(CountingModel(weights), CANDIDATES)
     assert perfect.mean("hr@10") == perfect.mean("ndcg@10") == 1
     weights[2, [80, 90]] = 2
-    third = evaluate_leave_one_out(CountingModel(weights), Candidates, batch_size=2)
+    third = evaluate(CountingModel(weights), CANDIDATES, batch_size=2)
     np.testing.assert_allclose(third.per_user["ndcg@10"], [1, 1, 0.5])
     np.testing.assert_array_equal(third.per_user["hr@10"], [1, 1, 1])

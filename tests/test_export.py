@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from scipy.sparse import csr_array
 
-from tfvae.evaluation.users import top_k
+from tfvae.evaluation.scoring import top_k
 from tfvae.models import MODELS, model_class
 from tfvae.serving.saved_model import Recommendations, export, recommend
 from tfvae.system.errors import DivergedError, InputError

@@ -16,7 +16,6 @@ from tfvae.evaluation.metrics import (
     parse_metric,
     recall,
     rmse,
-    rmse_per_user,
 )
 from tfvae.system.errors import InputError
 
@@ -178,13 +177,6 @@ def test_leave_one_out_ranks_equal_a_dictionary_with_the_true_item_last(seed):
     ranked = sorted(candidates, key=candidates.get, reverse=True)
     ranks = leave_one_out_ranks(scores[[true_item]], scores[negatives][None], np.array([true_item]), negatives[None])
     assert ranks[0] == ranked.index(true_item) + 1
-
-
-def test_rmse_pools_ratings_and_the_per_user_form_does_not():
-    predicted, ratings, users = np.array([1.0, 2, 5]), np.array([1, 2, 2]), np.array([4, 4, 1])
-    assert rmse(predicted, ratings) == pytest.approx(np.sqrt(3))
-    np.testing.assert_allclose(rmse_per_user(predicted, ratings, users), [3, 0])
-    assert rmse_per_user(predicted, ratings, np.zeros(3))[0] == pytest.approx(rmse(predicted, ratings))
 
 
 def test_rmse_needs_one_prediction_per_rating():

@@ -10,7 +10,7 @@ from dense_reference import random_rows, rows_of
 from plain_fit import fit
 from scipy.sparse import csr_array
 
-from tfvae.evaluation.users import evaluate
+from tfvae.evaluation.evaluate import evaluate
 from tfvae.models.ncf import GMF, MLP, NeuMF
 from tfvae.nn.batches import PairStore, RowStore
 from tfvae.nn.noise import Noise

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_array, random_array
 
-from tfvae.evaluation.users import top_k
+from tfvae.evaluation.scoring import top_k
 from tfvae.models.popularity import Popularity
 from tfvae.nn.batches import RowStore
 

@@ -14,7 +14,8 @@ from tfvae.data.datasets import load_dataset
 from tfvae.data.interactions import Interactions
 from tfvae.data.open_split import open_split, whereabouts
 from tfvae.data.splits import HeldOutRatings, RatingHoldoutSettings, load_split, rating_holdout
-from tfvae.evaluation.users import bounded, evaluate
+from tfvae.evaluation.evaluate import evaluate
+from tfvae.evaluation.ratings import bounded
 from tfvae.experiments.definitions import load_table
 from tfvae.experiments.protocols import splits_of
 from tfvae.models.pmf import BiasMF

@@ -12,7 +12,7 @@ from stored_runs import page, section
 
 from tfvae.data.splits import RatingHoldoutSettings, rating_holdout
 from tfvae.data.synthetic import synthetic
-from tfvae.evaluation.users import evaluate
+from tfvae.evaluation.evaluate import evaluate
 from tfvae.experiments import runner as tables
 from tfvae.experiments.records import store_run, stored_run
 from tfvae.experiments.report import render_overview

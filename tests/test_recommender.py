@@ -7,6 +7,7 @@ import inspect
 import numpy as np
 import pytest
 
+from tfvae.evaluation.predictive import has_rating_posterior
 from tfvae.models import MODELS, model_class
 from tfvae.models.base import HasPosterior, HasRatingPosterior, Recommender, ScoresPairs
 from tfvae.models.ease import EASE
@@ -50,6 +51,15 @@ def test_numbers_of_numpy_and_of_equal_value_are_taken():
     model = MultVAE(np.int64(4), latent_dim=np.int32(2), dropout=np.float32(0.5), hidden=[3])
     assert (model.n_items, model.latent_dim, model.dropout) == (4, 2, 0.5)
     assert type(model.n_items) is type(model.latent_dim) is int and type(MultVAE(4, c1=2).c1) is float
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_class_knows_of_which_settings_its_models_have_a_posterior_of_ratings(name):
+    kind = model_class(name)
+    settings = settings_of(name, kind.example_settings).model
+    for changes in ({"stochastic": False}, {"stochastic": True}) if "stochastic" in settings else ({},):
+        model = kind(5, 3, **settings | changes) if kind.has_user_weights else kind(5, **settings | changes)
+        assert kind.has_rating_posterior(settings | changes) == has_rating_posterior(model)
 
 
 @pytest.mark.parametrize("name", MODELS)

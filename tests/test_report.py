@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from stored_runs import USERS, page, section, store, values
 
 from tfvae.evaluation.stats import paired_test
+from tfvae.experiments import sections
 from tfvae.experiments.records import stored_latents, stored_run
 from tfvae.experiments.report import render, render_overview
 
@@ -133,6 +135,11 @@ def test_a_data_set_without_published_cells_has_no_verdicts(results):
     text = page(results, "ml-1m")
     assert "0.4000 ± 0.0050" in text
     assert "published" not in text.lower() and "Verdict" not in text and "CDAE" not in text
+
+
+def test_a_section_is_a_function_and_a_template():
+    folder = Path(sections.__file__).parent / "templates" / "sections"
+    assert {path.name.removesuffix(".md.j2") for path in folder.iterdir()} == set(sections.SECTIONS)
 
 
 def test_the_same_files_give_the_same_bytes(results):

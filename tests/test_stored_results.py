@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tfvae.experiments.definitions import load_table
 from tfvae.experiments.plan import Job, Plan, outdated, plans_of
 from tfvae.experiments.records import StoredRun, stored_runs, sweep_of
+from tfvae.experiments.report import render, render_overview
 from tfvae.training.settings import FORMER_NAMES, stored_settings, todays_flat
 
 RESULTS = Path(__file__).parents[1] / "paper_results"
@@ -49,6 +51,18 @@ def test_all_runs_are_there():
 def test_a_stored_run_is_not_run_again(row):
     for run in runs_of(*row):
         assert outdated(run, plan_of(run)) is None, run.seed
+
+
+@pytest.mark.slow
+def test_the_committed_pages_are_what_rendering_gives(tmp_path):
+    shutil.copytree(RESULTS, tmp_path / "results", ignore=shutil.ignore_patterns("*.md", "*.png"))
+    for page in RESULTS.glob("*/*/README.md"):
+        again = render(page.parts[-3], page.parts[-2], tmp_path / "results")
+        assert again.read_text(encoding="utf-8") == page.read_text(encoding="utf-8"), page
+    overview = render_overview(tmp_path / "results").read_text(encoding="utf-8")
+    assert overview == (RESULTS / "README.md").read_text(encoding="utf-8")
+    pictures = {path.relative_to(RESULTS) for path in RESULTS.rglob("*.png")}
+    assert pictures == {path.relative_to(tmp_path / "results") for path in (tmp_path / "results").rglob("*.png")}
 
 
 def test_another_setting_makes_a_stored_run_outdated():

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from tfvae.data.splits import StrongGeneralization
-from tfvae.evaluation.users import evaluate
+from tfvae.evaluation.evaluate import evaluate
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.system.files import write_json
 from tfvae.training.callbacks import ResumableCheckpoint, best_of

@@ -7,7 +7,7 @@ import pytest
 
 from tfvae.data.splits import LeaveOneOutSettings, leave_one_out, rating_holdout
 from tfvae.data.synthetic import synthetic
-from tfvae.evaluation.users import evaluate
+from tfvae.evaluation.evaluate import evaluate
 from tfvae.system.errors import InputError
 from tfvae.training.callbacks import ResumableCheckpoint, best_of
 from tfvae.training.loop import train

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_array
 
-from tfvae.evaluation.users import Evaluation
+from tfvae.evaluation.results import Evaluation
 from tfvae.models.gradient import GradientRecommender, Objective
 from tfvae.nn.noise import Noise
 from tfvae.nn.optimizers import FusedAdam

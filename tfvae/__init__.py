@@ -32,7 +32,7 @@ _HOMES = {
     "LeaveOneOutSettings": "tfvae.data.splits",
     "RatingHoldoutSettings": "tfvae.data.splits",
     "StrongGeneralizationSettings": "tfvae.data.splits",
-    "evaluate": "tfvae.evaluation.users",
+    "evaluate": "tfvae.evaluation.evaluate",
     "latent_diagnostics": "tfvae.evaluation.latents",
     "leave_one_out": "tfvae.data.splits",
     "load_dataset": "tfvae.data.datasets",

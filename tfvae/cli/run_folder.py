@@ -18,8 +18,9 @@ import typer
 from tfvae.cli.options import rated
 from tfvae.data.open_split import open_split
 from tfvae.data.splits import LeaveOneOut, RatingHoldout, Split, StrongGeneralization, load_split
+from tfvae.evaluation.evaluate import HeldOut, evaluate
+from tfvae.evaluation.results import RatingEvaluation
 from tfvae.evaluation.scoring import top_k
-from tfvae.evaluation.users import HeldOut, RatingEvaluation, evaluate
 from tfvae.models import model_class
 from tfvae.models.base import Recommender
 from tfvae.nn.ranking import EMPTY_RANK

@@ -30,7 +30,6 @@ __all__ = [
     "parse_metric",
     "recall",
     "rmse",
-    "rmse_per_user",
 ]
 
 RankingMetric = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
@@ -208,28 +207,7 @@ def mae(predicted: np.ndarray, ratings: np.ndarray) -> float:
     return float(np.mean(np.sqrt(_squared_errors(predicted, ratings))))
 
 
-def rmse_per_user(predicted: np.ndarray, ratings: np.ndarray, users: np.ndarray) -> np.ndarray:
-    """Root mean squared error of each user that has ratings, in ascending order of user.
-
-    Its mean is not `rmse`: here a user with one rating weighs as much as one with a thousand.
-
-    Args:
-        predicted: Predicted ratings, float [n].
-        ratings: Observed ratings, float [n].
-        users: User of each rating, int [n].
-
-    Returns:
-        One value per distinct user, float64.
-
-    Raises:
-        InputError: If there are no ratings or the lengths differ.
-    """
-    errors = _squared_errors(predicted, ratings)
-    _, user = np.unique(users, return_inverse=True)
-    return np.sqrt(np.bincount(user, weights=errors) / np.bincount(user))
-
-
-# From predictions and ratings, float [n] each, to a figure on the scale of the ratings.
+# From predictions and ratings, float [n] each, to a value on the scale of the ratings.
 RATING_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"rmse": rmse, "mae": mae}
 
 

@@ -22,7 +22,8 @@ from scipy.sparse import csr_array
 from scipy.special import ndtr
 
 from tfvae.data.splits import HeldOutRatings
-from tfvae.evaluation.users import RatingEvaluation, bounded
+from tfvae.evaluation.ratings import bounded
+from tfvae.evaluation.results import RatingEvaluation
 from tfvae.models.base import HasRatingPosterior, Recommender
 from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.gaussian_ratings import GaussianRatings

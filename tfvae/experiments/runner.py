@@ -3,7 +3,7 @@
 A run is stored when it has finished (`tfvae.experiments.records`). Its checkpoints and TensorBoard files lie in a
 working folder named after a digest of its settings and data, so that an interrupted run goes on by itself
 and a run of other settings never meets it. Nothing here knows a model: each is trained by
-`tfvae.training.loop.train` and measured by `tfvae.evaluation.users.evaluate`. A row that is another table's
+`tfvae.training.loop.train` and measured by `tfvae.evaluation.evaluate.evaluate`. A row that is another table's
 (`alias_of`) is run, tuned and stored as that.
 """
 
@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from tfvae.data.splits import Split
+from tfvae.evaluation.evaluate import evaluate
 from tfvae.evaluation.latents import LatentDiagnostics, has_latents, latent_diagnostics
 from tfvae.evaluation.predictive import describe_predictions, has_rating_posterior
-from tfvae.evaluation.users import Evaluation, evaluate
+from tfvae.evaluation.results import Evaluation
 from tfvae.experiments import report
 from tfvae.experiments.definitions import RESULTS, load_table
 from tfvae.experiments.plan import Job, Log, Plan, outdated, plans_of, shortened_why, stored_as, tables_showing

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from tqdm.keras import TqdmCallback
 
 from tfvae.evaluation.metrics import lower_is_better
-from tfvae.evaluation.users import Evaluation, RatingEvaluation
+from tfvae.evaluation.results import Evaluation, RatingEvaluation
 from tfvae.nn.keras_private import summary_writer
 from tfvae.system.files import write_npz
 

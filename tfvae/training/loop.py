@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from tfvae.data.splits import Split
-from tfvae.evaluation.users import HeldOut, default_metrics, evaluator, refuse_unknown_users
+from tfvae.evaluation.evaluate import HeldOut, default_metrics, evaluator, refuse_unknown_users
 from tfvae.models import model_class
 from tfvae.models.base import Recommender
 from tfvae.models.gradient import GradientRecommender

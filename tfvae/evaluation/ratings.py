@@ -1,0 +1,77 @@
+"""Prediction of held-out ratings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from tfvae.data.splits import HeldOutRatings
+from tfvae.evaluation.metrics import RATING_METRICS
+from tfvae.evaluation.results import RatingEvaluation
+from tfvae.evaluation.scoring import pair_scorer
+from tfvae.models.base import Recommender
+from tfvae.system.errors import InputError, unknown_name
+
+__all__ = ["RatingEvaluator", "bounded"]
+
+
+class RatingEvaluator:
+    """Evaluates one model on one group of held-out ratings as often as wanted, tracing it once.
+
+    Args:
+        model: The model; its weights may change between calls.
+        held_out: What is told and what is to be predicted.
+        metrics: Names in `RATING_METRICS`; all are computed.
+        batch_size: Rows scored at once; it costs memory and changes no result.
+
+    Raises:
+        InputError: If a metric is unknown, there are no targets, or the model has another catalogue.
+    """
+
+    def __init__(
+        self,
+        model: Recommender,
+        held_out: HeldOutRatings,
+        metrics: Sequence[str] = tuple(RATING_METRICS),
+        batch_size: int = 500,
+    ):
+        for metric in metrics:
+            if metric not in RATING_METRICS:
+                raise unknown_name("metric of ratings", metric, RATING_METRICS)
+        if not held_out.targets.nnz:
+            raise InputError("there are no held-out ratings to predict; is the split right?")
+        self._held_out = held_out
+        self._rows, self._columns, self._ratings = held_out.triples()
+        self._predict = pair_scorer(model, held_out.history, self._rows, self._columns, batch_size)
+
+    def __call__(self) -> RatingEvaluation:
+        """Predicts and measures with the model's present weights.
+
+        Raises:
+            DivergedError: If a prediction is NaN or infinite.
+        """
+        predicted = bounded(self._predict(), self._held_out.history, self._rows, self._columns)
+        return RatingEvaluation(predicted, self._ratings, np.unique(self._rows))
+
+
+def bounded(predicted: np.ndarray, histories: csr_array, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Predictions clipped to the range of the ratings that are known; cold rows and columns get the middle of it.
+
+    That is how AutoRec's authors evaluate: a row or column without a rating has nothing to be predicted from.
+
+    Args:
+        predicted: float [n] or [..., n].
+        histories: The known ratings.
+        rows: Row of each prediction, int [n].
+        columns: Column of each prediction, int [n].
+
+    Returns:
+        The bounded predictions, of the same shape.
+    """
+    low, high = histories.data.min(), histories.data.max()
+    cold_rows = np.diff(histories.indptr) == 0
+    cold_columns = np.bincount(histories.indices, minlength=histories.shape[1]) == 0
+    cold = cold_rows[rows] | cold_columns[columns]
+    return np.where(cold, (low + high) / 2, np.clip(predicted, low, high))
