@@ -12,7 +12,8 @@ from scipy.sparse import csr_array
 
 from tfvae.evaluation.scoring import top_k
 from tfvae.models import MODELS, model_class
-from tfvae.serving.saved_model import Recommendations, export, recommend
+from tfvae.serving.recommendations import Recommendations, recommend
+from tfvae.serving.saved_model import export
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.training.settings import settings_of
 

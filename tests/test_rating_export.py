@@ -15,7 +15,8 @@ from tfvae.models import MODELS, model_class
 from tfvae.models.pvae import PVAE
 from tfvae.nn.batches import RowStore
 from tfvae.nn.noise import Noise
-from tfvae.serving.saved_model import Recommendations, export, recommend
+from tfvae.serving.recommendations import Recommendations, recommend
+from tfvae.serving.saved_model import export
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.training.settings import settings_of
 

@@ -40,7 +40,7 @@ _HOMES = {
     "model_class": "tfvae.models",
     "prepare_to_fit": "tfvae.training.loop",
     "rating_holdout": "tfvae.data.splits",
-    "recommend": "tfvae.serving.saved_model",
+    "recommend": "tfvae.serving.recommendations",
     "settings_of": "tfvae.training.settings",
     "strong_generalization": "tfvae.data.splits",
     "top_k": "tfvae.evaluation.scoring",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tfvae.experiments.records import StoredRun
-    from tfvae.serving.saved_model import Ranking
+    from tfvae.serving.recommendations import Ranking
 
 __all__ = ["how_to_serve", "show_counts", "show_metrics", "show_ranking", "show_runs", "show_table"]
 
@@ -23,7 +23,7 @@ def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: 
     """Prints a table.
 
     Args:
-        headings: Of the columns.
+        headings: Headings of the columns.
         rows: Their cells.
         numbers: Headings of the columns to be aligned right.
     """
@@ -73,7 +73,7 @@ def how_to_serve(folder: Path, item_ids: np.ndarray, scale: tuple[float, float] 
     Args:
         folder: Where it is.
         item_ids: Ids of its items.
-        scale: Of a model of ratings, the lowest and the highest; None for a model that ranks.
+        scale: For a rating model, the lowest and the highest rating; None for a ranker.
     """
     whole = item_ids.dtype.kind in "iu"
     history, dtype = [*item_ids[:2].tolist(), -1 if whole else ""], "int64" if whole else "string"

@@ -10,15 +10,17 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import psutil
+import typer
 
+from tfvae.cli.display import show_table
 from tfvae.data.datasets import DATASETS
 from tfvae.data.open_split import whereabouts
 from tfvae.system.errors import InputError
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "doctor", "examine"]
 
 PACKAGES = (
     "tensorflow",
@@ -138,3 +140,13 @@ def _version(package: str) -> str | None:
 
 def _minor(found: str) -> str:
     return ".".join(found.split(".")[:2])
+
+
+def doctor(
+    device: Annotated[bool, typer.Option("--device", help="Also load TensorFlow and name the device.")] = False,
+) -> None:
+    """Look whether this machine can run tfvae; the exit code is 1 if something is broken."""
+    findings = examine(device)
+    lines = (("BROKEN" if broken else "ok", what, seen, broken) for what, seen, broken in findings)
+    show_table(("", "what", "found", "what to do"), lines)
+    raise typer.Exit(int(any(finding.broken for finding in findings)))

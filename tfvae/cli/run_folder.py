@@ -24,7 +24,7 @@ from tfvae.evaluation.scoring import top_k
 from tfvae.models import model_class
 from tfvae.models.base import Recommender
 from tfvae.nn.ranking import EMPTY_RANK
-from tfvae.serving.saved_model import Ranking
+from tfvae.serving.recommendations import Ranking
 from tfvae.serving.typed_history import find_titles, known_ids
 from tfvae.system.errors import InputError
 from tfvae.training.loop import TrainedModel, load_run

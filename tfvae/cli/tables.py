@@ -14,7 +14,17 @@ from tfvae.system.errors import InputError, unknown_name
 if TYPE_CHECKING:
     from tfvae.experiments.protocols import OwnData
 
-__all__ = ["sweep", "table"]
+__all__ = ["SWEEP_EXAMPLES", "TABLE_EXAMPLES", "sweep", "table"]
+
+TABLE_EXAMPLES = (
+    "tfvae table multvae-table2 --dataset ml-1m --seeds 1,2,3",
+    "tfvae table multvae-table2 --dataset movietweetings --rows popularity,ease",
+    "tfvae table multvae-table2 --data ratings.csv --user-col uid --item-col sku --rows popularity,ease",
+)
+SWEEP_EXAMPLES = (
+    "tfvae sweep multvae-table2 --row mult-vae --dataset ml-1m --trials 20",
+    "tfvae sweep multvae-table2 --row mult-vae --data ratings.csv --user-col uid --item-col sku --trials 20",
+)
 
 
 def table(

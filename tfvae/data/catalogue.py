@@ -26,21 +26,21 @@ class Dataset:
     """A named data set.
 
     Attributes:
-        name: As it is called in commands.
-        title: As it is called in papers.
+        name: Name used in commands.
+        title: Name used in papers.
         licence: In a few words.
         citation: What its users cite.
         protocols: The kinds of split it serves.
         files: Name patterns of its main file; one of them must be found.
         folders: What its own folder or zip may be called.
         how_to_get: Where to ask, and which file to place.
-        read: From the place where the files lie to the arguments of `Interactions.from_events`; None for a
+        read: Function from the place where the files lie to the arguments of `Interactions.from_events`; None for a
             set that is drawn, or comes already split.
         n_events: Number of interactions it is known to have; None where there is no fixed number.
         strong: The papers' settings of strong generalisation.
         scale: Its lowest and highest rating; None where there are none, or there is no rating hold-out of them.
         urls: Addresses of the zip, the official one first; empty if it cannot lawfully be downloaded.
-        checksum: Of the zip, ``"md5:…"``.
+        checksum: Checksum of the zip, ``"md5:…"``.
     """
 
     name: str

@@ -70,7 +70,7 @@ def load_ncf(
         The split, of the users who have both training events and a test item. Ids are NCF's numbers.
 
     Raises:
-        InputError: As for `load_dataset`, and when the files do not belong together.
+        InputError: As `load_dataset` raises it, and if the files do not belong together.
     """
     dataset = _dataset(name)
     if dataset.protocols != ("leave-one-out",):

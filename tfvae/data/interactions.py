@@ -200,7 +200,7 @@ class Interactions:
             rating: Name of the column of ratings or counts; None for ones.
             timestamp: Name of the column of times; None for none.
             source: What messages call the data.
-            **options: As for `from_events`.
+            **options: Arguments of `from_events`.
 
         Raises:
             InputError: For a missing column, and as for `from_events`.
@@ -235,7 +235,7 @@ class Interactions:
             rating: Name of the column of ratings or counts; None for ones.
             timestamp: Name of the column of Unix seconds; None for none.
             delimiter: The character between fields.
-            **options: As for `from_events`.
+            **options: Arguments of `from_events`.
 
         Raises:
             InputError: Naming file, line and value, for whatever is wrong.

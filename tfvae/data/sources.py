@@ -29,7 +29,7 @@ class Place:
 
         Args:
             root: The folder, zip or file.
-            inner: Of a folder, the folders in it to look into as well.
+            inner: Folders inside a folder that are searched as well.
 
         Raises:
             InputError: If there is no such thing, or the zip is damaged.

@@ -183,7 +183,7 @@ def read_fields(
         path: The file; `.xz`, `.gz` and `.bz2` are unpacked on the way.
         delimiter: One or more characters between fields.
         n_fields: The number of fields in each line; the first is a whole number.
-        encoding: Of the text.
+        encoding: Encoding of the text.
 
     Returns:
         The first field of each line that is not blank, and the other fields.

@@ -53,7 +53,8 @@ def evaluator(
         batch_size: Rows scored at once.
 
     Raises:
-        InputError: As the evaluators do, and if held-out users are to be scored by a model of training users.
+        InputError: As the evaluators raise it, and if a model that only scores its training users is to score held-out
+            ones.
     """
     refuse_unknown_users(type(model), held_out)
     kinds = {HeldOutRatings: RatingEvaluator, HeldOutItems: ItemEvaluator}

@@ -87,7 +87,7 @@ def latent_diagnostics(
         model: The model.
         histories: The users' items, sparse [n_users, n_items].
         samples: S, draws per user.
-        seed: Of the draws.
+        seed: Seed of the random draws.
         batch_size: Users at once; it costs memory.
 
     Returns:
@@ -166,7 +166,7 @@ class _NoiseOfUsers(Noise):
     """Draws that belong to users, whatever batch they come in: those of users 64·b to 64·b + 63 are one draw.
 
     Args:
-        seed: As of `Noise`.
+        seed: Seed of the `Noise`.
         sample: int64 scalar, the number of the draw.
         users: int64 [B], consecutive numbers.
     """

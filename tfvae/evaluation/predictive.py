@@ -95,7 +95,7 @@ def encoder_codes(model: HasRatingPosterior, histories: csr_array, n_samples: in
         model: The model.
         histories: Ratings that are told, [N, n_items].
         n_samples: S.
-        seed: Of the draws.
+        seed: Seed of the random draws.
 
     Returns:
         float32 [S, N, latent_dim].
@@ -117,7 +117,7 @@ def refined_codes(
     Args:
         model: The model; its decoder is fixed.
         histories: Ratings that are told, [N, n_items].
-        seed: Of the draws.
+        seed: Seed of the random draws.
         sampler: How chains are run; the paper's 20 leapfrog steps and 10 samples when None.
 
     Returns:
@@ -196,7 +196,7 @@ def describe_predictions(
     Args:
         model: The model.
         held_out: What is told and what is to be predicted.
-        seed: Of the draws.
+        seed: Seed of the random draws.
         refine: Whether to run Hamiltonian Monte Carlo.
 
     Returns:

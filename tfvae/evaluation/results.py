@@ -51,7 +51,7 @@ class Evaluation:
         """Mean, standard error and 95 % bootstrap interval of each metric.
 
         Args:
-            seed: Of the bootstrap.
+            seed: Seed of the bootstrap.
 
         Returns:
             For each metric the keys `mean`, `se`, `low` and `high`.

@@ -56,7 +56,7 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0, level: float = 0.95) -
 
     Args:
         values: One value per user, float [n].
-        seed: Of the resampling; the same seed gives the same interval.
+        seed: Seed of the resampling; the same seed gives the same interval.
         level: Coverage, in (0, 1).
 
     Returns:

@@ -110,8 +110,8 @@ class Row(Strict):
     """One row of a table.
 
     Attributes:
-        name: As printed.
-        slug: As used in file names.
+        name: Name as printed.
+        slug: Name used in file names.
         model: Name in `tfvae.models.MODELS`; None for a published row whose model is not built yet.
         settings: Settings that differ from the model's defaults.
         refined: Whether ratings are predicted from codes refined by Hamiltonian Monte Carlo instead of the encoder's.
@@ -178,7 +178,7 @@ class Attribute(Strict):
     """One line of a table of data attributes.
 
     Attributes:
-        name: As printed.
+        name: Name as printed.
         key: Name of the count in `Attributes.counts`.
         style: How the number is printed, and so how closely it is compared.
         published: The paper's number, by data set.

@@ -64,11 +64,11 @@ class StoredRun(Strict):
 
     Attributes:
         table: The table's name.
-        row: The row as printed.
+        row: The row's name, as printed.
         slug: The row as in file names.
         dataset: The data set's name.
         model: The model's name.
-        seed: Of the initial weights, the order of users and the noise; of ratings also the number of the split.
+        seed: Seed of the initial weights, the order of users and the noise; for ratings also the number of the split.
         metrics: By name: mean over test users, its standard error, ends of its 95 % bootstrap interval; with
             `latents` also "elbo" and "iwae", in nats.
         validation: The best epoch's value of the monitored metric on validation users; None where a protocol holds
@@ -81,7 +81,7 @@ class StoredRun(Strict):
         shortened: Whether the run is less than the row asks for.
         shortened_why: In words, such as ``"5 of 200 epochs"``.
         environment: Versions, platform, device, cores.
-        seconds: Of training.
+        seconds: Seconds of training.
         peak_memory_gb: Peak resident memory of the process while it trained and evaluated, in GB (10⁹ bytes), with
             what TensorFlow kept of earlier runs in that process; None where a run was interrupted, and in runs stored
             before it was measured.
@@ -96,7 +96,7 @@ class StoredRun(Strict):
         history: The monitored metric on validation users after each round, which of most models is an epoch.
         validated: The epochs, counted from 0, with which the rounds ended; None where each epoch was a round.
         work: The run's folder of checkpoints, relative to the working folder of its table and data set.
-        commit: Of the code, or None outside a checkout.
+        commit: Commit of the code, or None outside a checkout.
         data: Counts of the split.
         data_digest: Digest of the split.
     """
@@ -174,15 +174,15 @@ class Sweep(Strict):
 
     Attributes:
         table: The table's name.
-        row: The row as printed.
+        row: The row's name, as printed.
         dataset: The data set's name.
-        seed: Of the search.
+        seed: Seed of the search.
         monitor: The metric that is optimised.
         epochs: The trials' epochs where they were cut, else None.
         settings: The settings every trial starts from.
         space: What was varied.
         environment: Versions, platform, device, cores.
-        commit: Of the code, or None outside a checkout.
+        commit: Commit of the code, or None outside a checkout.
         data_digest: Digest of the split.
         trials: In the order they ran; the first has the row's own settings.
     """

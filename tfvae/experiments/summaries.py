@@ -40,8 +40,8 @@ def ordering_verdict(test: PairedTest, metric: str) -> str:
     """What a paired test of A against B says of the claim that A is better: the stated rule.
 
     Args:
-        test: Of A - B.
-        metric: Of which metric; of an error the lower value is the better one.
+        test: The paired test of A - B.
+        metric: The metric that is compared; of an error the lower value is the better one.
 
     Returns:
         "holds" where A is better than B and p < 0.05, "reversed" where B is and p < 0.05; else "no difference shown".

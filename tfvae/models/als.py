@@ -70,7 +70,7 @@ def alternate(
         factors: K.
         regularization: λ, of the factors.
         iterations: How often the two take turns.
-        seed: Of the item factors that it starts from, N(0, 1 / K).
+        seed: Seed of the item factors that it starts from, N(0, 1 / K).
         weighted: Whether penalties are multiplied by the numbers of ratings.
         bias_regularization: λ_b, of biases; None for no biases.
         after: Called after each iteration with its number, counted from 1.

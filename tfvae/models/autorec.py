@@ -50,11 +50,11 @@ class AutoRec(GradientRecommender):
         n_items: Width of a row: the items, or the users where rows are items.
         units: Width of the hidden layer.
         activation: g, of the hidden layer; the outputs are linear.
-        initializer: Of the layers; see `LayerConfig`.
+        initializer: Initialiser of the layers; see `LayerConfig`.
         dropout: Share of the ratings dropped from the input in training; none in the paper.
         center: Whether the input is the deviations from the columns' means instead of the ratings; not in the paper.
-        weight_decay: Of ‖W‖² + ‖V‖², beside half the squared errors of one row: in the authors' code, whose objective
-            is half of all squared errors + λ/2 · (‖W‖² + ‖V‖²), it is λ / 2 divided by the number of rows.
+        weight_decay: Factor of ‖W‖² + ‖V‖², beside half the squared errors of one row: in the authors' code, whose
+            objective is half of all squared errors + λ/2 · (‖W‖² + ‖V‖²), it is λ / 2 divided by the number of rows.
         **kwargs: `seed`, and those of `keras.Model`.
 
     Attributes:

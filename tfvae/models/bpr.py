@@ -6,7 +6,7 @@ section 4.3.1, trained by stochastic gradient ascent as in its figure 4:
     max_{U,V,b}  Σ_{(u,i,j)} log σ(u_u·(v_i − v_j) + b_i − b_j) − λ(‖u_u‖² + ‖v_i‖² + ‖v_j‖² + b_i² + b_j²),
 
 with an item i that the user has and an item j that he has not. A held-out user has no closed form. Where the gradient
-of u is zero, 2λu is a weighted mean of v_i − v_j; so he is folded in with the mean of his items' factors:
+of u is zero, 2λu is a weighted mean of v_i − v_j; so he is folded in with the mean of their items' factors:
 
     u = scale · Σ_{i∈u} v_i / n_u,   scores = V u + b.
 """
@@ -35,7 +35,7 @@ __all__ = ["BPR"]
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class BPR(MatrixRecommender):
-    """BPR-MF (Rendle et al. 2009): item factors and biases; a user is the mean of his items' factors.
+    """BPR-MF (Rendle et al. 2009): item factors and biases; a user is the mean of their items' factors.
 
     Trained by the `implicit` library, which draws j by the number of its users, not uniformly as the paper does, and
     leaves out the draws that the user has.
@@ -43,13 +43,13 @@ class BPR(MatrixRecommender):
     Args:
         n_items: Width of the catalogue, I.
         factors: Length of a user's and an item's vector, K.
-        ascent_rate: Of gradient ascent, constant.
+        ascent_rate: Learning rate of the gradient ascent, constant.
         regularization: λ, times two.
-        iterations: As many draws of (u, i, j) as there are interactions, so many times.
-        scale: Of the mean with which a user is folded in; it weighs his taste against the items' biases.
+        iterations: Number of passes; each draws as many (u, i, j) as there are interactions.
+        scale: Factor of the mean with which a user is folded in; it weighs their taste against the items' biases.
         threads: More than one are faster, but write over each other's factors: no two such runs are equal.
-        seed: Of the initial factors and, on one thread, of the draws.
-        **kwargs: Of `keras.Model`.
+        seed: Seed of the initial factors and, on one thread, of the draws.
+        **kwargs: Arguments of `keras.Model`.
 
     Attributes:
         item_factors: V, float32 weight [n_items, factors].
@@ -108,7 +108,7 @@ class BPR(MatrixRecommender):
 
         Args:
             train: Binary user rows, sparse [n_users, n_items].
-            log: Told what is done.
+            log: Called with one line of progress.
             folder: Without effect; this fit keeps no parts.
 
         Raises:

@@ -59,9 +59,9 @@ class EASE(ItemItem):
     Args:
         n_items: Width of the catalogue, I.
         regularization: λ, in users; 500 on ML-20M, 1000 on Netflix, 200 on MSD.
-        gram_precision: Of the Gram matrix and its inverse, "float32" or "float64"; B is stored in float32.
+        gram_precision: Precision of the Gram matrix and its inverse, "float32" or "float64"; B is stored in float32.
         seed: Taken like every model's; there is nothing random here.
-        **kwargs: Of `keras.Model`.
+        **kwargs: Arguments of `keras.Model`.
 
     Raises:
         TooLargeError: If B alone does not fit in memory.
@@ -98,7 +98,7 @@ class EASE(ItemItem):
 
         Args:
             train: Binary user rows, sparse [n_users, n_items], each item at most once per user.
-            log: Told the memory that is needed before it is allocated, then what is done.
+            log: Called with the memory that is needed before it is allocated, then with one line of progress.
             folder: Without effect; this fit keeps no parts.
 
         Raises:

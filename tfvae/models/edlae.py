@@ -32,7 +32,7 @@ class EDLAE(EASE):
         n_items: Width of the catalogue, I.
         regularization: λ, in users; 300 on ML-20M, 500 on Netflix, 70 on MSD.
         dropout: p, the share of a history's items that is dropped; 0.33 on ML-20M and Netflix, 0.25 on MSD; 0 is EASE.
-        **kwargs: Of `EASE`.
+        **kwargs: Settings of `EASE`.
 
     Raises:
         TooLargeError: If B alone does not fit in memory.

@@ -95,9 +95,9 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         """Numbers that are saved and restored with the model but not trained, a `keras.Variable`; at first all equal.
 
         Args:
-            name: Of the weight.
-            dtype: Of the weight.
-            value: At first.
+            name: Name of the weight.
+            dtype: Type of the weight.
+            value: Initial value.
             shape: () for a scalar.
         """
         return self.add_weight(
@@ -197,8 +197,8 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         """Keras's `compile`; objectives beyond the first have optimisers of the same kind and settings.
 
         Args:
-            optimizer: As Keras takes it.
-            **kwargs: Of `keras.Model.compile`.
+            optimizer: An optimiser or its name, as Keras takes it.
+            **kwargs: Arguments of `keras.Model.compile`.
         """
         super().compile(optimizer=optimizer, **kwargs)
         optimizers = {}

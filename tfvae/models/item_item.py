@@ -22,7 +22,7 @@ class ItemItem(MatrixRecommender):
     Args:
         n_items: Width of the catalogue, I.
         seed: Taken like every model's; there is nothing random here.
-        **kwargs: Of `keras.Model`.
+        **kwargs: Arguments of `keras.Model`.
 
     Attributes:
         item_weights: float32 weight [n_items, n_items]; column j holds what each item adds to the score of item j.
@@ -60,7 +60,7 @@ class ItemItem(MatrixRecommender):
         """The size of an item-item matrix, in words; an error where there is no room for it.
 
         Args:
-            dtype: Of the matrix.
+            dtype: Type of the matrix.
             what: Its name in the error.
 
         Raises:
@@ -84,7 +84,7 @@ def gram(train: csr_array, dtype: type = np.float32) -> np.ndarray:
 
     Args:
         train: Binary user rows, sparse [n_users, n_items], each item at most once per user.
-        dtype: Of the result.
+        dtype: Type of the result.
 
     Returns:
         Co-occurrence counts, [n_items, n_items], with the item counts on the diagonal.

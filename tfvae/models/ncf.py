@@ -7,7 +7,7 @@ He, Liao, Zhang, Nie, Hu, Chua: Neural Collaborative Filtering, WWW 2017, sectio
     NeuMF:  φ = [φ_GMF; φ_MLP], of vectors of their own                                                 (eq. 12)
     ŷ_ui = σ(h'φ + b),    L = −Σ_{(u,i) seen} log ŷ_ui − Σ_{(u,j) drawn} log(1 − ŷ_uj)                   (eq. 7)
 
-An epoch meets each pair of a user and one of his items once, in an order of its own, and with it some items drawn
+An epoch meets each pair of a user and one of their items once, in an order of its own, and with it some items drawn
 that the user does not have. So a batch is of pairs, not of users as elsewhere in tfvae.
 """
 
@@ -69,8 +69,8 @@ class _NCF(GradientRecommender):
         **kwargs: `seed` and those of `keras.Model`.
 
     Attributes:
-        networks: From a pair to φ, one or two.
-        head: From all φ to the logit of ŷ.
+        networks: One or two networks from a pair to φ.
+        head: The layer from all φ to the logit of ŷ.
 
     Raises:
         InputError: Without `n_users`.

@@ -52,8 +52,8 @@ class PMF(MatrixRecommender):
         regularization: λ, in squared units of the ratings. The best on ML-1M is some 11, or 0.06 when it is weighted.
         weighted_regularization: Whether a user's and an item's λ is multiplied by the number of its ratings.
         iterations: Rounds of all users, then all items.
-        seed: Of the initial factors.
-        **kwargs: Of `keras.Model`.
+        seed: Seed of the initial factors.
+        **kwargs: Arguments of `keras.Model`.
 
     Attributes:
         item_vectors: float32 weight [n_items, K]: q, or [b_i, q] of width 1 + K where there are biases.
@@ -107,7 +107,7 @@ class PMF(MatrixRecommender):
 
         Args:
             train: Ratings, sparse [n_users, n_items]; a stored zero is a rating of zero.
-            log: Told what is done, and once a minute how far it is.
+            log: Called with one line of progress at a time, at most once a minute.
             folder: Without effect; this fit keeps no parts.
 
         Raises:

@@ -37,7 +37,7 @@ class Popularity(MatrixRecommender):
     Args:
         n_items: Width of the catalogue.
         seed: Taken like every model's; there is nothing random here.
-        **kwargs: Of `keras.Model`.
+        **kwargs: Arguments of `keras.Model`.
     """
 
     example_settings: ClassVar[dict[str, Any]] = {}
@@ -62,7 +62,7 @@ class Popularity(MatrixRecommender):
 
         Args:
             train: Binary user rows, sparse [n_users, n_items].
-            log: Told what is done, a line at a time.
+            log: Called with one line of progress.
             folder: Without effect; this fit keeps no parts.
         """
         log(f"popularity: counting {train.nnz:,} interactions")

@@ -63,13 +63,13 @@ class PVAE(GradientRecommender):
             100 for users and 500 for items.
         element: Form of an element s_m: "product" e_m · r_m or "concat" [e_m, r_m].
         element_hidden: Widths of NN_1's layers; () makes a VAE of zero-imputed ratings.
-        element_activation: Of NN_1's layers; `activation`, if None.
+        element_activation: Activation of NN_1's layers; `activation` if None.
         pooling: "sum" or "max" over the elements.
         encoder_hidden: Widths of NN_2's hidden layers.
         latent_dim: Length of z, H.
         decoder_hidden: Widths of the decoder's hidden layers; without, the ratings are a linear function of z.
-        activation: Of the other hidden layers, and σ.
-        initializer: Of the layers; see `LayerConfig`.
+        activation: Activation of the other hidden layers, and σ.
+        initializer: Initialiser of the layers; see `LayerConfig`.
         center: What is taken off a rating before it is encoded: nothing, the mean of all, or that of its column.
         variance: σ² of a rating, in squared units of the ratings; 0.02 on a scale from 0 to 1 is 0.32 on 1 to 5.
         beta: Weight of the divergence; the bound has 1.

@@ -53,7 +53,7 @@ class RBM(GradientRecommender):
         steps: Steps of the Gibbs chain at first.
         later_steps: Steps of the chain from epoch `later_from` on.
         later_from: An epoch, counted from 0.
-        weight_decay: Of Σ W², beside the divergence of one row; biases are free.
+        weight_decay: Factor of Σ W², beside the divergence of one row; biases are free.
         **kwargs: `seed`, and those of `keras.Model`.
 
     Attributes:

@@ -66,10 +66,10 @@ class SLIM(ItemItem):
         l2: β, of half the sum of their squares; searched likewise.
         tolerance: A column is done when its duality gap is at most this share of the item's number of users.
         max_iterations: Rounds over the items, at most, for each column.
-        gram_precision: Of the Gram matrix and the descent, "float32" or "float64"; a tolerance below 1e-6 needs the
-            latter. W is kept in float32.
+        gram_precision: Precision of the Gram matrix and the descent, "float32" or "float64"; a tolerance below 1e-6
+            needs the latter. W is kept in float32.
         seed: Taken like every model's; there is nothing random here.
-        **kwargs: Of `keras.Model`.
+        **kwargs: Arguments of `keras.Model`.
 
     Raises:
         TooLargeError: If W, which is kept dense, does not fit in memory.
@@ -120,7 +120,7 @@ class SLIM(ItemItem):
 
         Args:
             train: Binary user rows, sparse [n_users, n_items], each item at most once per user.
-            log: Told the memory that is needed before it is allocated, and once a minute how far it is.
+            log: Called with the memory that is needed before it is allocated, then with one line of progress a minute.
             folder: Keeps the columns that are solved, so that an interrupted fit goes on from there; made when missing.
             n_jobs: Threads; None for one for each core. They do not change the result.
 

@@ -2,7 +2,7 @@
 
 Two p-VAEs explain the same ratings, one with the users as rows and one with the items, each trained by its own partial
 bound (`models/pvae.py`, equation 2). A rating is predicted by a weighted mean of the two, where the item side knows a
-user by the vector that explains his ratings best from the codes of the items that he rated:
+user by the vector that explains their ratings best from the codes of the items that he rated:
 
     users:   z_u ~ N(0, I),   p(r_ui | z_u) = N(f_i(z_u), σ_U²),           q(z_u | r_u) = N(μ_u, diag s_u²)
     items:   z_i ~ N(0, I),   p(r_ui | z_i) = N(v_u · z_i + b_u, σ_I²),    q(z_i | r_i) = N(μ_i, diag s_i²)
@@ -56,7 +56,7 @@ class TwoSidedPVAE(GradientRecommender):
         latent_dim: Lengths of z_u and z_i.
         variance: σ² of a rating, in squared units of the ratings.
         dropout: Shares of a row's ratings that are not encoded in training; all are to be explained.
-        weight_decay: Of Σ‖W‖², beside the bound of one row.
+        weight_decay: Factor of Σ‖W‖², beside the bound of one row.
         **kwargs: `seed`, and those of `keras.Model`.
 
     Attributes:

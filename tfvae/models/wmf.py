@@ -64,9 +64,9 @@ class WMF(MatrixRecommender):
         regularization: λ, the same for every user and item, however many events it has. The papers' tables do not
             give it; the best grows with `weight`.
         iterations: Rounds of all users, then all items.
-        solver: Of training, "conjugate-gradients" or "cholesky"; folding in is always exact.
-        seed: Of the initial factors.
-        **kwargs: Of `keras.Model`.
+        solver: Solver used in training, "conjugate-gradients" or "cholesky"; folding in is always exact.
+        seed: Seed of the initial factors.
+        **kwargs: Arguments of `keras.Model`.
 
     Attributes:
         item_factors: V, float32 weight [n_items, factors].
@@ -122,7 +122,7 @@ class WMF(MatrixRecommender):
 
         Args:
             train: Binary user rows, sparse [n_users, n_items], each item at most once per user.
-            log: Told what is done, and once a minute how far it is.
+            log: Called with one line of progress at a time, at most once a minute.
             folder: Without effect; this fit keeps no parts.
 
         Raises:

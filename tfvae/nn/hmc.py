@@ -110,7 +110,7 @@ class Sampler:
             log_prob: The target, from codes float32 [C, D] to log densities float32 [C], each up to a constant; that of
                 chain c depends on code c alone.
             start: float32 [C, D], such as the encoder's means or samples.
-            seed: Of the draws; another C gives other draws.
+            seed: Seed of the random draws; another C gives other draws.
 
         Returns:
             The samples, tensors.
@@ -138,7 +138,7 @@ class Sampler:
             facts: From user numbers int64 [64] to what `log_prob` has to know of them: tensors, or a (named) tuple of
                 tensors, of the same shapes whoever the users. Runs once for each 64 users and need not suit XLA.
             start: float32 [N, D], of users 0 to N - 1.
-            seed: Of the draws.
+            seed: Seed of the random draws.
 
         Returns:
             The samples of N chains, NumPy arrays.

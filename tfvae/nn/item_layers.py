@@ -239,7 +239,7 @@ class PseudoInputs(keras.layers.Layer):
     Args:
         n_pseudo_inputs: K.
         n_items: Width of the catalogue.
-        seed: Of the initialiser.
+        seed: Seed of the initialiser.
     """
 
     def __init__(self, n_pseudo_inputs: int, n_items: int, seed: int = 0, **kwargs):

@@ -17,13 +17,13 @@ class LayerConfig:
     """How all layers of a network are made.
 
     Attributes:
-        activation: Of the hidden layers; a gated layer has none.
+        activation: Activation of the hidden layers; a gated layer has none.
         gated: Whether hidden layers are gated linear units (EVCF, equation 7).
         initializer: "glorot" as in Mult-VAE's code: Glorot uniform kernels, biases from a truncated normal of sd
             0.001. "he" as in EVCF's: kernels from N(0, 2 / fan_in), not truncated, biases from U(±1/√fan_in).
             "fan-in" as in RecVAE's, PyTorch's own: kernels and biases from U(±1/√fan_in).
         weight_decay: λ of λ·Σ kernel², added to the model's losses.
-        seed: Of the initialisers; each layer draws by its name, so that no two draw alike.
+        seed: Seed of the initialisers; each layer draws by its name, so that no two draw alike.
         dtype: A Keras dtype policy.
     """
 
@@ -42,7 +42,7 @@ class LayerConfig:
         """The initialisers and the regulariser of a kernel and its bias, as Keras's `Dense` takes them.
 
         Args:
-            name: Of the layer and the use, unlike all others in the model.
+            name: Name of the layer and of the use, unlike all others in the model.
             fan_in: Inputs of a unit, which the kernel's shape does not tell: it may be item-major.
         """
         kernel_seed, bias_seed = (derive_seed(self.seed, f"{name}/{part}") for part in ("kernel", "bias"))

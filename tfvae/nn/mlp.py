@@ -75,9 +75,9 @@ def hidden_stack(inputs: int, widths: Sequence[int], layer_config: LayerConfig, 
 
     Args:
         inputs: Width of the input.
-        widths: Of the layers.
+        widths: Widths of the layers.
         layer_config: How they are made.
-        name: Of the stack; a layer's name is this and its number, from 1.
+        name: Name of the stack; a layer's name is this and its number, from 1.
     """
     make = GatedLinear if layer_config.gated else _dense
     stack = []
@@ -96,7 +96,7 @@ def output_layer(
         inputs: Width of the input.
         units: Width of the output.
         layer_config: How it is made; see `LayerConfig.for_output`.
-        name: Of the layer.
+        name: Name of the layer.
         n_layers: In how many layers of equal width the output is computed.
     """
     if n_layers == 1:
@@ -112,9 +112,9 @@ class Encoder(keras.layers.Layer):
         hidden: Widths of the hidden layers; may be empty.
         outputs: Width of the code.
         layer_config: How the layers are made.
-        output_activation: Of the code.
+        output_activation: Activation of the code.
         output_layers: In how many layers the code is computed; see `SideBySide`. 1 where there is no hidden layer.
-        dropout: Of the input.
+        dropout: Share of the input that is dropped in training.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class DenselyConnectedEncoder(keras.layers.Layer):
         outputs: Width of the code.
         layer_config: How the layers are made.
         output_layers: In how many layers the code is computed; see `SideBySide`.
-        dropout: Of the input.
+        dropout: Share of the input that is dropped in training.
         epsilon: Added to the variance in layer normalisation.
 
     Raises:

@@ -24,7 +24,7 @@ class PairNetwork(keras.layers.Layer, abc.ABC):
     Args:
         n_users: Rows of the users' table.
         n_items: Rows of the items' table.
-        width: Of a user's and an item's vector.
+        width: Width of a user's and an item's vector.
         layer_config: How the layers on them are made.
     """
 
@@ -118,7 +118,7 @@ class PairLogit(keras.layers.Layer):
 
     Args:
         inputs: Width of φ.
-        seed: Of the initialiser.
+        seed: Seed of the initialiser.
     """
 
     def __init__(self, inputs: int, seed: int, name: str):

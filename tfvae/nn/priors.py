@@ -37,9 +37,9 @@ class _Prior(tfd.Distribution):
     There is no `validate_args`: any real mean and log-variance are valid, so that nothing is left to be validated.
 
     Args:
-        dtype: Of samples and densities.
+        dtype: Type of samples and densities.
         parameters: The constructor's arguments.
-        name: Of the distribution.
+        name: Name of the distribution.
     """
 
     def __init__(self, dtype: tf.DType, parameters: dict[str, Any], name: str):
@@ -77,7 +77,7 @@ class CompositePrior(_Prior):
     Args:
         mean: float [B, latent_dim], of the older posterior.
         log_variance: float [B, latent_dim], of the older posterior.
-        weights: Of the three components, in that order; they sum to 1.
+        weights: Weights of the three components, in that order; they sum to 1.
         joint: Whether to mix whole vectors, as the formula reads, instead of each dimension.
     """
 

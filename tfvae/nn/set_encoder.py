@@ -42,7 +42,7 @@ class SetEncoder(keras.layers.Layer):
         embedding_dim: Learned part of e_m.
         element: "product" or "concat", the form of s_m.
         element_hidden: Widths of NN_1's layers; () for none.
-        element_activation: Of NN_1's layers; that of the layer_config, if None.
+        element_activation: Activation of NN_1's layers; that of `layer_config` if None.
         pooling: "sum" or "max".
         hidden: Widths of NN_2's hidden layers.
         outputs: Width of the code.

@@ -30,7 +30,7 @@ def settings_for(model: str, given: Mapping[str, Any], split: Split, log: Callab
         model: The model's name in the registry.
         given: Settings by name, which stay as they are.
         split: The data; its validation part is there.
-        log: Told each setting that was changed, and why.
+        log: Called with one line for each setting that was changed, and why.
 
     Returns:
         The settings.

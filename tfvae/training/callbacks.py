@@ -47,7 +47,7 @@ class Validation(keras.callbacks.Callback):
     It does so after each round of a model's phases and after the last epoch; most models' rounds are epochs.
 
     Args:
-        evaluator: Of the model in training.
+        evaluator: Evaluates the model in training.
         prefix: Before the names of the metrics.
     """
 

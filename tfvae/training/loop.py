@@ -50,7 +50,7 @@ class TrainedModel:
 
     Attributes:
         model: With the weights of its best epoch.
-        settings: As asked for.
+        settings: The settings that were asked for.
         history: One entry per epoch: losses, β, learning rate, `val_…` metrics, seconds; [] where there are none.
         best_epoch: Counted from 0; None without epochs.
         seconds: Wall time of training, interruptions left out.
@@ -91,7 +91,7 @@ def train(
         folder: The run folder; made when missing.
         watched: What is measured after each epoch beside the validation part, as `test_…`; nothing is chosen by it.
         progress: Whether to show a bar.
-        log: Takes lines of plain text, such as the memory a fit will need.
+        log: Called with one line of progress, such as the memory a fit will need.
 
     Returns:
         The finished run.
@@ -169,8 +169,8 @@ def prepare_to_fit(model: GradientRecommender, split: Split, learning_rate: floa
 
     Args:
         model: To be trained.
-        split: Whose training users it learns from.
-        learning_rate: Of the optimiser.
+        split: The data; the model learns from its training users.
+        learning_rate: The optimiser's learning rate.
         optimizer: A key of `OPTIMIZERS`.
     """
     model.attach(split.train)

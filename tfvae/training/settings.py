@@ -37,7 +37,7 @@ class TrainingSettings(pydantic.BaseModel):
         epochs: Passes over the training users, at most.
         batch_size: Users per update.
         optimizer: "adam", or "normalized-adam", which divides each gradient tensor by its length first (EVCF).
-        learning_rate: Of the optimiser.
+        learning_rate: The optimiser's learning rate.
         final_learning_rate_factor: What the learning rate has been multiplied by in the last epoch; it falls
             geometrically over the second half of the epochs. 1 for none.
         patience: Epochs without a better validation value after which training ends; None trains to the end. Epochs
@@ -47,7 +47,7 @@ class TrainingSettings(pydantic.BaseModel):
             anneals to 1 in a pilot run, reads β where validation peaks, and trains anew with that cap.
         precision: "mixed_bfloat16" computes the inner layers in bfloat16; first layer and softmax stay float32.
         deterministic: Ask TensorFlow for operations that give equal bits on a GPU too; slower there.
-        seed: Of initialisers, order of users, dropout and noise.
+        seed: Seed of the initialisers, the order of users, dropout and noise.
     """
 
     model_config = FINITE | pydantic.ConfigDict(frozen=True)

@@ -1,0 +1,43 @@
+"""`tfvae evaluate`: the metrics of a finished run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tfvae.cli import options as opt
+from tfvae.cli.display import show_metrics
+
+__all__ = ["EXAMPLES", "evaluate"]
+
+EXAMPLES = ("tfvae evaluate runs/ml-1m-mult-vae --metrics ndcg@10,recall@10",)
+
+
+def evaluate(
+    run: opt.RunFolder,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME@K,…",
+            help="Of ndcg, recall and hr, each with its cut-off; ndcg@100,recall@20,recall@50 if not given. Of ratings "
+            "rmse and mae.",
+        ),
+    ] = "",
+) -> None:
+    """Measure a finished run on the test users or ratings; the result is also written to evaluation.json."""
+    from tfvae.cli.run_folder import finished, measure
+    from tfvae.system.environment import commit, environment
+    from tfvae.system.files import write_json
+
+    trained, split = finished(run)
+    summary, counts = measure(trained.model, split.test, opt.listed(metrics))
+    outcome = {
+        "metrics": summary,
+        **counts,
+        "data_digest": split.digest,
+        "environment": environment(),
+        "commit": commit(),
+    }
+    write_json(run / "evaluation.json", outcome)
+    show_metrics(summary, counts)

@@ -1,0 +1,30 @@
+"""`tfvae export`: a finished run as a SavedModel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfvae.cli import options as opt
+from tfvae.cli.display import how_to_serve
+
+__all__ = ["EXAMPLES", "export"]
+
+EXAMPLES = ("tfvae export runs/ml-1m-mult-vae exports/ml-1m",)
+
+
+def export(
+    run: opt.RunFolder,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it.")],
+    min_users: opt.OnlyCommon = 0,
+) -> None:
+    """Write a finished run as a SavedModel, which needs TensorFlow alone to recommend."""
+    from tfvae.cli.run_folder import common_items, finished
+    from tfvae.serving.saved_model import export as write
+
+    trained, split = finished(run)
+    scale = split.scale if trained.model.predicts_ratings else None
+    write(trained.model, split.item_ids, folder, split.titles, scale, common_items(split, min_users))
+    typer.echo(f"Written: {folder}. To recommend from it:\n{how_to_serve(folder, split.item_ids, scale)}")

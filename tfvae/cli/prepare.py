@@ -1,0 +1,72 @@
+"""`tfvae prepare`: data, split and saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tfvae.cli import options as opt
+from tfvae.cli.display import show_counts
+from tfvae.system.errors import InputError
+
+__all__ = ["EXAMPLES", "prepare"]
+
+EXAMPLES = (
+    "tfvae prepare ml-1m",
+    "tfvae prepare ml-20m --source ~/Downloads/ml-20m.zip --format vae-cf --out data/pro_sg",
+    "tfvae prepare ratings.csv --user-col uid --item-col sku --rating-col stars --min-rating 4",
+    "tfvae prepare ml-1m --protocol rating-holdout",
+    "tfvae prepare ratings.csv --user-col uid --item-col sku --time-col when --protocol leave-one-out",
+)
+
+
+def prepare(
+    data: opt.Data,
+    source: opt.Source = None,
+    out: Annotated[Path | None, typer.Option(help="Where to; data/NAME.npz or data/NAME if not given.")] = None,
+    format: Annotated[  # noqa: A002, the option's name
+        Literal["npz", "vae-cf"], typer.Option(help="One file of ours, or the folder of Mult-VAE's authors.")
+    ] = "npz",
+    user_col: opt.UserCol = None,
+    item_col: opt.ItemCol = None,
+    rating_col: opt.RatingCol = None,
+    time_col: opt.TimeCol = None,
+    min_rating: opt.MinRating = None,
+    min_users: opt.MinUsers = None,
+    min_items: opt.MinItems = None,
+    held_out: opt.HeldOut = None,
+    negatives: opt.Negatives = None,
+    split_seed: opt.SplitSeed = None,
+    protocol: opt.Protocol = None,
+) -> None:
+    """Split data into training, validation and test users as the papers did, or hold out ratings or items; save it."""
+    from tfvae.data.open_split import open_split
+    from tfvae.data.vae_cf import write_vae_cf
+
+    changes = opt.those_given(
+        min_rating=min_rating,
+        min_users_per_item=min_users,
+        min_items_per_user=min_items,
+        held_out_users=held_out,
+        n_negatives=negatives,
+        seed=split_seed,
+    )
+    columns = opt.those_given(user=user_col, item=item_col, rating=rating_col, timestamp=time_col)
+    if format == "vae-cf":
+        if protocol == "rating-holdout":
+            raise InputError("the vae-cf format holds no ratings; leave --format out.")
+        if protocol == "leave-one-out":
+            raise InputError("the vae-cf format is one of held-out users; leave --format out.")
+        protocol = "strong-generalization"
+    split = open_split(data, source=source, columns=columns, changes=changes, protocol=protocol)
+    out = out or Path("data", opt.stem(data) + (".npz" if format == "npz" else ""))
+    if format == "npz":
+        out = split.save(out)
+    else:
+        write_vae_cf(split, out)
+    show_counts(split.counts)
+    typer.echo(f"Written: {out}")
+    suits = {"rating-holdout": " --model p-vae", "leave-one-out": " --model neumf"}
+    typer.echo(f"Next: tfvae fit {out}" + suits.get(split.protocol, ""))

@@ -1,0 +1,56 @@
+"""`tfvae recommend`: what a finished run recommends to a person."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tfvae.cli import options as opt
+from tfvae.cli.display import show_ranking
+from tfvae.system.errors import InputError
+
+__all__ = ["EXAMPLES", "recommend"]
+
+EXAMPLES = (
+    "tfvae recommend runs/ml-1m-mult-vae --history 1,50,260",
+    "tfvae recommend runs/movietweetings-mult-vae --like gravity --like 'the matrix' -k 5",
+    "tfvae recommend runs/ml-1m-p-vae --history 318=5,527=4 --like 'the matrix=5'",
+    "tfvae recommend runs/ml-1m-neumf --user 42",
+)
+
+
+def recommend(
+    run: opt.RunFolder,
+    history: Annotated[
+        str, typer.Option(metavar="ID,ID,…", help="Items somebody has, by id; ID=RATING,… for a model of ratings.")
+    ] = "",
+    like: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="An item by part of its title, with =RATING likewise; repeatable."),
+    ] = None,
+    user: Annotated[
+        str, typer.Option(metavar="ID", help="Instead of a history: one of the training users, by id.")
+    ] = "",
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many to recommend.")] = 10,
+    min_users: opt.OnlyCommon = 0,
+) -> None:
+    """Recommend items to somebody with a history, whom the model need not know, or to one of its training users.
+
+    A model of ratings predicts them, with their standard deviation where it knows one. If it was trained '--by items',
+    it is told the ratings of an item by users' ids, and predicts those of other users.
+    """
+    from tfvae.cli.run_folder import common_items, finished, history_of, ranking_for, typed_history
+    from tfvae.serving.recommendations import recommend as ranked
+
+    if bool(history or like) == bool(user):
+        raise InputError("name what the person has, --history ID,ID,… or --like 'part of a title'; or --user ID alone.")
+    trained, split = finished(run)
+    rates, candidates = trained.model.predicts_ratings, common_items(split, min_users)
+    if user and not trained.model.scores_new_users:
+        show_ranking(ranking_for(trained.model, split, user, k, candidates), rates)
+        return
+    typed = opt.listed(history), like or []
+    ids, ratings = history_of(split, user, rates) if user else typed_history(split, *typed, rates)
+    told = {"candidates": candidates} | ({"ratings": [ratings], "scale": split.scale} if rates else {})
+    show_ranking(ranked(trained.model, split.item_ids, [ids], min(k, split.n_items), split.titles, **told), rates)
