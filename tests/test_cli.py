@@ -117,7 +117,7 @@ def test_titles_find_their_ids(folder):
         (["prepare", "."], "unique_sid.txt"),
         (["evaluate", "runs/none"], "holds no finished run"),
         (["table", "none", "--dataset", "ml-1m"], "unknown table"),
-        (["table", "none", "--dataset", "ml-1", "--render-only"], "did you mean 'ml-1m'?"),
+        (["table", "multvae-table2", "--dataset", "ml-1", "--render-only"], "did you mean 'ml-1m'?"),
         (["table", "none", "--dataset", "ml-1m", "--seeds", "one"], "such as 1,2,3, found 'one'"),
     ],
 )
