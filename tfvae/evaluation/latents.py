@@ -33,8 +33,6 @@ from tfvae.system.memory import keep_freed_buffers
 
 __all__ = ["LatentDiagnostics", "latent_diagnostics", "has_latents"]
 
-tfd = tfp.distributions
-
 SAMPLES = 100
 ACTIVE_VARIANCE = 0.01  # Burda et al., section 5
 USERS_OF_MIXTURE = 5000

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 from scipy.sparse import csr_array
 from scipy.special import ndtr
 
@@ -44,8 +43,6 @@ __all__ = [
     "predict",
     "refined_codes",
 ]
-
-tfd = tfp.distributions
 
 LEVELS = (0.5, 0.9)
 ROWS_AT_ONCE = 500

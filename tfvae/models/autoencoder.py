@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import keras
 import tensorflow as tf
-import tensorflow_probability as tfp
 from pydantic import NonNegativeFloat, PositiveFloat
+from tensorflow_probability import distributions as tfd
 
 from tfvae.models.fields import Activation, Share, Width
 from tfvae.models.gradient import GradientRecommender, Plan
@@ -21,8 +21,6 @@ from tfvae.nn.priors import sample_with, standard_normal
 from tfvae.nn.schedules import LinearRamp, Schedule
 
 __all__ = ["CHECKERBOARD", "EXAMPLE", "Autoencoder", "VariationalAutoencoder"]
-
-tfd = tfp.distributions
 
 EXAMPLE: dict[str, Any] = {
     "hidden": [12],

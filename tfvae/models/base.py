@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkab
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 from pydantic import NonNegativeInt, PositiveInt
+from tensorflow_probability import distributions as tfd
 
 from tfvae.models import MODELS, model_class
 from tfvae.models.former_settings import todays_settings
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from tfvae.data.splits import Split
 
 __all__ = ["HasPosterior", "HasRatingPosterior", "Recommender", "ScoresPairs"]
-
-tfd = tfp.distributions
 
 KERAS_ARGUMENTS = ("name", "dtype", "trainable")
 

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal
 
 import keras
 import tensorflow as tf
-import tensorflow_probability as tfp
 from pydantic import NonNegativeFloat, NonNegativeInt
+from tensorflow_probability import distributions as tfd
 
 from tfvae.models.autoencoder import CHECKERBOARD, EXAMPLE, VariationalAutoencoder
 from tfvae.models.fields import Initializer, Width
@@ -29,8 +29,6 @@ from tfvae.nn.schedules import WarmUp
 from tfvae.system.errors import InputError
 
 __all__ = ["EVCF", "EVCFMultVAE"]
-
-tfd = tfp.distributions
 
 
 class EVCF(VariationalAutoencoder):

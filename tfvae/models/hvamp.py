@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from tfvae.models.autoencoder import CHECKERBOARD, EXAMPLE
 from tfvae.models.vamp import WithVampPrior
@@ -28,8 +28,6 @@ from tfvae.nn.priors import diagonal_normal, sample_with
 from tfvae.system.errors import InputError
 
 __all__ = ["HVamp"]
-
-tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable(package="tfvae")

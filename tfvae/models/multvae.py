@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
-import tensorflow_probability as tfp
 from pydantic import NonNegativeFloat, NonNegativeInt
+from tensorflow_probability import distributions as tfd
 
 from tfvae.models.autoencoder import CHECKERBOARD, EXAMPLE, Autoencoder, VariationalAutoencoder
 from tfvae.models.fields import Width
@@ -29,8 +29,6 @@ from tfvae.nn.priors import diagonal_normal, kl, sample_with
 from tfvae.nn.schedules import LinearRamp
 
 __all__ = ["MultDAE", "MultVAE"]
-
-tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable(package="tfvae")

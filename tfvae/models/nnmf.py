@@ -45,7 +45,8 @@ class NNMF(GradientRecommender):
         regularization: λ, in squared units of the ratings; the network's own weights are free.
         network_learning_rate: Learning rate of the network's weights. A user's features move once an epoch, the network
             with every batch; at the features' rate it would grow so fast that they need no length, and λ would keep
-        nothing. **kwargs: `seed`, and those of `keras.Model`.
+            nothing.
+        **kwargs: `seed`, and those of `keras.Model`.
 
     Attributes:
         user_features: float32 weight [n_users, D + D'·K], U beside U'.

@@ -20,8 +20,8 @@ import keras
 import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
-import tensorflow_probability as tfp
 from pydantic import NonNegativeFloat, PositiveFloat
+from tensorflow_probability import distributions as tfd
 
 from tfvae.data.splits import RatingHoldout
 from tfvae.models.fields import Activation, Share, Width
@@ -37,8 +37,6 @@ from tfvae.nn.set_encoder import SetEncoder
 from tfvae.system.errors import InputError
 
 __all__ = ["PVAE"]
-
-tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable(package="tfvae")

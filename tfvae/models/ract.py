@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import keras
 import tensorflow as tf
-import tensorflow_probability as tfp
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from tensorflow_probability import distributions as tfd
 
 from tfvae.models.autoencoder import CHECKERBOARD, EXAMPLE, VariationalAutoencoder
 from tfvae.models.fields import Width
@@ -33,8 +33,6 @@ from tfvae.nn.schedules import LinearRamp
 from tfvae.system.errors import InputError
 
 __all__ = ["RaCT"]
-
-tfd = tfp.distributions
 
 ACTOR, CRITIC, ACTOR_CRITIC = "actor", "critic", "actor-critic"
 MEMORY = 0.999  # of the running moments, per update

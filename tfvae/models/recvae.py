@@ -20,8 +20,8 @@ from typing import Any, ClassVar, Literal
 import keras
 import scipy.sparse as sp
 import tensorflow as tf
-import tensorflow_probability as tfp
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from tensorflow_probability import distributions as tfd
 
 from tfvae.models.autoencoder import CHECKERBOARD, EXAMPLE, VariationalAutoencoder
 from tfvae.models.fields import Activation, Initializer, Width
@@ -35,8 +35,6 @@ from tfvae.nn.schedules import Fixed, LinearRamp, Rescaled
 from tfvae.system.errors import InputError
 
 __all__ = ["RecVAE"]
-
-tfd = tfp.distributions
 
 ENCODER, DECODER = "encoder", "decoder"
 USERS_AT_ONCE = 500

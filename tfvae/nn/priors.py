@@ -9,13 +9,12 @@ from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from tfvae.nn.noise import Noise
 from tfvae.system.errors import InputError
 
 __all__ = ["CompositePrior", "VampPrior", "diagonal_normal", "kl", "sample_with", "standard_normal"]
-
-tfd = tfp.distributions
 
 WIDE_LOG_VARIANCE = 10.0
 
