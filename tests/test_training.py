@@ -118,7 +118,7 @@ def test_a_finished_folder_is_read_back_without_training(whole, tiny_split):
 def test_a_finished_folder_has_no_leftovers(whole):
     _, folder = whole
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("model.keras", "run.json", "settings.json", "tensorboard")
+        *("items.npz", "model.keras", "run.json", "settings.json", "tensorboard")
     ]
 
 
@@ -161,7 +161,14 @@ def test_a_killed_run_goes_on_to_equal_bits_in_a_new_process(tiny_split, tmp_pat
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert_same_run(load_run(folder), whole[0])
-    assert sorted(path.name for path in folder.iterdir()) == ["model.keras", "run.json", "settings.json", "tensorboard"]
+    files = ["items.npz", "model.keras", "run.json", "settings.json", "tensorboard"]
+    assert sorted(path.name for path in folder.iterdir()) == files
+        "items.npz",
+        "model.keras",
+        "run.json",
+        "settings.json",
+        "tensorboard",
+    ]
 
 
 def test_a_run_that_died_between_its_last_epoch_and_its_result_only_writes_the_result(tiny_split, tmp_path, whole):

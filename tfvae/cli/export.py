@@ -21,10 +21,10 @@ def export(
     min_users: opt.OnlyCommon = 0,
 ) -> None:
     """Write a finished run as a SavedModel, which needs TensorFlow alone to recommend."""
-    from tfvae.cli.run_folder import common_items, finished
+    from tfvae.cli.run_folder import common_items, served
     from tfvae.serving.saved_model import export as write
 
-    trained, split = finished(run)
-    scale = split.scale if trained.model.predicts_ratings else None
-    write(trained.model, split.item_ids, folder, split.titles, scale, common_items(split, min_users))
-    typer.echo(f"Written: {folder}. To recommend from it:\n{how_to_serve(folder, split.item_ids, scale)}")
+    trained, items = served(run)
+    scale = items.scale if trained.model.predicts_ratings else None
+    write(trained.model, items.item_ids, folder, items.titles, scale, common_items(items, min_users))
+    typer.echo(f"Written: {folder}. To recommend from it:\n{how_to_serve(folder, items.item_ids, scale)}")

@@ -49,6 +49,7 @@ def fit(
     'tfvae prepare' has more ways to cut the data, and its split can be given as DATA.
     """
     from tfvae.cli.run_folder import learnt_from, measure, split_for
+    from tfvae.data.items import Items
     from tfvae.training.adapt import settings_for
     from tfvae.training.loop import train
     from tfvae.training.settings import settings_of
@@ -64,6 +65,7 @@ def fit(
     trained = train(settings_for(model, given, part, typer.echo), part, folder, log=typer.echo)
     if not (folder / "split.npz").is_file():
         split.save(folder / "split.npz")
+        Items.of(split).save(folder)  # of the whole split, of which the model learned from a part
     if finished:
         typer.echo(f"{folder} was trained before; there is nothing left to do.")
     elif trained.epochs:

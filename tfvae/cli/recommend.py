@@ -40,17 +40,18 @@ def recommend(
     A model of ratings predicts them, with their standard deviation where it knows one. If it was trained '--by items',
     it is told the ratings of an item by users' ids, and predicts those of other users.
     """
-    from tfvae.cli.run_folder import common_items, finished, history_of, ranking_for, typed_history
+    from tfvae.cli.run_folder import common_items, history_of, ranking_for, served, training_split, typed_history
     from tfvae.serving.recommendations import recommend as ranked
 
     if bool(history or like) == bool(user):
         raise InputError("name what the person has, --history ID,ID,… or --like 'part of a title'; or --user ID alone.")
-    trained, split = finished(run)
-    rates, candidates = trained.model.predicts_ratings, common_items(split, min_users)
+    trained, items = served(run)
+    rates, candidates = trained.model.predicts_ratings, common_items(items, min_users)
+    split = training_split(run) if user else None
     if user and not trained.model.scores_new_users:
         show_ranking(ranking_for(trained.model, split, user, k, candidates), rates)
         return
     typed = opt.listed(history), like or []
-    ids, ratings = history_of(split, user, rates) if user else typed_history(split, *typed, rates)
-    told = {"candidates": candidates} | ({"ratings": [ratings], "scale": split.scale} if rates else {})
-    show_ranking(ranked(trained.model, split.item_ids, [ids], min(k, split.n_items), split.titles, **told), rates)
+    ids, ratings = history_of(split, user, rates) if user else typed_history(items, *typed, rates)
+    told = {"candidates": candidates} | ({"ratings": [ratings], "scale": items.scale} if rates else {})
+    show_ranking(ranked(trained.model, items.item_ids, [ids], min(k, items.n_items), items.titles, **told), rates)

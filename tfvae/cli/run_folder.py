@@ -16,6 +16,7 @@ import numpy as np
 import typer
 
 from tfvae.cli.options import rated
+from tfvae.data.items import ITEMS_FILE, Items
 from tfvae.data.open_split import open_split
 from tfvae.data.splits import LeaveOneOut, RatingHoldout, Split, StrongGeneralization, load_split
 from tfvae.evaluation.evaluate import HeldOut, evaluate
@@ -36,7 +37,9 @@ __all__ = [
     "learnt_from",
     "measure",
     "ranking_for",
+    "served",
     "split_for",
+    "training_split",
     "typed_history",
 ]
 
@@ -116,7 +119,24 @@ def finished(folder: Path) -> tuple[TrainedModel, Split]:
     return load_run(folder), load_split(folder / "split.npz")
 
 
-def common_items(split: Split, min_users: int) -> np.ndarray | None:
+def served(folder: Path) -> tuple[TrainedModel, Items]:
+    """A finished run and its items, for which no split is read unless the run is older than `items.npz`.
+
+    Raises:
+        InputError: If there is no finished run.
+    """
+    trained = load_run(folder)
+    if (folder / ITEMS_FILE).is_file():
+        return trained, Items.load(folder)
+    return trained, Items.of(load_split(folder / "split.npz"))
+
+
+def training_split(folder: Path) -> Split:
+    """The split of a run, to look its training users up; raises InputError where there is none."""
+    return load_split(folder / "split.npz")
+
+
+def common_items(items: Items, min_users: int) -> np.ndarray | None:
     """Which items so many training users have at least, bool [n_items]; None for no minimum.
 
     Raises:
@@ -124,19 +144,19 @@ def common_items(split: Split, min_users: int) -> np.ndarray | None:
     """
     if not min_users:
         return None
-    users = np.bincount(split.train.indices, minlength=split.n_items)
-    if users.max() < min_users:
-        raise InputError(f"no item has {min_users:,} training users, the most common has {users.max():,}; lower it.")
-    return users >= min_users
+    most = items.n_users.max()
+    if most < min_users:
+        raise InputError(f"no item has {min_users:,} training users, the most common has {most:,}; lower it.")
+    return items.n_users >= min_users
 
 
 def typed_history(
-    split: Split, history: Sequence[str], like: Sequence[str], rates: bool
+    items: Items, history: Sequence[str], like: Sequence[str], rates: bool
 ) -> tuple[list[int | str], list[float]]:
     """A person's history as it was typed; says which ids are left out and what titles are taken for.
 
     Args:
-        split: The split the model was trained on.
+        items: The model's items.
         history: Item ids, each with "=RATING" for a model of ratings.
         like: Parts of titles, likewise.
         rates: Whether the model is one of ratings.
@@ -151,13 +171,13 @@ def typed_history(
     if rates:
         (history, ratings), (like, liked) = rated(history), rated(like)
     else:
-        _refuse_ratings(split, history)
-    ids, unknown = known_ids(split, history)
+        _refuse_ratings(items, history)
+    ids, unknown = known_ids(items, history)
     ratings = [rating for name, rating in zip(history, ratings, strict=False) if name not in unknown]
     if unknown:
         typer.echo(f"Not in the training data, left out: {', '.join(unknown)}", err=True)
     for part in like:
-        (item, title), *others = find_titles(split, part)
+        (item, title), *others = find_titles(items, part)
         more = ", ".join(f"{name} ({other})" for other, name in others[:3])
         typer.echo(f"'{part}' is taken for {title} ({item})" + (f"; there are also: {more}" if more else ""))
         ids.append(item)
@@ -209,8 +229,8 @@ def _training_row(split: Split, user: str) -> int:
     return int(rows[0])
 
 
-def _refuse_ratings(split: Split, history: Sequence[str]) -> None:
-    items = set(map(str, split.item_ids.tolist()))
+def _refuse_ratings(known: Items, history: Sequence[str]) -> None:
+    items = set(map(str, known.item_ids.tolist()))
     for part in history:
         name = part.rpartition("=")[0].strip()
         if part not in items and name in items:

@@ -4,42 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from tfvae.data.splits import StrongGeneralization
+from tfvae.data.items import Items
 from tfvae.system.errors import InputError
 
 __all__ = ["find_titles", "known_ids"]
 
 
-def known_ids(split: StrongGeneralization, typed: Sequence[str]) -> tuple[list[int | str], list[str]]:
-    """Sorts typed ids into those of the split's items, in their own type, and those of no item.
+def known_ids(items: Items, typed: Sequence[str]) -> tuple[list[int | str], list[str]]:
+    """Sorts typed ids into those of the model's items, in their own type, and those of no item.
 
     Raises:
         InputError: If ids were typed and none is known.
     """
-    ids = {str(item): item for item in split.item_ids.tolist()}
+    ids = {str(item): item for item in items.item_ids.tolist()}
     known = [ids[text] for text in typed if text in ids]
     unknown = [text for text in typed if text not in ids]
     if unknown and not known:
         raise InputError(
             f"none of these ids is an item of the training data: {', '.join(unknown)}. "
-            f"Ids look like {split.item_ids[0]}."
+            f"Ids look like {items.item_ids[0]}."
         )
     return known, unknown
 
 
-def find_titles(split: StrongGeneralization, part: str) -> list[tuple[int | str, str]]:
+def find_titles(items: Items, part: str) -> list[tuple[int | str, str]]:
     """Ids and titles of the items whose title contains a text, in whatever case; those of most users first.
 
     Raises:
         InputError: If the data have no titles, or no title contains the text.
     """
-    if split.titles is None:
+    if items.titles is None:
         raise InputError("these data have no titles; name the items by their ids.")
-    users = np.bincount(split.train.indices, minlength=split.n_items)
-    found = [column for column, title in enumerate(split.titles) if part.casefold() in title.casefold()]
+    found = [column for column, title in enumerate(items.titles) if part.casefold() in title.casefold()]
     if not found:
         raise InputError(f"no title contains {part!r}; try a shorter part of it.")
-    found.sort(key=lambda column: -users[column])
-    return [(split.item_ids[column].item(), str(split.titles[column])) for column in found]
+    found.sort(key=lambda column: -items.n_users[column])
+    return [(items.item_ids[column].item(), str(items.titles[column])) for column in found]

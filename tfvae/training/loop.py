@@ -1,7 +1,8 @@
 """From settings and a split to a trained model in a run folder, through Keras `fit` or in one fit.
 
 A run folder holds `settings.json` from the start, `state.npz` and `best-<epoch>.npz` while training, and `model.keras`
-and `run.json` when done; `tensorboard/` all along. A finished folder is read back, an interrupted one goes on.
+`items.npz` and `run.json` when done; `tensorboard/` all along. A finished folder is read back, an interrupted one is
+continued.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from tfvae.data.items import ITEMS_FILE, Items
 from tfvae.data.splits import Split
 from tfvae.evaluation.evaluate import HeldOut, default_metrics, evaluator, refuse_unknown_users
 from tfvae.models import model_class
@@ -141,6 +143,8 @@ def train(
 
     with replacing(folder / "model.keras") as draft:
         model.save(draft)
+    if not (folder / ITEMS_FILE).exists():
+        Items.of(split).save(folder)
     outcome = {"history": history, "best_epoch": best_epoch, "seconds": seconds, "selected_beta": selected_beta}
     write_json(folder / "run.json", outcome)
     for leftover in [*folder.glob("state.npz"), *folder.glob("best-*.npz")]:

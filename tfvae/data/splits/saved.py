@@ -22,19 +22,32 @@ FILE_NAME = "split.npz"
 
 
 class SavedSplit(ABC):
-    """A split that can be saved; the protocols derive from it.
+    """The face of a split, whatever its protocol; it can be saved.
 
     Attributes:
         protocol: Name of the protocol, written into the file.
+        train: CSR [n_rows, n_items], what a model learns from.
+        user_ids: [n_rows] ids of its rows.
+        item_ids: [n_items] ids of its columns.
+        titles: [n_items] titles of the items, or None.
         settings: How it was cut.
         counts: Counts of what was kept and dropped, as plain numbers.
         digest: SHA-256 over the input and the settings.
     """
 
     protocol: ClassVar[str]
+    train: csr_array
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    titles: np.ndarray | None
     settings: Strict | None
     counts: dict[str, int | float]
     digest: str
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """The lowest and the highest rating; None where nothing is rated."""
+        return None
 
     @abstractmethod
     def arrays(self) -> dict[str, np.ndarray]:

@@ -1,0 +1,77 @@
+"""What a trained model's items are called: it lies beside the model, so that nobody who serves it reads test data."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from tfvae.data.splits import Split
+from tfvae.system.errors import InputError
+from tfvae.system.files import write_npz
+
+__all__ = ["ITEMS_FILE", "Items"]
+
+ITEMS_FILE = "items.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """The items of a model, in the order of its columns.
+
+    Attributes:
+        item_ids: [n_items] ids, whole numbers or strings.
+        titles: [n_items] titles, empty where unknown; None where there are none.
+        scale: The lowest and the highest training rating; None where nothing is rated.
+        n_users: int64 [n_items], how many training users have each item.
+    """
+
+    item_ids: np.ndarray
+    titles: np.ndarray | None
+    scale: tuple[float, float] | None
+    n_users: np.ndarray
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return len(self.item_ids)
+
+    @classmethod
+    def of(cls, split: Split) -> Self:
+        """The items of a split."""
+        return cls(
+            item_ids=np.asarray(split.item_ids),
+            titles=None if split.titles is None else np.asarray(split.titles),
+            scale=split.scale,
+            n_users=np.bincount(split.train.indices, minlength=split.n_items),
+        )
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes `items.npz` into a run folder."""
+        arrays = {"item_ids": self.item_ids, "n_users": self.n_users}
+        if self.titles is not None:
+            arrays["titles"] = self.titles
+        if self.scale is not None:
+            arrays["scale"] = np.array(self.scale, np.float64)
+        write_npz(Path(folder) / ITEMS_FILE, arrays)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> Self:
+        """Reads the items of a run folder.
+
+        Raises:
+            InputError: If there is no such file, or it holds something else.
+        """
+        path = Path(folder) / ITEMS_FILE
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                scale = tuple(map(float, stored["scale"])) if "scale" in stored else None
+                titles = stored["titles"] if "titles" in stored else None
+                return cls(stored["item_ids"], titles, scale, stored["n_users"])  # type: ignore[arg-type]
+        except FileNotFoundError:
+            raise InputError(f"{path} is missing; it is written when a run is finished.") from None
+        except (OSError, ValueError, KeyError) as problem:
+            raise InputError(f"{path} does not hold the items of a run ({problem}); train again.") from None
