@@ -163,12 +163,6 @@ def test_a_killed_run_goes_on_to_equal_bits_in_a_new_process(tiny_split, tmp_pat
     assert_same_run(load_run(folder), whole[0])
     files = ["items.npz", "model.keras", "run.json", "settings.json", "tensorboard"]
     assert sorted(path.name for path in folder.iterdir()) == files
-        "items.npz",
-        "model.keras",
-        "run.json",
-        "settings.json",
-        "tensorboard",
-    ]
 
 
 def test_a_run_that_died_between_its_last_epoch_and_its_result_only_writes_the_result(tiny_split, tmp_path, whole):
