@@ -136,9 +136,9 @@ def test_the_memory_is_stated_before_it_is_allocated(monkeypatch):
 
 
 def test_bad_settings_and_matrices_are_refused():
-    with pytest.raises(InputError, match="regularization is 0"):
+    with pytest.raises(InputError, match="regularization = 0"):
         EASE(3, regularization=0)
-    with pytest.raises(InputError, match="did you mean 'float32'"):
+    with pytest.raises(InputError, match="Input should be 'float32'"):
         EASE(3, gram_precision="float23")
     with pytest.raises(InputError, match="25 items, the training matrix has 24"):
         EASE(25).fit_matrix(random_rows(n_items=24))

@@ -104,7 +104,7 @@ class Given:
 
         return log_weight
 
-    def latent_diagnostics(self, **changes):
+    def describe(self, **changes):
         return latent_diagnostics(self, self.histories, **({"samples": 1} | changes))
 
     def mean_kl(self):

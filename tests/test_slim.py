@@ -196,7 +196,7 @@ def test_a_setting_that_is_no_positive_number_is_refused(name, value):
 
 
 def test_bad_precision_and_matrices_are_refused(tmp_path):
-    with pytest.raises(InputError, match="did you mean 'float32'"):
+    with pytest.raises(InputError, match="Input should be 'float32'"):
         SLIM(3, gram_precision="float23")
     with pytest.raises(InputError, match="SLIM was made for 18 items, the training matrix has 17"):
         SLIM(18).fit_matrix(random_rows(n_items=17), folder=tmp_path)

@@ -201,7 +201,7 @@ def test_settings_that_are_not_positive_are_refused(name, value):
 
 
 def test_bad_solvers_and_matrices_are_refused():
-    with pytest.raises(InputError, match="did you mean 'cholesky'"):
+    with pytest.raises(InputError, match="Input should be 'conjugate-gradients' or 'cholesky'"):
         WMF(3, solver="cholseky")
     with pytest.raises(InputError, match="20 items, the training matrix has 19"):
         WMF(20).fit_matrix(random_rows(n_items=19))

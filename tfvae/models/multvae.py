@@ -47,7 +47,7 @@ class MultVAE(VariationalAutoencoder):
 
     Example:
         >>> model = MultVAE(n_items=5, hidden=[8], latent_dim=2)
-        >>> model(np.array([[1, 0, 0, 1, 0], [0, 0, 0, 0, 0]])).shape
+        >>> model([[1, 0, 0, 1, 0], [0, 0, 0, 0, 0]]).shape
         TensorShape([2, 5])
     """
 

@@ -26,7 +26,7 @@ import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat
 
 from tfvae.models.checks import require_ratings
-from tfvae.models.fields import Share, Width
+from tfvae.models.fields import Share, Weight, Width
 from tfvae.models.gradient import GradientRecommender, Objective
 from tfvae.models.pvae import PVAE
 from tfvae.nn.batches import RowStore, SparseBatch
@@ -95,7 +95,7 @@ class TwoSidedPVAE(GradientRecommender):
         n_items: int,
         n_users: int | None = None,
         *,
-        weight: Share = 0.6,
+        weight: Weight = 0.6,
         ridge: PositiveFloat = 200.0,
         hidden: tuple[Width, Width] = (100, 500),
         latent_dim: tuple[Width, Width] = (100, 200),

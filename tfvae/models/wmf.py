@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import keras
 import tensorflow as tf
@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 from tfvae.models.checks import check_matrix
 from tfvae.models.matrix import MatrixRecommender
 from tfvae.nn.batches import SparseBatch
-from tfvae.system.errors import DivergedError, unknown_name
+from tfvae.system.errors import DivergedError
 from tfvae.system.progress import OncePerMinute
 
 __all__ = ["WMF"]
@@ -105,8 +105,6 @@ class WMF(MatrixRecommender):
         self.regularization = regularization
         self.iterations = iterations
         self.solver = solver
-        if solver not in get_args(Solver):
-            raise unknown_name("solver", solver, get_args(Solver))
         self.item_factors = self.add_weight(
             name="item_factors",
             shape=(n_items, factors),
