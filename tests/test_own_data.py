@@ -51,3 +51,23 @@ def test_either_a_name_or_a_file_that_is_not_called_like_a_data_set(tmp_path):
         splits_of(table, "ml-1m", own=own)
     with pytest.raises(InputError, match="--dataset.*--data"):
         splits_of(table, None)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("ratings.csv", "ratings"),
+        ("My Ratings (2).csv", "my-ratings-2"),
+        ("my.a.csv", "my-a"),
+        ("my.b.tsv.gz", "my-b"),
+        ("Shop_2026.parquet", "shop-2026"),
+    ],
+)
+def test_runs_are_stored_under_a_name_of_the_file_that_any_file_system_has(file, name, tmp_path):
+    assert OwnData(tmp_path / file).name == name
+
+
+@pytest.mark.parametrize("file", ["ML-1M.csv", "ml_1m.csv", "MovieTweetings.parquet", "---.csv"])
+def test_a_file_called_like_a_data_set_is_refused_however_it_is_written(file, tmp_path):
+    with pytest.raises(InputError, match="rename the file"):
+        OwnData(tmp_path / file)

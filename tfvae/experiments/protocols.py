@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -45,8 +46,9 @@ class OwnData:
 
     @property
     def name(self) -> str:
-        """What its runs are stored under: the file's name without folders and suffixes."""
-        return Path(self.path).resolve().name.partition(".")[0]
+        """What its runs are stored under: the file's name without its ending, in a-z, 0-9 and hyphens."""
+        stem = re.sub(r"\.(csv|tsv|parquet|npz)(\.(xz|gz|bz2))?$", "", Path(self.path).resolve().name.lower())
+        return re.sub(r"[^a-z0-9]+", "-", stem).strip("-")
 
 
 def dataset_title(name: str) -> str:
