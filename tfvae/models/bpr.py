@@ -1,12 +1,12 @@
-"""BPR: matrix factorisation that ranks what a user has above what he has not, pair by pair.
+"""BPR: matrix factorisation that ranks what a user has above what they do not have, pair by pair.
 
 Rendle, Freudenthaler, Gantner, Schmidt-Thieme: BPR: Bayesian Personalized Ranking from Implicit Feedback, UAI 2009,
 section 4.3.1, trained by stochastic gradient ascent as in its figure 4:
 
     max_{U,V,b}  Σ_{(u,i,j)} log σ(u_u·(v_i − v_j) + b_i − b_j) − λ(‖u_u‖² + ‖v_i‖² + ‖v_j‖² + b_i² + b_j²),
 
-with an item i that the user has and an item j that he has not. A held-out user has no closed form. Where the gradient
-of u is zero, 2λu is a weighted mean of v_i − v_j; so he is folded in with the mean of their items' factors:
+with an item i that the user has and an item j that they do not have. A held-out user has no closed form. Where the
+gradient of u is zero, 2λu is a weighted mean of v_i − v_j; so they are folded in with the mean of their items' factors:
 
     u = scale · Σ_{i∈u} v_i / n_u,   scores = V u + b.
 """

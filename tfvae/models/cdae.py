@@ -141,7 +141,7 @@ class CDAE(GradientRecommender):
         return {"loss": nll, "nll": nll}
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
-        """The output before its tanh, which would make ties of the largest, [B, n_items], with the node of strangers.
+        """The output before its tanh, which would make ties of the largest, [B, n_items], with the node of a new user.
 
         `rows.users` is not looked at: of held-out users it has row numbers of their own matrix.
         """

@@ -71,7 +71,7 @@ def require_users(model: Recommender, batch: SparseBatch) -> tf.Tensor:
     if batch.users is None:
         raise InputError(
             f"{type(model).__name__} knows the users it was trained on and no others; give it rows of its training "
-            "matrix, or take a model that answers for strangers, such as pmf or bias-mf."
+            "matrix, or take a model that scores new users, such as pmf or bias-mf."
         )
     return batch.users
 

@@ -58,8 +58,8 @@ def epanechnikov(vectors: np.ndarray, anchors: np.ndarray, bandwidth: float) -> 
 class LLORMA(GradientRecommender):
     """LLORMA-Global: the weighted mean of local factorisations, trained together by gradient.
 
-    A pair that no anchor is near to is given the mean rating. A user has factors of his own, which are trained; one who
-    was not in the training matrix cannot be answered.
+    A pair that no anchor is near to is given the mean rating. Each user has factors of their own, which are trained;
+    one who was not in the training matrix cannot be answered.
 
     Args:
         n_items: Width of the catalogue.

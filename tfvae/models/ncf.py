@@ -160,7 +160,7 @@ class _NCF(GradientRecommender):
         Raises:
             InputError: When the rows do not say whose they are.
         """
-        self._refuse_strangers(batch)
+        self._refuse_unknown_users(batch)
         of_items = [part.of_items(tf.range(self.n_items)) for part in self.networks]
         of_users = [part.of_users(batch.users) for part in self.networks]
 
@@ -172,10 +172,10 @@ class _NCF(GradientRecommender):
 
     def scores_at(self, batch: SparseBatch, places: tf.Tensor) -> tf.Tensor:
         """The logits of ŷ of these pairs alone, float32 [n]; errors as of `scores`."""
-        self._refuse_strangers(batch)
+        self._refuse_unknown_users(batch)
         return self.pair_logits(tf.gather(batch.users, places[:, 0]), places[:, 1])
 
-    def _refuse_strangers(self, batch: SparseBatch) -> None:
+    def _refuse_unknown_users(self, batch: SparseBatch) -> None:
         if batch.users is None:
             raise InputError(
                 f"{type(self).__name__} knows only the {self.n_users} users it was trained on, by their rows in the "

@@ -33,7 +33,7 @@ __all__ = ["NNMF"]
 class NNMF(GradientRecommender):
     """NNMF: a perceptron on features of users and items, and on the products of others.
 
-    A user has features of his own, which are trained; one who was not in the training matrix cannot be answered.
+    A user has features of their own, which are trained; one who was not in the training matrix cannot be answered.
 
     Args:
         n_items: Width of the catalogue, M.

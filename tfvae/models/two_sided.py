@@ -11,7 +11,7 @@ user by the vector that explains their ratings best from the codes of the items 
     v_u, b_u = argmin Σ_{i ∈ u} E_q(z_i) (r_ui - v · z_i - b)² + λ‖v - v̄‖² + (b - b̄)²
 
 The last line is the item side's bound as a function of a user's vector, with its decay towards the mean v̄, b̄ of the
-trained vectors in place of 0. It has a closed form. So a prediction needs a user's ratings and nothing else of him; on
+trained vectors in place of 0. It has a closed form. So a prediction needs a user's ratings and nothing else of them; on
 ratings of ML-1M that were held out to tune it, it is also better than the vectors that the item side was trained with.
 With linear decoders the mean over samples of the codes is the prediction from their means.
 """

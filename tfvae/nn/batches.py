@@ -102,7 +102,7 @@ class PairStore:
         self.n_rows, self.n_items = matrix.nnz, matrix.shape[1]
         lengths, starts = np.diff(matrix.indptr), matrix.indptr[:-1]
         users = np.repeat(np.arange(matrix.shape[0]), lengths)
-        # Of a user's items the j-th (from 0), i, has i - j items before it that he does not have. That ascends with j.
+        # Of a user's items the j-th (from 0), i, has i - j items before it that they do not have. That ascends with j.
         unseen_before = matrix.indices - (np.arange(matrix.nnz) - starts[users])
         self._users, self._items = tf.constant(users), tf.constant(matrix.indices.astype(np.int32))
         self._starts, self._unseen = (tf.constant(a.astype(np.int32)) for a in (starts, self.n_items - lengths))

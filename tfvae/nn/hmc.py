@@ -11,7 +11,7 @@ which differs from log p(z | r) by a constant; `log_joint` in `evaluation/predic
 `nn/gaussian_ratings.py` its second term.
 
 Each chain has a step size of its own. A user of 2,000 ratings has a posterior ten times narrower than one of 20, so
-that a shared step would suit neither; and what happens to a user must not depend on who is beside him. The paper gives
+that a shared step would suit neither; and what happens to a user must not depend on who is beside them. The paper gives
 neither step size nor burn-in. Here the step is adapted in the burn-in and then fixed, as a Markov chain must have it.
 """
 

@@ -95,7 +95,7 @@ class StrongGeneralization(SavedSplit):
         Dan   x x x x x x                     Dan   x x x . x  Dan   . . . x .
 
     No training user ever met item f, so it has no column, and Dan's event on it is dropped before a
-    fifth of what he has left is drawn.
+    fifth of what they have left is drawn.
 
     Attributes:
         train: `[n_train, n_items]` ones (float32, sorted indices).
