@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.sparse import coo_matrix, csc_array, csr_array
 
+from tfvae.evaluation.scoring import top_k
 from tfvae.models.autorec import AutoRec
 from tfvae.models.ease import EASE
 from tfvae.models.ncf import GMF
@@ -210,8 +211,40 @@ def test_call_and_predict_are_the_scores(batch_size):
 
 def test_a_model_of_its_training_users_says_so():
     model = GMF(13, 7, factors=2)
-    with pytest.raises(InputError, match="GMF only scores the users it was trained on"):
-        model.predict(random_rows())
+    for door in (model, model.predict):
+        with pytest.raises(InputError, match="^GMF only scores the users it was trained on.*recommend --user"):
+            door(random_rows())
+    of_training = RowStore(csr_array(random_rows())).gather(tf.range(7, dtype=tf.int64))
+    assert model(of_training).shape == (7, 13)
+    with pytest.raises(InputError, match="GMF was made for 7 users, the histories have 8 rows"):
+        top_k(model, np.zeros((8, 13)), k=2)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "all"])
+def test_a_batch_has_at_least_one_row(batch_size):
+    with pytest.raises(InputError, match="batch_size is .*; expected a whole number of at least 1"):
+        EASE(13, regularization=1.0).predict(random_rows(), batch_size=batch_size)
+
+
+def test_predict_and_top_k_take_the_wire_format():
+    x, model = random_rows(), EASE(13, regularization=1.0)
+    model.fit_matrix(csr_array(x), log=[].append)
+    batch = RowStore(csr_array(x)).gather(tf.constant([3, 0], tf.int64))
+    np.testing.assert_allclose(model.predict(batch), model.predict(x[[3, 0]]), rtol=1e-6)
+    np.testing.assert_array_equal(top_k(model, batch, k=2)[0], top_k(model, x[[3, 0]], k=2)[0])
+    ratings = AutoRec(13, units=4)
+    rated = RowStore(csr_array(3 * x), with_values=True).gather(tf.range(7, dtype=tf.int64))
+    np.testing.assert_allclose(ratings.predict(rated), ratings.predict(3 * x), rtol=1e-5)
+    with pytest.raises(InputError, match="AutoRec|ratings"):
+        ratings.predict(batch)
+
+
+def test_a_wire_format_of_other_items_is_refused():
+    batch = as_batch(np.eye(20, dtype=np.float32), 20)
+    model = EASE(13, regularization=1.0)
+    for door in (model, model.predict, lambda x: top_k(model, x, k=1)):
+        with pytest.raises(InputError, match="of items 0 to 12; found item 13"):
+            door(batch)
 
 
 # ---- any input -------------------------------------------------------------------------------------

@@ -161,6 +161,11 @@ def _store(model: Recommender, histories: csr_array) -> RowStore:
             f"{model.name} scores {model.n_items} items, but the histories have {histories.shape[1]} columns; "
             "use the split that the model was trained on."
         )
+    if not model.scores_new_users and histories.shape[0] != model.n_users:
+        raise InputError(
+            f"{type(model).__name__} was made for {model.n_users} users, the histories have {histories.shape[0]} rows; "
+            "give it its training matrix, and say by users= whom to rank for."
+        )
     return RowStore(histories, with_values=model.predicts_ratings)
 
 

@@ -124,7 +124,18 @@ class Recommender(keras.Model, abc.ABC):
         Raises:
             InputError: If it is something else, or has another number of items or values that cannot be.
         """
-        return super().__call__(as_batch(x, self.n_items, ratings=self.predicts_ratings), *args, **kwargs)
+        batch = as_batch(x, self.n_items, ratings=self.predicts_ratings)
+        if batch.users is None:
+            self._refuse_histories()
+        return super().__call__(batch, *args, **kwargs)
+
+    def _refuse_histories(self) -> None:
+        """Refuses rows of users that are not known by their numbers, where the model only scores its training users."""
+        if not self.scores_new_users:
+            raise InputError(
+                f"{type(self).__name__} only scores the users it was trained on; rank for them by their rows in the "
+                "training matrix, tfvae.top_k(model, train, users=[...]), or by their ids, tfvae recommend --user."
+            )
 
     def call(self, batch: SparseBatch) -> tf.Tensor:
         """Keras's name for `scores`."""
@@ -134,7 +145,7 @@ class Recommender(keras.Model, abc.ABC):
         """The scores of histories, in batches.
 
         Args:
-            x: A SciPy sparse matrix or a dense array [n, n_items]; see `tfvae.nn.batches.as_matrix`.
+            x: A SciPy sparse matrix, a dense array [n, n_items] or a `SparseBatch`; see `tfvae.nn.batches.as_matrix`.
             batch_size: Rows scored at once.
             **kwargs: `verbose`, as Keras has it; without effect.
 
@@ -143,23 +154,22 @@ class Recommender(keras.Model, abc.ABC):
 
         Raises:
             InputError: If it is something else, has another number of items or values that cannot be, or the model
-                only scores its training users.
+                only scores its training users, or `batch_size` is less than 1.
         """
         if kwargs.keys() - {"verbose"}:
             raise unknown_name("argument of predict", min(kwargs.keys() - {"verbose"}), ("batch_size", "verbose"))
-        if not self.scores_new_users:
-            raise InputError(
-                f"{type(self).__name__} only scores the users it was trained on; rank for them by their rows in the "
-                "training matrix: tfvae.top_k(model, train, users=[...])."
-            )
+        self._refuse_histories()
+        if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+            raise InputError(f"batch_size is {batch_size!r}; expected a whole number of at least 1.")
         matrix = as_matrix(x, self.n_items, ratings=self.predicts_ratings)
         store = RowStore(matrix, with_values=self.predicts_ratings)
-        rows = tf.TensorSpec([None], tf.int64)
-        score = tf.function(lambda users: self.scores(store.gather(users)._replace(users=None)), [rows])
+        score = tf.function(lambda users: self.scores(store.gather(users)._replace(users=None)), autograph=False)
+        # Traced now: TensorFlow would warn of a function that is made anew by each call.
+        score = score.get_concrete_function(tf.TensorSpec([None], tf.int64))
         found = np.empty(matrix.shape, np.float32)
         for start in range(0, len(found), batch_size):
             users = np.arange(start, min(start + batch_size, len(found)))
-            found[users] = score(users)
+            found[users] = score(tf.constant(users, tf.int64))
         return found
 
     @property

@@ -150,8 +150,9 @@ def as_matrix(x: Any, n_items: int, *, ratings: bool) -> sp.csr_array:
     """Histories as people have them, as the matrix that a `RowStore` holds.
 
     Args:
-        x: A SciPy sparse matrix, or a dense array, list of lists or tensor, [B, n_items]. A stored zero of a sparse
-            matrix is a rating of zero; in a dense one 0 means that there is no rating.
+        x: A SciPy sparse matrix, or a dense array, list of lists or tensor, [B, n_items]; or a `SparseBatch` outside
+            graphs. A stored zero of a sparse matrix is a rating of zero; in a dense one 0 means that there is no
+            rating.
         n_items: Number of items of the model.
         ratings: Whether the values are ratings; otherwise they are ones.
 
@@ -162,7 +163,9 @@ def as_matrix(x: Any, n_items: int, *, ratings: bool) -> sp.csr_array:
         InputError: If it is something else, has another number of columns, or values that cannot be.
     """
     expected = f"expected histories as a SciPy sparse matrix or an array of shape [n, {n_items}]"
-    if sp.issparse(x):
+    if isinstance(x, SparseBatch):
+        matrix = _matrix_of(x, n_items, ratings)
+    elif sp.issparse(x):
         matrix = sp.csr_array(x, dtype=np.float32, copy=True)
     else:
         try:
@@ -205,10 +208,31 @@ def as_batch(x: Any, n_items: int, *, ratings: bool = False) -> SparseBatch:
         [0, 2]
     """
     if isinstance(x, SparseBatch):
+        _refuse_other_items(x, n_items)
         return x
     matrix = as_matrix(x, n_items, ratings=ratings)
     batch = RowStore(matrix, with_values=ratings).gather(tf.range(matrix.shape[0], dtype=tf.int64))
     return batch._replace(users=None)  # they are rows of no training matrix
+
+
+def _matrix_of(batch: SparseBatch, n_items: int, ratings: bool) -> sp.csr_array:
+    """The rows of a batch as CSR [B, n_items]."""
+    _refuse_other_items(batch, n_items)
+    if ratings and batch.values is None:
+        raise InputError("expected a batch with ratings as its values; found one without values.")
+    data = batch.values.numpy() if batch.values is not None else np.ones(len(batch.items), np.float32)
+    starts = np.concatenate([[0], np.cumsum(batch.lengths.numpy().astype(np.int64))])
+    return sp.csr_array((data.astype(np.float32), batch.items.numpy(), starts), shape=(len(batch.lengths), n_items))
+
+
+def _refuse_other_items(batch: SparseBatch, n_items: int) -> None:
+    """Refuses a batch of another catalogue; in a graph its items are not known yet."""
+    if tf.is_symbolic_tensor(batch.items):
+        return
+    items = np.asarray(batch.items)
+    wrong = items[(items < 0) | (items >= n_items)]
+    if len(wrong):
+        raise InputError(f"expected a batch of items 0 to {n_items - 1}; found item {wrong[0]}.")
 
 
 def unpad(padded: tf.Tensor, pad: int = -1, values: tf.Tensor | None = None) -> SparseBatch:
