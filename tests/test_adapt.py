@@ -13,7 +13,7 @@ from tfvae.training.adapt import settings_for
 def fitted(n_users: int, model: str = "mult-vae", **given):
     """The settings and what was said of them."""
     said: list[str] = []
-    split = SimpleNamespace(train=csr_array((n_users, 10)))
+    split = SimpleNamespace(train=csr_array((n_users, 10)), validation=None)
     return settings_for(model, given, split, said.append), said
 
 
@@ -44,7 +44,7 @@ def test_the_smallest_data_are_one_batch():
 def test_a_model_of_pairs_counts_interactions():
     ones = csr_array(np.ones((40, 30), np.float32))
     said: list[str] = []
-    settings = settings_for("gmf", {}, SimpleNamespace(train=ones), said.append)
+    settings = settings_for("gmf", {}, SimpleNamespace(train=ones, validation=None), said.append)
     assert settings.training.batch_size == 60 and "since there are 1,200 interactions" in said[0]
 
 

@@ -51,7 +51,7 @@ def test_a_model_of_training_users_is_fitted_to_all_but_two_items_of_each(folder
     assert isinstance(split, LeaveOneOut) and split.train.shape[0] == 40 and split.validation is None
     lines = [line.split(",") for line in (folder / "ratings.csv").read_text().splitlines()[1:]]
     latest = {int(user): int(item) for user, item, when in lines if when == "1000"}
-    assert [latest[user] for user in split.user_ids.tolist()] == split.item_ids[split.test_items].tolist()
+    assert [latest[user] for user in split.user_ids.tolist()] == split.item_ids[split.test.items].tolist()
 
 
 def test_it_recommends_to_its_training_users_what_they_do_not_have():
@@ -81,7 +81,7 @@ def test_it_is_measured_on_the_latest_items_and_serves_nobody_else():
 def test_a_prepared_split_serves_models_of_both_kinds():
     told = run("prepare", "ratings.csv", *TIMED, *LEAVE_ONE_OUT, "--negatives", "20").output
     assert "Next: tfvae fit data/ratings.npz --model neumf" in told
-    assert load_split("data/ratings.npz").negatives.shape == (40, 20)
+    assert load_split("data/ratings.npz").test.negatives.shape == (40, 20)
     small = ["--set", "latent_dim=3", "--set", "hidden=[]", "--epochs", "2"]
     for model, settings in (("mult-vae", small), ("popularity", []), ("mlp", SMALL)):
         said = run("fit", "data/ratings.npz", "--model", model, *settings, "--run", f"runs/{model}").output
@@ -100,7 +100,7 @@ def test_without_times_the_last_one_in_the_file_is_held_out_and_that_is_said(fol
     lines = [line.split(",") for line in (folder / "ratings.csv").read_text().splitlines()[1:]]
     last = {int(user): int(item) for user, item, _ in lines}
     split = load_split("data/untimed.npz")
-    assert [last[user] for user in split.user_ids.tolist()] == split.item_ids[split.test_items].tolist()
+    assert [last[user] for user in split.user_ids.tolist()] == split.item_ids[split.test.items].tolist()
 
 
 @pytest.mark.parametrize(

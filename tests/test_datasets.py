@@ -185,8 +185,8 @@ NCF = {
 
 def test_ncf_with_its_own_negatives(tmp_path, caplog):
     split = load_ncf("ncf-ml-1m", place(tmp_path, NCF))
-    assert split.item_ids[split.test_items].tolist() == [2, 1]
-    assert split.item_ids[split.negatives].tolist() == [[0, 4], [2, 0]]
+    assert split.item_ids[split.test.items].tolist() == [2, 1]
+    assert split.item_ids[split.test.negatives].tolist() == [[0, 4], [2, 0]]
     assert split.item_ids[split.train.indices].tolist() == [1, 3, 3, 5]
     assert "1 of 3 test users have no training events" in caplog.text
 
@@ -194,7 +194,7 @@ def test_ncf_with_its_own_negatives(tmp_path, caplog):
 def test_ncf_without_negatives_draws_them_and_says_so(tmp_path, caplog):
     files = {name: text for name, text in NCF.items() if "negative" not in name}
     split = load_ncf("ncf-ml-1m", place(tmp_path, files), LeaveOneOutSettings(n_negatives=1))
-    assert split.negatives.shape == (2, 1)
+    assert split.test.negatives.shape == (2, 1)
     assert "negatives are drawn" in caplog.text
 
 
@@ -242,7 +242,7 @@ def test_real_ncf_ml_1m():
     split = load_ncf("ncf-ml-1m", ON_HAND)
     assert split.train.shape == (6_040, 3_706)
     assert split.train.nnz == 994_169
-    assert split.negatives.shape == (6_040, 99)
+    assert split.test.negatives.shape == (6_040, 99)
     assert split.counts["users_with_test_item_among_negatives"] == 156
     assert split.counts["negatives_met_in_training"] == 0
 
@@ -251,5 +251,5 @@ def test_real_ncf_ml_1m():
 def test_real_ncf_pinterest_is_partial_and_says_so(caplog):
     split = load_ncf("ncf-pinterest", ON_HAND)
     assert split.train.nnz == 962_653
-    assert split.negatives.shape == (37_501, 99)
+    assert split.test.negatives.shape == (37_501, 99)
     assert "17,686 of 55,187 test users" in caplog.text

@@ -29,8 +29,8 @@ def test_the_latest_event_is_held_out():
     by_time = leave_one_out(Interactions.from_events(users, items, timestamps=times), settings)
     by_file = leave_one_out(Interactions.from_events(users, items), settings)
     assert by_time.user_ids.tolist() == by_file.user_ids.tolist() == [1, 2, 4]
-    assert by_time.item_ids[by_time.test_items].tolist() == [6, 6, 5]
-    assert by_file.item_ids[by_file.test_items].tolist() == [7, 7, 5]
+    assert by_time.item_ids[by_time.test.items].tolist() == [6, 6, 5]
+    assert by_file.item_ids[by_file.test.items].tolist() == [7, 7, 5]
     np.testing.assert_array_equal(by_time.train.toarray(), [[1, 0, 1, 0], [1, 0, 1, 0], [0, 0, 1, 0]])
     np.testing.assert_array_equal(by_file.train.toarray(), [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]])
     assert by_time.counts["users_dropped"] == 1
@@ -43,12 +43,12 @@ def test_negatives_are_items_the_user_never_met(seed, split_seed):
     split = leave_one_out(interactions, LeaveOneOutSettings(n_negatives=4, seed=split_seed))
     met = interactions.matrix.toarray()[np.isin(interactions.user_ids, split.user_ids)] > 0
     rows = np.arange(len(split.user_ids))
-    assert split.negatives.shape == (len(rows), 4) and split.negatives.dtype == np.int32
-    assert not met[rows[:, None], split.negatives].any()
-    assert (np.diff(np.sort(split.negatives), axis=1) > 0).all(), "none twice"
+    assert split.test.negatives.shape == (len(rows), 4) and split.test.negatives.dtype == np.int32
+    assert not met[rows[:, None], split.test.negatives].any()
+    assert (np.diff(np.sort(split.test.negatives), axis=1) > 0).all(), "none twice"
     trained = split.train.toarray() > 0
-    assert not trained[rows, split.test_items].any()
-    trained[rows, split.test_items] = True
+    assert not trained[rows, split.test.items].any()
+    trained[rows, split.test.items] = True
     np.testing.assert_array_equal(trained, met)
     assert split.counts["negatives_met_in_training"] == 0
 
@@ -56,10 +56,10 @@ def test_negatives_are_items_the_user_never_met(seed, split_seed):
 def test_negatives_follow_the_seed():
     interactions = some_events()
     a, again, b = (leave_one_out(interactions, LeaveOneOutSettings(n_negatives=4, seed=s)) for s in (1, 1, 2))
-    np.testing.assert_array_equal(a.negatives, again.negatives)
+    np.testing.assert_array_equal(a.test.negatives, again.test.negatives)
     assert a.digest == again.digest != b.digest
-    assert (a.negatives != b.negatives).any()
-    np.testing.assert_array_equal(a.test_items, b.test_items)
+    assert (a.test.negatives != b.test.negatives).any()
+    np.testing.assert_array_equal(a.test.items, b.test.items)
 
 
 def test_given_test_items_and_negatives():
@@ -68,8 +68,8 @@ def test_given_test_items_and_negatives():
     split = leave_one_out(interactions, test_items=[9, 7], negatives=[[4, 6], [5, 7]])
     assert split.item_ids.tolist() == [4, 5, 6, 7, 9]
     assert split.user_ids.tolist() == ["a", "b"]
-    assert split.item_ids[split.test_items].tolist() == [9, 7]
-    assert split.item_ids[split.negatives].tolist() == [[4, 6], [5, 7]]
+    assert split.item_ids[split.test.items].tolist() == [9, 7]
+    assert split.item_ids[split.test.negatives].tolist() == [[4, 6], [5, 7]]
     np.testing.assert_array_equal(split.train.toarray(), [[0, 1, 0, 1, 0], [0, 0, 1, 0, 0]])
     assert split.counts["users_with_test_item_among_negatives"] == 1
     assert split.counts["users_without_training"] == 0
@@ -97,7 +97,7 @@ def test_given_ids_may_come_from_a_frame(tmp_path):
     interactions = Interactions.from_events(["b", "a"], ["x", "y"])
     given = pd.DataFrame({"test": ["z", "y"], "negative": ["x", "x"]})
     split = leave_one_out(interactions, test_items=given["test"], negatives=given[["negative"]])
-    assert split.item_ids[split.test_items].tolist() == ["z", "y"]
+    assert split.item_ids[split.test.items].tolist() == ["z", "y"]
     assert load_split(split.save(tmp_path)).item_ids.tolist() == ["x", "y", "z"]
 
 

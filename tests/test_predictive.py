@@ -154,7 +154,7 @@ def test_the_figures_are_those_worked_out_by_hand(monkeypatch):
     told = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 1]]) > 0
     asked = np.array([[0, 1, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]]) > 0
     values = np.array([[1.0, 3, 6, 2], [5, 2, 3, 1], [0, 0, 0, 3]])
-    held_out = HeldOutRatings(ratings_at(told, values), ratings_at(asked, values))
+    held_out = HeldOutRatings(ratings_at(told, values), ratings_at(asked, values), np.arange(len(told)))
     model = plain(monkeypatch, [[2, 4, 0]] * 2, refined=[[2, 9, 0]] * 2)
     found, evaluation = describe_predictions(model, held_out)
     # Off by 1, 4, 0 and -3, in σ ½, 2, 0 and 1.5; half lie within 0.674 and nine tenths within 1.645 of them.
@@ -188,7 +188,7 @@ def test_every_held_out_rating_falls_into_one_group(monkeypatch, sizes):
     told = columns < np.array(sizes)[:, None]
     asked = (columns == 3) & np.ones((len(sizes), 1), bool)
     values = np.arange(4.0 * len(sizes)).reshape(told.shape)
-    held_out = HeldOutRatings(ratings_at(told, values), ratings_at(asked, values))
+    held_out = HeldOutRatings(ratings_at(told, values), ratings_at(asked, values), np.arange(len(told)))
     codes = np.tile(values[:, 3], (2, 1)) + np.where(np.arange(len(sizes)) % 2, 20.0, 0.0)
     found, _ = describe_predictions(plain(monkeypatch, codes), held_out, refine=False)
     groups = found["encoder"]["groups"]

@@ -92,11 +92,11 @@ def test_ratings_that_are_all_alike_are_refused(tmp_path):
 
 def test_a_test_rating_that_is_told_is_refused():
     told = csr_array(np.float32([[1, 0, 2], [0, 3, 0]]))
-    HeldOutRatings(told, csr_array(np.float32([[0, 4, 0], [0, 0, 5]])))
+    HeldOutRatings(told, csr_array(np.float32([[0, 4, 0], [0, 0, 5]])), np.arange(2))
     with pytest.raises(InputError, match="1 ratings are both told and to be predicted"):
-        HeldOutRatings(told, csr_array(np.float32([[0, 4, 2], [0, 0, 5]])))
+        HeldOutRatings(told, csr_array(np.float32([[0, 4, 2], [0, 0, 5]])), np.arange(2))
     with pytest.raises(InputError, match="one shape"):
-        HeldOutRatings(told, csr_array(np.float32([[0, 4, 0]])))
+        HeldOutRatings(told, csr_array(np.float32([[0, 4, 0]])), np.arange(2))
 
 
 def test_without_a_training_rating_the_middle_of_the_scale_is_predicted():
@@ -111,6 +111,6 @@ def test_users_and_items_without_a_training_rating_are_evaluated():
     asked = csr_array(np.float32([[0, 0, 4, 0], [0, 0, 0, 2], [3, 0, 0, 0]]))
     model = BiasMF(4, factors=2)
     model.fit_matrix(told, lambda line: None)
-    measured = evaluate(model, HeldOutRatings(told, asked))
+    measured = evaluate(model, HeldOutRatings(told, asked, np.arange(3)))
     assert measured.predicted.tolist() == [3, 3, 3]  # the middle of 1 and 5
     assert measured.mean("mae") == pytest.approx(2 / 3)

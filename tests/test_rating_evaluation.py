@@ -42,7 +42,8 @@ def random_held_out(seed=0, n_rows=23, n_columns=17):
     told, asked = kind == 1, kind == 2
     told[4], told[:, 6], asked[4, :3], asked[:3, 6] = False, False, True, True
     histories = ratings_at(told, generator.choice(np.float32([1, 2, 3, 4]), size=kind.shape))
-    return HeldOutRatings(histories, ratings_at(asked, generator.choice(np.float32([0.5, 3, 5]), size=kind.shape)))
+    targets = ratings_at(asked, generator.choice(np.float32([0.5, 3, 5]), size=kind.shape))
+    return HeldOutRatings(histories, targets, np.arange(len(kind)))
 
 
 def random_model(seed=0, n_columns=17):
@@ -143,7 +144,7 @@ def test_what_cannot_be_evaluated_is_refused():
     with pytest.raises(InputError, match="unknown metric of ratings 'ndcg@10'"):
         RatingEvaluator(random_model(), held_out, ("ndcg@10",))
     with pytest.raises(InputError, match="no held-out ratings"):
-        RatingEvaluator(random_model(), HeldOutRatings(held_out.history, csr_array(held_out.history.shape)))
+        RatingEvaluator(random_model(), dataclasses.replace(held_out, targets=csr_array(held_out.history.shape)))
     with pytest.raises(InputError, match="scores 16 items"):
         RatingEvaluator(random_model(n_columns=16), held_out)
     with pytest.raises(DivergedError, match="NaN or infinite"):

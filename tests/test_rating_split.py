@@ -116,9 +116,9 @@ def test_each_form_comes_back_from_its_file(form, tmp_path):
 def test_what_is_told_cannot_be_asked():
     split = cut()
     with pytest.raises(InputError, match="630 ratings are both told and to be predicted"):
-        HeldOutRatings(split.train, split.train)
+        HeldOutRatings(split.train, split.train, split.user_ids)
     one, other = (csr_array((np.float32([0, 3]), ([0, 1], [1, 2])), shape=(2, 3)) for _ in range(2))
     with pytest.raises(InputError, match="2 ratings are both told"):  # one of them a zero
-        HeldOutRatings(one, other)
+        HeldOutRatings(one, other, np.arange(2))
     with pytest.raises(InputError, match="of one shape"):
-        HeldOutRatings(split.train, split.by_items().test.targets)
+        HeldOutRatings(split.train, split.by_items().test.targets, split.user_ids)

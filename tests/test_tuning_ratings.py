@@ -98,7 +98,7 @@ def test_a_search_on_items_sees_no_test_item_and_takes_the_greatest_gain(place, 
     whole = leave_one_out(INTERACTIONS, LeaveOneOutSettings())
     for split in given:
         assert split.test is None and split.train.nnz == whole.train.nnz - 60
-        assert (split.validation.items != whole.test_items).all()
+        assert (split.validation.items != whole.test.items).all()
     values = [trial.value for trial in found.trials]
     assert found.best.value == max(values) > min(values) and found.best.best_epoch is None
 

@@ -31,7 +31,7 @@ def evaluate(
     from tfvae.system.files import write_json
 
     trained, split = finished(run)
-    summary, counts = measure(trained.model, split.test, opt.listed(metrics))
+    summary, counts = measure(trained.model, split.test_part, opt.listed(metrics))
     outcome = {
         "metrics": summary,
         **counts,

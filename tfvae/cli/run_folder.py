@@ -18,8 +18,8 @@ import typer
 from tfvae.cli.options import rated
 from tfvae.data.items import ITEMS_FILE, Items
 from tfvae.data.open_split import open_split
-from tfvae.data.splits import LeaveOneOut, RatingHoldout, Split, StrongGeneralization, load_split
-from tfvae.evaluation.evaluate import HeldOut, evaluate
+from tfvae.data.splits import HeldOut, LeaveOneOut, RatingHoldout, Split, StrongGeneralization, load_split
+from tfvae.evaluation.evaluate import evaluate
 from tfvae.evaluation.results import RatingEvaluation
 from tfvae.evaluation.scoring import top_k
 from tfvae.models import model_class
@@ -69,7 +69,7 @@ def split_for(model: str, data: str, by: str = "users", **given: Any) -> Split:
     split = open_split(data, protocol=needed, **given)
     if split.protocol == RatingHoldout.protocol and not rates:
         raise InputError(f"{data} holds ratings out, of which {model} has no use; expected held-out users or items.")
-    if split.protocol != StrongGeneralization.protocol and split.test is None:
+    if split.test is None:
         raise InputError(f"{data} has nothing for test; expected a whole split, not its part for tuning.")
     return split.by_items() if by == "items" else split
 
@@ -87,7 +87,7 @@ def learnt_from(split: Split) -> Split:
         return part
     typer.echo(
         f"Learns from {part.train.nnz:,} ratings; {part.validation.targets.nnz:,} are for validation, where the best "
-        f"epoch is chosen, and {split.test.targets.nnz:,} for 'tfvae evaluate'."
+        f"epoch is chosen, and {split.test_part.targets.nnz:,} for 'tfvae evaluate'."
     )
     return part
 

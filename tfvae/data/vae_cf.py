@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from tfvae.data import text
-from tfvae.data.splits.saved import binary_rows
+from tfvae.data.splits.base import binary_rows
 from tfvae.data.splits.strong import HeldOutUsers, StrongGeneralization, group_counts, table_counts
 from tfvae.system.errors import InputError
 from tfvae.system.files import digest, replacing, sha256_of
@@ -92,7 +92,7 @@ def write_vae_cf(split: StrongGeneralization, folder: str | os.PathLike) -> None
         raise InputError(f"{folder}: expected a folder, found a file; give another name.")
     if others := sorted({path.name for path in folder.glob("*")} - set(FILES)):
         raise InputError(f"{folder}: expected a new or empty folder, found {others[0]!r}; give another name.")
-    validation, test = split.validation, split.test
+    validation, test = split.validation, split.test_part
     sides = (split.train, validation.history, validation.targets, test.history, test.targets)
     n_train, n_validation = len(split.user_ids), len(validation.user_ids)
     firsts = (0, n_train, n_train, n_train + n_validation, n_train + n_validation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tfvae.data.splits import HeldOutItems, HeldOutRatings, HeldOutUsers
+from tfvae.data.splits import HeldOut, HeldOutItems, HeldOutRatings, HeldOutUsers
 from tfvae.evaluation.items import SAMPLED_METRICS, ItemEvaluator
 from tfvae.evaluation.metrics import RATING_METRICS
 from tfvae.evaluation.ratings import RatingEvaluator
@@ -13,9 +13,7 @@ from tfvae.evaluation.users import DEFAULT_METRICS, UserEvaluator
 from tfvae.models.base import Recommender
 from tfvae.system.errors import InputError
 
-__all__ = ["HeldOut", "default_metrics", "evaluate", "evaluator", "refuse_unknown_users"]
-
-HeldOut = HeldOutUsers | HeldOutItems | HeldOutRatings
+__all__ = ["default_metrics", "evaluate", "evaluator", "refuse_unknown_users"]
 
 
 def default_metrics(held_out: HeldOut) -> tuple[str, ...]:
@@ -57,8 +55,15 @@ def evaluator(
             ones.
     """
     refuse_unknown_users(type(model), held_out)
-    kinds = {HeldOutRatings: RatingEvaluator, HeldOutItems: ItemEvaluator}
-    return kinds.get(type(held_out), UserEvaluator)(model, held_out, metrics or default_metrics(held_out), batch_size)
+    metrics = metrics or default_metrics(held_out)
+    match held_out:
+        case HeldOutUsers():
+            return UserEvaluator(model, held_out, metrics, batch_size)
+        case HeldOutItems():
+            return ItemEvaluator(model, held_out, metrics, batch_size)
+        case HeldOutRatings():
+            return RatingEvaluator(model, held_out, metrics, batch_size)
+    raise TypeError(f"expected held-out users, items or ratings, found {type(held_out).__name__}.")
 
 
 def evaluate(

@@ -161,10 +161,10 @@ def _run(plan: Plan) -> StoredRun:
     forget_peak()
     watched = split.test if table.watch_test else None
     trained = train(plan.settings, split, folder, watched=watched, progress=job.progress, log=job.log)
-    evaluation = evaluate(trained.model, split.test, tuple(table.metrics))
+    evaluation = evaluate(trained.model, split.test_part, tuple(table.metrics))
     predictive = None
     if has_rating_posterior(trained.model):
-        predictive, refined = describe_predictions(trained.model, split.test, plan.seed, refine=row.refined)
+        predictive, refined = describe_predictions(trained.model, split.test_part, plan.seed, refine=row.refined)
         evaluation = refined if row.refined else evaluation
     peak = None if trained.resumed else peak_gb()
     latents = _described(plan, trained)
@@ -255,7 +255,7 @@ def _described(plan: Plan, trained: TrainedModel) -> LatentDiagnostics | None:
     """
     if not (plan.job.table.generative and has_latents(trained.model)):
         return None
-    test = plan.split.test
+    test = plan.split.test_part
     measured = np.flatnonzero(np.diff(test.targets.indptr))
     return latent_diagnostics(trained.model, test.history[measured], seed=plan.seed)
 

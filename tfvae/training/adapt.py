@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tfvae.data.splits import LeaveOneOut, Split
+from tfvae.data.splits import HeldOutItems, Split
 from tfvae.models import model_class
 from tfvae.models.gradient import GradientRecommender, Plan
 from tfvae.nn.batches import steps_per_epoch
@@ -42,7 +42,7 @@ def settings_for(model: str, given: Mapping[str, Any], split: Split, log: Callab
     kind = model_class(model)
     if not issubclass(kind, GradientRecommender):
         return settings
-    if isinstance(split, LeaveOneOut) and "monitor" not in given:
+    if isinstance(split.validation, HeldOutItems) and "monitor" not in given:
         negatives = split.validation.negatives.shape[1]
         log(f"monitor: ndcg@10 instead of {settings.training.monitor}, for an item ranked among {negatives} others.")
         settings = settings.with_changes(monitor="ndcg@10")

@@ -18,8 +18,8 @@ import keras
 import tensorflow as tf
 
 from tfvae.data.items import ITEMS_FILE, Items
-from tfvae.data.splits import Split
-from tfvae.evaluation.evaluate import HeldOut, default_metrics, evaluator, refuse_unknown_users
+from tfvae.data.splits import HeldOut, Split
+from tfvae.evaluation.evaluate import default_metrics, evaluator, refuse_unknown_users
 from tfvae.models import model_class
 from tfvae.models.base import Recommender
 from tfvae.models.gradient import GradientRecommender

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 
+from tfvae.data.splits.base import HeldOut, Split, read_split
 from tfvae.data.splits.one_out import HeldOutItems, LeaveOneOut, LeaveOneOutSettings, leave_one_out
 from tfvae.data.splits.ratings import HeldOutRatings, RatingHoldout, RatingHoldoutSettings, rating_holdout
-from tfvae.data.splits.saved import SavedSplit, read_split
 from tfvae.data.splits.strong import (
     HeldOutUsers,
     StrongGeneralization,
@@ -21,6 +21,7 @@ from tfvae.data.splits.strong import (
 from tfvae.system.errors import unknown_name
 
 __all__ = [
+    "HeldOut",
     "HeldOutItems",
     "HeldOutRatings",
     "HeldOutUsers",
@@ -37,9 +38,7 @@ __all__ = [
     "strong_generalization",
 ]
 
-Split = StrongGeneralization | RatingHoldout | LeaveOneOut
-
-PROTOCOLS: dict[str, type[SavedSplit]] = {
+PROTOCOLS: dict[str, type[Split]] = {
     split.protocol: split for split in (StrongGeneralization, RatingHoldout, LeaveOneOut)
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,7 +16,7 @@ from pydantic import Field
 from scipy.sparse import csr_array
 
 from tfvae.data.interactions import Interactions
-from tfvae.data.splits.saved import SavedSplit, binary_rows, pack, unpack
+from tfvae.data.splits.base import Split, binary_rows, pack, unpack
 from tfvae.system.errors import InputError
 from tfvae.system.files import digest
 from tfvae.system.validation import Strict
@@ -54,16 +55,21 @@ class HeldOutItems:
     negatives: np.ndarray
     user_ids: np.ndarray
 
+    @cached_property
+    def targets(self) -> csr_array:
+        """`[n_users, n_items]` ones: the items to be found."""
+        ones, starts = np.ones(len(self.items), np.float32), np.arange(len(self.items) + 1)
+        return csr_array((ones, self.items, starts), shape=self.history.shape)
+
 
 @dataclass(frozen=True, eq=False)
-class LeaveOneOut(SavedSplit):
+class LeaveOneOut(Split):
     """All users train on all but one item each, which is ranked among negatives.
 
     Attributes:
         train: `[n_users, n_items]` ones (float32, sorted indices), nowhere the user's test item.
-        test_items: `[n_users]` int32 column of the held-out item.
-        negatives: `[n_users, n_negatives]` int32 columns to rank it among. Given ones stay as they are: 156
-            rows of NCF's MovieLens file list the test item itself.
+        test: The items to report; None in a split that a search is given. Given negatives stay as they are: 156 rows of
+            NCF's MovieLens file list the test item itself.
         user_ids: `[n_users]` ids of the rows.
         item_ids: `[n_items]` ids of the columns, ascending.
         titles: `[n_items]` titles, or None.
@@ -77,8 +83,7 @@ class LeaveOneOut(SavedSplit):
     protocol: ClassVar[str] = "leave-one-out"
 
     train: csr_array
-    test_items: np.ndarray
-    negatives: np.ndarray
+    test: HeldOutItems | None
     user_ids: np.ndarray
     item_ids: np.ndarray
     titles: np.ndarray | None
@@ -86,18 +91,6 @@ class LeaveOneOut(SavedSplit):
     counts: dict[str, int | float]
     digest: str
     validation: HeldOutItems | None = None
-
-    @property
-    def n_items(self) -> int:
-        """Number of columns."""
-        return len(self.item_ids)
-
-    @property
-    def test(self) -> HeldOutItems | None:
-        """The items to report; None in a split that a search is given."""
-        if not len(self.test_items):
-            return None
-        return HeldOutItems(self.train, self.test_items, self.negatives, self.user_ids)
 
     def for_tuning(self) -> LeaveOneOut:
         """What a search is given: another item of each user is held out, drawn by the seed.
@@ -120,37 +113,40 @@ class LeaveOneOut(SavedSplit):
         train, _ = binary_rows(rows, self.train.indices[kept], self.train.shape)
         items = self.train.indices[places].astype(np.int32)
         # Another seed than the test part's, whose negatives these would else be, but for a few.
-        drawn = {"n_negatives": self.negatives.shape[1], "seed": self.settings.seed + 1}
+        n_negatives = self.settings.n_negatives if self.test is None else self.test.negatives.shape[1]
+        drawn = {"n_negatives": n_negatives, "seed": self.settings.seed + 1}
         negatives = _drawn(train, items, self.user_ids, self.settings.model_copy(update=drawn))
         return replace(
             self,
             train=train,
             validation=HeldOutItems(train, items, negatives, self.user_ids),
-            test_items=self.test_items[:0],
-            negatives=self.negatives[:0],
+            test=None,
             digest=digest(self.digest, "for tuning"),
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """See :class:`SavedSplit`."""
-        names = ("test_items", "negatives", "user_ids", "item_ids")
-        arrays = {name: getattr(self, name) for name in names} | pack("train", self.train)
+        """See :class:`Split`."""
+        arrays = {"user_ids": self.user_ids, "item_ids": self.item_ids} | pack("train", self.train)
+        if self.test is not None:
+            arrays |= {"test_items": self.test.items, "negatives": self.test.negatives}
         if self.validation is not None:
             arrays |= {"validation.items": self.validation.items, "validation.negatives": self.validation.negatives}
         return arrays if self.titles is None else arrays | {"titles": self.titles}
 
     @classmethod
     def restored(cls, arrays: dict[str, np.ndarray], note: dict[str, Any]) -> Self:
-        """See :class:`SavedSplit`."""
-        train, validation = unpack("train", arrays), None
-        if "validation.items" in arrays:
-            asked = arrays["validation.items"], arrays["validation.negatives"]
-            validation = HeldOutItems(train, *asked, arrays["user_ids"])
+        """See :class:`Split`."""
+        train = unpack("train", arrays)
+
+        def part(items: str, negatives: str) -> HeldOutItems | None:
+            if not len(arrays.get(items, ())):
+                return None
+            return HeldOutItems(train, arrays[items], arrays[negatives], arrays["user_ids"])
+
         return cls(
             train=train,
-            validation=validation,
-            test_items=arrays["test_items"],
-            negatives=arrays["negatives"],
+            validation=part("validation.items", "validation.negatives"),
+            test=part("test_items", "negatives"),
             user_ids=arrays["user_ids"],
             item_ids=arrays["item_ids"],
             titles=arrays.get("titles"),
@@ -213,8 +209,7 @@ def leave_one_out(
     given = [array for array in (test_items, negatives) if array is not None]
     return LeaveOneOut(
         train=train,
-        test_items=test_columns,
-        negatives=negative_columns,
+        test=HeldOutItems(train, test_columns, negative_columns, user_ids),
         user_ids=user_ids,
         item_ids=item_ids,
         titles=_titles(interactions, item_ids),

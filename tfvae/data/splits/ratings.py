@@ -6,6 +6,7 @@ to split, so models are to be compared on the same seeds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -14,7 +15,7 @@ from pydantic import Field, field_validator
 from scipy.sparse import csr_array
 
 from tfvae.data.interactions import Interactions
-from tfvae.data.splits.saved import SavedSplit, pack, unpack
+from tfvae.data.splits.base import Split, pack, unpack
 from tfvae.system.errors import InputError
 from tfvae.system.files import digest
 from tfvae.system.validation import Strict
@@ -51,16 +52,19 @@ class HeldOutRatings:
     Attributes:
         history: `[n_rows, n_columns]` ratings that are told.
         targets: `[n_rows, n_columns]` ratings to be predicted, at none of the places of `history`.
+        user_ids: `[n_rows]` ids of the rows.
     """
 
     history: csr_array
     targets: csr_array
+    user_ids: np.ndarray
 
     def __post_init__(self) -> None:
         """Refuses matrices that do not belong together, and targets that the model has been told."""
-        if self.history.shape != self.targets.shape:
+        if self.history.shape != self.targets.shape or self.history.shape[0] != len(self.user_ids):
             raise InputError(
-                f"expected histories and targets of one shape, found {self.history.shape} and {self.targets.shape}."
+                "expected histories and targets of one shape and an id for each row, found "
+                f"{self.history.shape}, {self.targets.shape} and {len(self.user_ids)} ids."
             )
         told, asked = (_places(matrix) for matrix in (self.history, self.targets))
         if shared := np.intersect1d(told, asked, assume_unique=True).size:
@@ -73,7 +77,7 @@ class HeldOutRatings:
 
 
 @dataclass(frozen=True, eq=False)
-class RatingHoldout(SavedSplit):
+class RatingHoldout(Split):
     """Ratings to learn from and ratings to predict, of the same users and items.
 
     Rows are users and columns items, or (`by_items`) the other way round: an item-based model is a user-based one that
@@ -105,13 +109,8 @@ class RatingHoldout(SavedSplit):
     counts: dict[str, int | float]
     digest: str
     validation: HeldOutRatings | None = None
-    user_features: dict[str, np.ndarray] = field(default_factory=dict)
-    item_features: dict[str, np.ndarray] = field(default_factory=dict)
-
-    @property
-    def n_items(self) -> int:
-        """Number of columns."""
-        return len(self.item_ids)
+    user_features: Mapping[str, np.ndarray] = field(default_factory=dict)
+    item_features: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -120,11 +119,11 @@ class RatingHoldout(SavedSplit):
 
     def by_items(self) -> RatingHoldout:
         """The same split with items as rows and users as columns; the counts stay."""
-        parts = {name: part and _transposed(part) for name, part in vars(self).items() if name in PARTS}
         return replace(
             self,
             train=self.train.T.tocsr(),
-            **parts,
+            validation=self.validation and _transposed(self.validation, self.item_ids),
+            test=self.test and _transposed(self.test, self.item_ids),
             user_ids=self.item_ids,
             item_ids=self.user_ids,
             titles=None,
@@ -145,11 +144,11 @@ class RatingHoldout(SavedSplit):
             csr_array((values[part], (rows[part], columns[part])), shape=self.train.shape)
             for part in (np.sort(shuffled[:n_kept]), np.sort(shuffled[n_kept:]))
         )
-        validation = HeldOutRatings(train, targets)
+        validation = HeldOutRatings(train, targets, self.user_ids)
         return replace(self, train=train, validation=validation, test=None, digest=digest(self.digest, "for tuning"))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """See :class:`SavedSplit`."""
+        """See :class:`Split`."""
         arrays = {"user_ids": self.user_ids, "item_ids": self.item_ids} | pack("train", self.train, binary=False)
         for name in PARTS:
             if part := getattr(self, name):
@@ -160,17 +159,23 @@ class RatingHoldout(SavedSplit):
 
     @classmethod
     def restored(cls, arrays: dict[str, np.ndarray], note: dict[str, Any]) -> Self:
-        """See :class:`SavedSplit`."""
+        """See :class:`Split`."""
         train = unpack("train", arrays)
-        stored = {name: f"{name}.indptr" in arrays and HeldOutRatings(train, unpack(name, arrays)) for name in PARTS}
-        features = {
-            side: {name.split(".", 1)[1]: array for name, array in arrays.items() if name.startswith(f"{side}.")}
-            for side in FEATURES
-        }
+
+        def part(name: str) -> HeldOutRatings | None:
+            if f"{name}.indptr" not in arrays:
+                return None
+            return HeldOutRatings(train, unpack(name, arrays), arrays["user_ids"])
+
+        def features(side: str) -> dict[str, np.ndarray]:
+            return {name.split(".", 1)[1]: array for name, array in arrays.items() if name.startswith(f"{side}.")}
+
         return cls(
             train=train,
-            **{name: part or None for name, part in stored.items()},
-            **features,
+            validation=part("validation"),
+            test=part("test"),
+            user_features=features("user_features"),
+            item_features=features("item_features"),
             user_ids=arrays["user_ids"],
             item_ids=arrays["item_ids"],
             titles=arrays.get("titles"),
@@ -218,7 +223,7 @@ def rating_holdout(interactions: Interactions, settings: RatingHoldoutSettings |
     )
     return RatingHoldout(
         train=train,
-        test=HeldOutRatings(train, test),
+        test=HeldOutRatings(train, test, interactions.user_ids),
         user_ids=interactions.user_ids,
         item_ids=interactions.item_ids,
         titles=interactions.titles,
@@ -249,8 +254,8 @@ def _places(matrix: csr_array) -> np.ndarray:
     return np.repeat(np.arange(n_rows, dtype=np.int64) * n_columns, np.diff(matrix.indptr)) + matrix.indices
 
 
-def _transposed(part: HeldOutRatings) -> HeldOutRatings:
-    return HeldOutRatings(part.history.T.tocsr(), part.targets.T.tocsr())
+def _transposed(part: HeldOutRatings, item_ids: np.ndarray) -> HeldOutRatings:
+    return HeldOutRatings(part.history.T.tocsr(), part.targets.T.tocsr(), item_ids)
 
 
 def _counts(train: csr_array, test: csr_array) -> dict[str, int | float]:

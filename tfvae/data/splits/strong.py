@@ -17,7 +17,7 @@ from pydantic import Field
 from scipy.sparse import csr_array
 
 from tfvae.data.interactions import Interactions
-from tfvae.data.splits.saved import SavedSplit, binary_rows, pack, unpack
+from tfvae.data.splits.base import Split, binary_rows, pack, unpack
 from tfvae.system.errors import InputError
 from tfvae.system.files import digest
 from tfvae.system.validation import Strict
@@ -82,7 +82,7 @@ class HeldOutUsers:
 
 
 @dataclass(frozen=True, eq=False)
-class StrongGeneralization(SavedSplit):
+class StrongGeneralization(Split):
     """Training users whole; validation and test users divided into fold-in and targets.
 
     Of four users, Bob is drawn for test and Dan for validation; the other two train::
@@ -101,7 +101,7 @@ class StrongGeneralization(SavedSplit):
         train: `[n_train, n_items]` ones (float32, sorted indices).
         user_ids: `[n_train]` ids, in the order of the rows.
         validation: Users to select epochs and settings by.
-        test: Users to report.
+        test: Users to report; None in a split that a search is given.
         item_ids: `[n_items]` ids of the columns: the items of training users, as they first come in the file.
         titles: `[n_items]` titles, or None.
         settings: How it was cut; None for a split that was read from others' files.
@@ -118,7 +118,7 @@ class StrongGeneralization(SavedSplit):
     train: csr_array
     user_ids: np.ndarray
     validation: HeldOutUsers
-    test: HeldOutUsers
+    test: HeldOutUsers | None
     item_ids: np.ndarray
     titles: np.ndarray | None
     settings: StrongGeneralizationSettings | None
@@ -128,31 +128,28 @@ class StrongGeneralization(SavedSplit):
 
     def __post_init__(self) -> None:
         """Refuses parts of different widths, and users on two sides."""
-        widths = [m.shape[1] for m in (self.train, self.validation.history, self.test.history)]
+        groups = [self.validation] if self.test is None else [self.validation, self.test]
+        widths = [matrix.shape[1] for matrix in (self.train, *(group.history for group in groups))]
         if set(widths) != {self.n_items}:
             raise InputError(f"expected {self.n_items} columns, one per item id, found {widths}.")
-        ids = np.concatenate([self.user_ids, self.validation.user_ids, self.test.user_ids])
+        ids = np.concatenate([self.user_ids, *(group.user_ids for group in groups)])
         if self.train.shape[0] != len(self.user_ids) or np.unique(ids).size != ids.size:
             raise InputError("expected a user id for each training row, and no user in two groups.")
 
-    @property
-    def n_items(self) -> int:
-        """Number of columns: items of training users."""
-        return len(self.item_ids)
-
     def for_tuning(self) -> StrongGeneralization:
         """What a search is given: the same split with no test user in it."""
-        nobody = HeldOutUsers(self.test.history[:0], self.test.targets[:0], self.test.user_ids[:0])
-        return replace(self, test=nobody)
+        return replace(self, test=None)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """See :class:`SavedSplit`."""
+        """See :class:`Split`."""
         arrays = {
             "item_ids": self.item_ids,
             "train_user_ids": self.user_ids,
             **pack("train", self.train),
         }
         for name, group in (("validation", self.validation), ("test", self.test)):
+            if group is None:
+                continue
             arrays[f"{name}.user_ids"] = group.user_ids
             arrays |= pack(f"{name}.fold_in", group.history) | pack(f"{name}.targets", group.targets)
         if self.titles is not None:
@@ -161,21 +158,18 @@ class StrongGeneralization(SavedSplit):
 
     @classmethod
     def restored(cls, arrays: dict[str, np.ndarray], note: dict[str, Any]) -> Self:
-        """See :class:`SavedSplit`."""
+        """See :class:`Split`."""
         settings = note["settings"]
-        validation, test = (
-            HeldOutUsers(
-                history=unpack(f"{name}.fold_in", arrays),
-                targets=unpack(f"{name}.targets", arrays),
-                user_ids=arrays[f"{name}.user_ids"],
-            )
-            for name in ("validation", "test")
-        )
+
+        def group(name: str) -> HeldOutUsers:
+            history, targets = unpack(f"{name}.fold_in", arrays), unpack(f"{name}.targets", arrays)
+            return HeldOutUsers(history, targets, arrays[f"{name}.user_ids"])
+
         return cls(
             train=unpack("train", arrays),
             user_ids=arrays["train_user_ids"],
-            validation=validation,
-            test=test,
+            validation=group("validation"),
+            test=group("test") if "test.user_ids" in arrays else None,
             item_ids=arrays["item_ids"],
             titles=arrays.get("titles"),
             settings=None if settings is None else StrongGeneralizationSettings(**settings),

@@ -1,4 +1,4 @@
-"""What all splits share: matrices, and one `.npz` file without pickle."""
+"""The one face of all splits and of their parts; a split is one `.npz` file without pickle."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 import os
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -16,12 +18,28 @@ from tfvae.system.errors import InputError
 from tfvae.system.files import write_npz
 from tfvae.system.validation import Strict
 
-__all__ = ["SavedSplit", "binary_rows", "pack", "read_split", "unpack"]
+__all__ = ["HeldOut", "Split", "binary_rows", "pack", "read_split", "unpack"]
 
 FILE_NAME = "split.npz"
 
 
-class SavedSplit(ABC):
+class HeldOut(Protocol):
+    """The face of a part that a model is asked about: what it is told, and what is held out of that."""
+
+    @property
+    def history(self) -> csr_array:
+        """CSR [n, n_items], what the model is told."""
+
+    @property
+    def targets(self) -> csr_array:
+        """CSR [n, n_items], what it is asked; nowhere where `history` has an entry."""
+
+    @property
+    def user_ids(self) -> np.ndarray:
+        """[n] ids of the rows."""
+
+
+class Split(ABC):
     """The face of a split, whatever its protocol; it can be saved.
 
     Attributes:
@@ -33,6 +51,10 @@ class SavedSplit(ABC):
         settings: How it was cut.
         counts: Counts of what was kept and dropped, as plain numbers.
         digest: SHA-256 over the input and the settings.
+        validation: What settings and epochs are chosen by; None where the protocol cuts it only for a search.
+        test: What is reported; None in a split that a search is given.
+        user_features: What is known of the rows, named arrays [n_rows].
+        item_features: What is known of the columns, named arrays [n_items].
     """
 
     protocol: ClassVar[str]
@@ -43,11 +65,43 @@ class SavedSplit(ABC):
     settings: Strict | None
     counts: dict[str, int | float]
     digest: str
+    validation: HeldOut | None
+    test: HeldOut | None
+    user_features: Mapping[str, np.ndarray] = MappingProxyType({})
+    item_features: Mapping[str, np.ndarray] = MappingProxyType({})
+
+    @property
+    def n_items(self) -> int:
+        """Number of columns."""
+        return len(self.item_ids)
 
     @property
     def scale(self) -> tuple[float, float] | None:
         """The lowest and the highest rating; None where nothing is rated."""
         return None
+
+    @property
+    def test_part(self) -> HeldOut:
+        """The part to report.
+
+        Raises:
+            InputError: In a split that a search is given.
+        """
+        if self.test is None:
+            raise InputError("this split has nothing for test; expected a whole split, not its part for tuning.")
+        return self.test
+
+    @abstractmethod
+    def for_tuning(self) -> Self:
+        """What a search is given: a split with a validation part and nothing for test."""
+
+    def by_items(self) -> Self:
+        """The same split with items as rows.
+
+        Raises:
+            InputError: Where not ratings are held out.
+        """
+        raise InputError(f"only ratings can be learnt item by item; this is a split of kind {self.protocol!r}.")
 
     @abstractmethod
     def arrays(self) -> dict[str, np.ndarray]:
