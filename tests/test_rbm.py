@@ -245,7 +245,9 @@ def test_ratings_that_are_no_levels_are_refused(ratings, message):
     model = RBM(13, units=4, n_levels=3)
     with pytest.raises(InputError, match=message):
         model.attach(ratings)
-    assert model.histories is None and not model.levels.numpy().any()
+    with pytest.raises(InputError, match="has no training rows"):
+        model.histories.gather(tf.range(1))
+    assert not model.levels.numpy().any()
 
 
 def test_a_trained_machine_refuses_ratings_that_it_has_not_met():

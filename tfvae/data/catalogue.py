@@ -74,14 +74,14 @@ def _if_found(read: Callable, path: Any, *options: Any) -> Any:
 
 def _movielens_100k(place: Place) -> dict[str, Any]:
     return _arguments(
-        formats.read_tabbed(place.find("u.data")),
+        formats.read_tabbed(place.require("u.data")),
         users=_if_found(formats.read_u_user, place.find("u.user")),
         items=_if_found(formats.read_u_item, place.find("u.item")),
     )
 
 
 def _movielens_1m(place: Place) -> dict[str, Any]:
-    ratings = place.find("ratings.dat", "ratings.csv")
+    ratings = place.require("ratings.dat", "ratings.csv")
     read = formats.read_double_colon if ".dat" in ratings.name else formats.read_movielens_csv
     return _arguments(
         read(ratings),
@@ -92,14 +92,14 @@ def _movielens_1m(place: Place) -> dict[str, Any]:
 
 def _double_colon(place: Place) -> dict[str, Any]:
     return _arguments(
-        formats.read_double_colon(place.find("ratings.dat")),
+        formats.read_double_colon(place.require("ratings.dat")),
         items=_if_found(formats.read_movies_dat, place.find("movies.dat"), "utf-8"),
     )
 
 
 def _movielens_20m(place: Place) -> dict[str, Any]:
     return _arguments(
-        formats.read_movielens_csv(place.find("ratings.csv")),
+        formats.read_movielens_csv(place.require("ratings.csv")),
         items=_if_found(formats.read_movies_csv, place.find("movies.csv")),
     )
 
@@ -112,7 +112,7 @@ def _netflix(place: Place) -> dict[str, Any]:
 
 
 def _taste_profile(place: Place) -> dict[str, Any]:
-    return _arguments(formats.read_triplets(place.find("train_triplets.txt")))
+    return _arguments(formats.read_triplets(place.require("train_triplets.txt")))
 
 
 def _movielens(name: str, title: str, md5: str, **others: Any) -> Dataset:

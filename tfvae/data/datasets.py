@@ -76,9 +76,10 @@ def load_ncf(
     if dataset.protocols != ("leave-one-out",):
         raise unknown_name("NCF data set", name, [n for n in DATASETS if n.startswith("ncf-")])
     place = _locate(dataset, source)
-    train_file, test_file, negative_file = (
-        place.find(dataset.files[0].replace("train.rating", ending))
-        for ending in ("train.rating", "test.rating", "test.negative")
+    train_name = dataset.files[0]
+    train_file = place.require(train_name)
+    test_file, negative_file = (
+        place.find(train_name.replace("train.rating", ending)) for ending in ("test.rating", "test.negative")
     )
     if test_file is None:
         raise InputError(f"{name}: no test file beside {train_file}; {dataset.how_to_get}")

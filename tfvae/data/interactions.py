@@ -107,7 +107,8 @@ class Interactions:
         grouped = self.users, self.items, self.values
         if self.order is None:
             return grouped
-        return tuple(_scattered(array, self.order) for array in grouped)
+        users, items, values = (_scattered(array, self.order) for array in grouped)
+        return users, items, values
 
     @classmethod
     def from_events(
@@ -162,8 +163,8 @@ class Interactions:
             timestamps = None if timestamps is None else timestamps[kept]
             indptr, order = events.grouped(rows, len(user_ids))
 
-        def by_user(array: np.ndarray | None) -> np.ndarray | None:
-            return array if array is None or order is None else array[order]
+        def by_user(array: np.ndarray) -> np.ndarray:
+            return array if order is None else array[order]
 
         item_features = events.aligned(items, item_ids)
         return cls(
@@ -173,7 +174,7 @@ class Interactions:
             user_ids=user_ids,
             item_ids=item_ids,
             order=order,
-            timestamps=by_user(timestamps),
+            timestamps=None if timestamps is None else by_user(timestamps),
             titles=item_features.pop("title", None),
             user_features=events.aligned(users, user_ids),
             item_features=item_features,
@@ -241,8 +242,8 @@ class Interactions:
             InputError: Naming file, line and value, for whatever is wrong.
         """
         path = Path(path)
-        types = {user: text.IDS, item: text.IDS, rating: pa.float32(), timestamp: pa.int64()}
-        types = {name: kind for name, kind in types.items() if name is not None}
+        wanted = ((user, text.IDS), (item, text.IDS), (rating, pa.float32()), (timestamp, pa.int64()))
+        types = {name: kind for name, kind in wanted if name is not None}
         table = text.read_delimited(path, types, delimiter=delimiter, quoted=True)
         columns = [None if name is None else table[name] for name in (user, item, rating, timestamp)]
         columns[:2] = map(text.as_numbers, columns[:2])
@@ -297,7 +298,7 @@ class Interactions:
             raise InputError(f"{path}: not a file of saved interactions ({problem})") from None
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, dict):

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def open_split(
     """
     columns, changes = dict(columns or {}), dict(changes or {})
     name, path = os.fspath(given), Path(given)
-    if protocol not in (None, *_PROTOCOLS):
+    if protocol is not None and protocol not in _PROTOCOLS:
         raise unknown_name("protocol", protocol, _PROTOCOLS)
     how = _PROTOCOLS[protocol or StrongGeneralization.protocol]
     _refuse({key: value for key, value in changes.items() if key not in how.settings.model_fields}, how.why)
@@ -182,10 +183,14 @@ def _open_named(name: str, source: str | os.PathLike | None, changes: dict[str, 
     dataset = DATASETS[name]
     if protocol is not None and protocol not in dataset.protocols:
         raise InputError(f"{name} has no split of the kind {protocol!r}, only {', '.join(dataset.protocols)}.")
-    ready = dataset.strong is None and protocol != RatingHoldout.protocol
-    if ready or (source is not None and (Path(source) / "unique_sid.txt").is_file()):
+    reader: Callable[[], Split] | None = None
+    if dataset.strong is None and protocol != RatingHoldout.protocol:
+        reader = partial(load_ncf, name, source)
+    elif source is not None and (Path(source) / "unique_sid.txt").is_file():
+        reader = partial(read_vae_cf, source)
+    if reader:
         _refuse(changes, f"{name} comes already split")
-        return _of_protocol(load_ncf(name, source) if ready else read_vae_cf(source), protocol, name)
+        return _of_protocol(reader(), protocol, name)
     interactions = load_dataset(name, source)
     how = _PROTOCOLS[protocol or StrongGeneralization.protocol]
     standard: dict[str, Any] = {}

@@ -56,6 +56,17 @@ class Place:
                     return found[0]
         return None
 
+    def require(self, *patterns: str) -> AnyPath:
+        """As `find`.
+
+        Raises:
+            InputError: When there is no such file.
+        """
+        found = self.find(*patterns)
+        if found is None:
+            raise InputError(f"expected a file {' or '.join(patterns)}; found none beside the others of the data set.")
+        return found
+
     def find_all(self, pattern: str) -> list[AnyPath]:
         """The files whose names match, compressed or not, in the order of their names."""
         return _matching(self._files, pattern) or _matching(self._neighbours, pattern)
@@ -133,7 +144,7 @@ def _members(root: Path) -> list[AnyPath]:
 
 
 def _files(folder: Path) -> list[AnyPath]:
-    return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    return [*sorted(path for path in folder.iterdir() if path.is_file())] if folder.is_dir() else []
 
 
 def _matching(files: Sequence[AnyPath], pattern: str) -> list[AnyPath]:

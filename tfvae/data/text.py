@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -52,7 +52,7 @@ class Section(NamedTuple):
     text: str
 
 
-def open_bytes(path: AnyPath) -> BinaryIO:
+def open_bytes(path: AnyPath) -> IO[bytes]:
     """Opens a file or a member of a zip for reading; `.xz`, `.gz` and `.bz2` are unpacked on the way."""
     opener = _OPENERS.get(Path(path.name).suffix)
     if opener is None:
@@ -61,7 +61,7 @@ def open_bytes(path: AnyPath) -> BinaryIO:
 
 
 @contextmanager
-def _reading(path: AnyPath) -> Iterator[BinaryIO]:
+def _reading(path: AnyPath) -> Iterator[IO]:
     """An open file; whatever breaks while it is read is said to be the file's fault."""
     try:
         with open_bytes(path) as stream:
@@ -112,7 +112,7 @@ def read_delimited(
     """
 
     def skip(row: pa_csv.InvalidRow) -> str:
-        if not _SECTION.match(row.text):
+        if sections is None or not _SECTION.match(row.text):
             return "error"
         sections.append(Section(row.number, row.text))
         return "skip"

@@ -55,10 +55,10 @@ class ItemEvaluator:
         held_out = self._held_out
         scores = self._score().reshape(self._candidates.shape)
         ranks = leave_one_out_ranks(scores[:, 0], scores[:, 1:], held_out.items, held_out.negatives)
-        full = self._rank and self._rank()[0] == held_out.items[:, None]
+        full = self._rank()[0] == held_out.items[:, None] if self._rank else None
         one_target = np.ones(len(ranks), dtype=np.int64)
         per_user = {}
         for name, (metric, k) in self._metrics.items():
-            found = full if name.startswith(FULL) else ranks[:, None] == np.arange(1, k + 1)
+            found = full if full is not None and name.startswith(FULL) else ranks[:, None] == np.arange(1, k + 1)
             per_user[name] = metric(found, one_target, k)
         return Evaluation(per_user, np.asarray(held_out.user_ids))

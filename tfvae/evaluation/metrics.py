@@ -116,7 +116,7 @@ def hit_rate(hits: np.ndarray, n_targets: np.ndarray, k: int) -> np.ndarray:
         InputError: If a user has no target or the ranking is shorter than `k`.
     """
     top, _ = _checked(hits, n_targets, k)
-    return top.any(axis=1).astype(np.float64)
+    return np.asarray(top.any(axis=1), np.float64)
 
 
 RANKING_METRICS: dict[str, RankingMetric] = {"recall": recall, "ndcg": ndcg, "hr": hit_rate}

@@ -220,7 +220,7 @@ def describe_predictions(
             inside = (sizes[rows] >= low) & ((sizes[rows] < high) | (low == lowest[-1]))
             shares = {name: float(hit[inside].mean()) for name, hit in hits.items()}
             groups.append({"from": int(low), "to": int(high), "ratings": int(inside.sum()), **shares})
-        figures = {name: float(hit.mean()) for name, hit in hits.items()}
+        figures: dict[str, Any] = {name: float(hit.mean()) for name, hit in hits.items()}
         figures |= {"rmse": evaluation.mean("rmse"), "sd": float(predictions.sd.mean()), "groups": groups}
         return figures, evaluation
 

@@ -82,7 +82,7 @@ class Autoencoder(GradientRecommender):
         self.latent_dim = latent_dim
         self.activation = activation
         self.dropout = dropout
-        self.likelihood = likelihood
+        self.likelihood: str = likelihood
         self.c1 = c1
         self.c0 = c0
         self.weight_decay = weight_decay
@@ -104,9 +104,8 @@ class VariationalAutoencoder(Autoencoder):
         schedule: What β is at each step.
     """
 
-    loss_terms = ("nll", "kl")
-    logged_weights = ("beta",)
-    has_one_prior = True
+    loss_terms: tuple[str, ...] = ("nll", "kl")
+    logged_weights: tuple[str, ...] = ("beta",)
     schedule: Schedule
 
     def __init__(self, n_items: int, **kwargs):
@@ -119,6 +118,11 @@ class VariationalAutoencoder(Autoencoder):
         if len(values) > len(self._trainable_variables) + len(self._non_trainable_variables):
             del values[3]
         super().load_own_variables({str(place): value for place, value in enumerate(values)})
+
+    @property
+    def has_one_prior(self) -> bool:
+        """Whether p(z) is the same for all users."""
+        return True
 
     @abc.abstractmethod
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:

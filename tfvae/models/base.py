@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import keras
@@ -78,10 +78,10 @@ class Recommender(keras.Model, abc.ABC):
         """Makes the constructor check its arguments; each class of a family checks its own."""
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            cls.__init__ = checked_call(vars(cls)["__init__"], cls._refuse_unknown_settings)
+            _check_arguments(cls)
 
     @classmethod
-    def _refuse_unknown_settings(cls, names: Iterator[str]) -> None:
+    def _refuse_unknown_settings(cls, names: Iterable[str]) -> None:
         known = (*cls.settings(), *KERAS_ARGUMENTS, "n_items", "n_users")
         for name in names:
             if name not in known:
@@ -187,7 +187,7 @@ class Recommender(keras.Model, abc.ABC):
         found: dict[str, inspect.Parameter] = {}
         for base in reversed(cls.__mro__[: cls.__mro__.index(Recommender) + 1]):
             if "__init__" in vars(base):
-                for parameter in inspect.signature(base.__init__, eval_str=True).parameters.values():
+                for parameter in inspect.signature(vars(base)["__init__"], eval_str=True).parameters.values():
                     if parameter.kind is parameter.KEYWORD_ONLY:
                         found[parameter.name] = parameter
         return found
@@ -218,15 +218,23 @@ class Recommender(keras.Model, abc.ABC):
         return {**super().get_config(), **size, **settings}
 
 
-Recommender.__init__ = checked_call(Recommender.__init__, Recommender._refuse_unknown_settings)
+def _check_arguments(cls: Any) -> None:
+    cls.__init__ = checked_call(vars(cls)["__init__"], cls._refuse_unknown_settings)
+
+
+_check_arguments(Recommender)
 
 
 @runtime_checkable
 class HasPosterior(Protocol):
     """A model with latent codes: a posterior for each user, and a prior."""
 
-    has_one_prior: bool
-    """Whether p(z) is the same for all users."""
+    name: str
+    n_items: int
+
+    @property
+    def has_one_prior(self) -> bool:
+        """Whether p(z) is the same for all users."""
 
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
         """q(z | x) of B users, with mean and standard deviation; of the top code where there are several."""

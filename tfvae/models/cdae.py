@@ -77,6 +77,7 @@ class CDAE(GradientRecommender):
         "epochs": 60,
     }
 
+    n_users: int
     loss_terms = ("nll",)
     has_user_weights = True
 
@@ -110,7 +111,7 @@ class CDAE(GradientRecommender):
         self.encoder = EmbeddingBag(
             n_items, latent_dim, layer_config, dropout=dropout, normalize=normalize, name="encoder"
         )
-        node = layer_config.weights("nodes", fan_in=n_users)
+        node = layer_config.weights("nodes", fan_in=self.n_users)
         self.nodes = self.add_weight(
             name="nodes",
             shape=(n_users, latent_dim),

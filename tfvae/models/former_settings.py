@@ -39,9 +39,9 @@ def todays_settings(model: str, stored: Mapping[str, Any]) -> tuple[str, dict[st
     Returns:
         The name and the settings. A setting that no model has any more is left where it is, to be refused.
     """
-    for name in (model, HEIRS.get(model)):
+    for name in filter(None, (model, HEIRS.get(model))):
         taken_out = TAKEN_OUT.get(name, {})
-        if name and all(_built_in(stored[key], value) for key, value in taken_out.items() if key in stored):
+        if all(_built_in(stored[key], value) for key, value in taken_out.items() if key in stored):
             return name, {key: value for key, value in stored.items() if key not in taken_out}
     return model, dict(stored)
 

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import tensorflow as tf
 
 from tfvae.models.base import Recommender
-from tfvae.nn.batches import RowStore, SparseBatch
+from tfvae.nn.batches import RowStore, SparseBatch, TrainingRows
 from tfvae.nn.keras_private import BuiltByConstructor, forget_step, use_step
 from tfvae.nn.noise import Noise
 from tfvae.system.errors import InputError
@@ -68,7 +68,6 @@ class GradientRecommender(BuiltByConstructor, Recommender):
     Attributes:
         step: int64 weight, updates done so far; it drives noise and schedules.
         rows_seen: int64 weight, users met so far, each as often as it was met.
-        histories: The training rows, each of which an epoch meets once; set by `attach`.
         phase: Names of the objectives that the present epoch pursues; `objective` may read it.
         optimizers: By objective, once compiled; that of the first is also Keras's `optimizer`.
     """
@@ -84,10 +83,10 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         super().__init__(n_items, n_users, **kwargs)
         self.step = self.add_state("step", "int64")
         self.rows_seen = self.add_state("rows_seen", "int64")
-        self.histories: RowStore | None = None
+        self._histories: TrainingRows | None = None
         self.phase: tuple[str, ...] = ()
         # Behind a proxy, since Keras would save a dictionary's optimisers with the model.
-        self.optimizers = MappingProxyType({})
+        self.optimizers: Mapping[str, Any] = MappingProxyType({})
         self._steps: dict[tuple[str, ...], Any] = {}
         self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", *self.loss_terms)}
 
@@ -135,7 +134,7 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         Args:
             train: CSR [n_users, n_items].
         """
-        self.histories = RowStore(train, with_values=self.predicts_ratings)
+        self._histories = RowStore(train, with_values=self.predicts_ratings)
         self._forget_steps()  # a compiled step would go on reading the former matrix
 
     def detach(self) -> None:
@@ -143,10 +142,21 @@ class GradientRecommender(BuiltByConstructor, Recommender):
 
         Keras would store an optimiser in a `.keras` file whatever it is told.
         """
-        self.histories = None
+        self._histories = None
         self.optimizer, self.optimizers = None, MappingProxyType({})
         self.compiled = False
         self._forget_steps()
+
+    @property
+    def histories(self) -> TrainingRows:
+        """The training rows, each of which an epoch meets once.
+
+        Raises:
+            InputError: When none are attached.
+        """
+        if self._histories is None:
+            raise InputError(f"{self.name} has no training rows; tfvae.training.loop.prepare_to_fit attaches them.")
+        return self._histories
 
     @property
     def objectives(self) -> dict[str, Objective]:
@@ -201,11 +211,12 @@ class GradientRecommender(BuiltByConstructor, Recommender):
             **kwargs: Arguments of `keras.Model.compile`.
         """
         super().compile(optimizer=optimizer, **kwargs)
-        optimizers = {}
+        first: keras.optimizers.Optimizer = self.optimizer
+        optimizers: dict[str, Any] = {}
         for name, objective in self.objectives.items():
-            config = self.optimizer.get_config()
+            config = first.get_config()
             own = {} if objective.learning_rate is None else {"learning_rate": objective.learning_rate}
-            optimizers[name] = type(self.optimizer).from_config(config | own) if optimizers else self.optimizer
+            optimizers[name] = type(first).from_config(config | own) if optimizers else first
             optimizers[name].build(objective.variables)
         self.optimizers = MappingProxyType(optimizers)
         self.phase = self.phase_of(0)
@@ -221,8 +232,7 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         Raises:
             InputError: When no training rows are attached.
         """
-        if self.histories is None:
-            raise InputError(f"{self.name} has no training rows; tfvae.training.loop.prepare_to_fit attaches them.")
+        self._epochs_done()  # needs training rows
         phases = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda *_: self.begin_epoch(self._epochs_done()),
             on_epoch_end=lambda *_: self.end_epoch(),

@@ -174,6 +174,5 @@ class _JointDecoder(keras.layers.Layer):
 
     def call(self, codes: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         """Maps two codes [B, code_dim] to float32 logits [B, n_items]."""
-        if self.of_codes:
-            codes = [layer(code) for layer, code in zip(self.of_codes, codes, strict=True)]
-        return self.joint(tf.concat(codes, axis=1))
+        first = [layer(code) for layer, code in zip(self.of_codes, codes, strict=True)] if self.of_codes else codes
+        return self.joint(tf.concat(first, axis=1))

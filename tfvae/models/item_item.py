@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 import psutil
 import tensorflow as tf
+from numpy.typing import DTypeLike
 from scipy.sparse import csr_array
 
 from tfvae.models.matrix import MatrixRecommender
@@ -56,7 +57,7 @@ class ItemItem(MatrixRecommender):
         )
         return tf.ensure_shape(total, (None, self.n_items))
 
-    def require_memory(self, dtype: type, what: str) -> str:
+    def require_memory(self, dtype: DTypeLike, what: str) -> str:
         """The size of an item-item matrix, in words; an error where there is no room for it.
 
         Args:
@@ -76,7 +77,7 @@ class ItemItem(MatrixRecommender):
         return f"{need / 1e9:,.2f} GB"
 
 
-def gram(train: csr_array, dtype: type = np.float32) -> np.ndarray:
+def gram(train: csr_array, dtype: DTypeLike = np.float32) -> np.ndarray:
     """X'X of a binary matrix, item by item: row i counts the items of the users that have i.
 
     Counting needs no memory beyond the result, and is faster than a sparse product, whose result is

@@ -98,6 +98,7 @@ class LLORMA(GradientRecommender):
     predicts_ratings = True
     has_user_weights = True
     scores_new_users = False
+    n_users: int
     loss_terms = ("squared_error",)
 
     def __init__(
@@ -121,10 +122,10 @@ class LLORMA(GradientRecommender):
         self.bandwidth = bandwidth
         self.regularization = regularization
         self.rating_mean = self.add_state("rating_mean")
-        self.user_weights = self.add_state("user_weights", shape=(n_users, local_models))
+        self.user_weights = self.add_state("user_weights", shape=(self.n_users, local_models))
         self.item_weights = self.add_state("item_weights", shape=(n_items, local_models))
         # Each local model can hold biases from the start. From nothing but noise, users would first be fitted on that.
-        self.user_factors = self._table("user_factors", n_users, 0 if rank > 1 else None)
+        self.user_factors = self._table("user_factors", self.n_users, 0 if rank > 1 else None)
         self.item_factors = self._table("item_factors", n_items, rank - 1)
         self.built = True
 

@@ -13,7 +13,7 @@ that the user does not have. So a batch is of pairs, not of users as elsewhere i
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import keras
 import scipy.sparse as sp
@@ -78,7 +78,8 @@ class _NCF(GradientRecommender):
 
     training_defaults = {"batch_size": 512, "epochs": 20}
     rows_are = "interactions"
-    loss_terms = ("bce",)
+    n_users: int
+    loss_terms: tuple[str, ...] = ("bce",)
     has_user_weights = True
     scores_new_users = False
 
@@ -117,8 +118,13 @@ class _NCF(GradientRecommender):
         Args:
             train: CSR [n_users, n_items].
         """
-        self.histories = PairStore(train)
+        self._histories = PairStore(train)
         self._forget_steps()
+
+    @property
+    def histories(self) -> PairStore:
+        """The training pairs; errors as of `GradientRecommender.histories`."""
+        return cast(PairStore, super().histories)  # `attach` gives no other
 
     def join(self, part: PairNetwork, users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
         """φ of N pairs, float32 [N, factors]; what depends on one side only is computed once for each user and item.
@@ -323,7 +329,8 @@ class NeuMF(_NCF):
             name: Objective([*part.trainable_variables, *head.trainable_variables], f"{name}_bce")
             for name, part, head in zip((GMF_PART, MLP_PART), self.networks, self.heads_alone, strict=False)
         }
-        whole = [variable for layer in [*self.networks, self.head] for variable in layer.trainable_variables]
+        layers: list[keras.layers.Layer] = [*self.networks, self.head]
+        whole = [variable for layer in layers for variable in layer.trainable_variables]
         return alone | {NEUMF: Objective(whole, learning_rate=self.fine_tuning_rate if alone else None)}
 
     def phase_of(self, epoch: int) -> tuple[str, ...]:

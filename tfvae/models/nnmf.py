@@ -71,6 +71,7 @@ class NNMF(GradientRecommender):
     predicts_ratings = True
     has_user_weights = True
     scores_new_users = False
+    n_users: int
     loss_terms = ("squared_error",)
 
     def __init__(
@@ -95,7 +96,7 @@ class NNMF(GradientRecommender):
         self.network_learning_rate = network_learning_rate
         self.rating_mean = self.add_state("rating_mean")
         width = features + products * product_rank
-        self.user_features = self._table("user_features", n_users, width)
+        self.user_features = self._table("user_features", self.n_users, width)
         self.item_features = self._table("item_features", n_items, width)
         self.network = []
         inputs = 2 * features + products

@@ -23,7 +23,7 @@ import tensorflow as tf
 from pydantic import NonNegativeFloat, PositiveFloat
 from tensorflow_probability import distributions as tfd
 
-from tfvae.data.splits import RatingHoldout
+from tfvae.data.splits import Split
 from tfvae.models.fields import Activation, Share, Width
 from tfvae.models.gradient import GradientRecommender
 from tfvae.models.metadata import encode_metadata
@@ -181,7 +181,7 @@ class PVAE(GradientRecommender):
         return settings["stochastic"]
 
     @classmethod
-    def for_split(cls, split: RatingHoldout, **settings) -> PVAE:
+    def for_split(cls, split: Split, **settings) -> PVAE:
         """The untrained model for a split's columns, with what is known of them where `metadata` asks for it.
 
         That is scaled to the size of the learned embeddings at first, which it would drown otherwise.

@@ -143,7 +143,7 @@ class RBM(GradientRecommender):
 
     def visibles(self, batch: SparseBatch) -> SparseBatch:
         """The units that are on: `items` are i·K + k in the place of item i and its rating, `values` are 1."""
-        distances = tf.abs(batch.values[:, None] - tf.convert_to_tensor(self.levels.value))
+        distances = tf.abs(batch.ratings[:, None] - tf.convert_to_tensor(self.levels.value))
         return self._switched_on(batch, tf.argmin(distances, axis=1))
 
     def _switched_on(self, batch: SparseBatch, levels: tf.Tensor) -> SparseBatch:

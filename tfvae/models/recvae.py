@@ -26,7 +26,7 @@ from tensorflow_probability import distributions as tfd
 from tfvae.models.autoencoder import CHECKERBOARD, EXAMPLE, VariationalAutoencoder
 from tfvae.models.fields import Activation, Initializer, Width
 from tfvae.models.gradient import Objective, Plan
-from tfvae.nn.batches import RowStore, SparseBatch
+from tfvae.nn.batches import SparseBatch, TrainingRows
 from tfvae.nn.likelihoods import Multinomial
 from tfvae.nn.mlp import Decoder, DenselyConnectedEncoder, Encoder
 from tfvae.nn.noise import Noise
@@ -156,11 +156,12 @@ class RecVAE(VariationalAutoencoder):
 
     def _new_encoder(self, name: str) -> keras.layers.Layer:
         """A network from user rows to the moments of q(z | x); by its name it draws its own weights and dropout."""
-        kind, options = Encoder, {"dropout": self.dropout, "name": name}
-        if self.encoder_type == "dense":
-            kind, options = DenselyConnectedEncoder, options | {"epsilon": self.layer_norm_epsilon}
+        sizes = self.n_items, self.hidden, 2 * self.latent_dim
         layers = self.layer_config(initializer=self.initializer)
-        return kind(self.n_items, self.hidden, 2 * self.latent_dim, layers, **options)
+        if self.encoder_type == "dense":
+            epsilon = self.layer_norm_epsilon
+            return DenselyConnectedEncoder(*sizes, layers, dropout=self.dropout, epsilon=epsilon, name=name)
+        return Encoder(*sizes, layers, dropout=self.dropout, name=name)
 
     @classmethod
     def kl_weight_cap(cls, settings: Mapping[str, Any]) -> str | None:
@@ -200,9 +201,8 @@ class RecVAE(VariationalAutoencoder):
         return self._mixture(self.old_encoder(batch))
 
     def _mixture(self, old_code: tf.Tensor) -> tfd.Distribution:
-        return CompositePrior(
-            *tf.split(old_code, 2, axis=1), self.prior_weights, joint=self.prior_type == "joint-composite"
-        )
+        mean, log_variance = tf.split(old_code, 2, axis=1)
+        return CompositePrior(mean, log_variance, self.prior_weights, joint=self.prior_type == "joint-composite")
 
     # ---- the schedule -------------------------------------------------------------------------------
 
@@ -293,7 +293,7 @@ class _OldCodes:
         outputs: Width of its code.
     """
 
-    def __init__(self, encoder: keras.layers.Layer, histories: RowStore, outputs: int):
+    def __init__(self, encoder: keras.layers.Layer, histories: TrainingRows, outputs: int):
         self._n_users = histories.n_rows
 
         def encode(users: tf.Tensor) -> tf.Tensor:

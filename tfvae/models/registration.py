@@ -7,7 +7,6 @@ loads neither Keras nor a model, so Keras asks here: when it meets the name of a
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
 from typing import Any
 
 from tfvae.models import MODELS
@@ -18,7 +17,7 @@ PACKAGE = "tfvae>"
 OPTIMIZERS = ("FusedAdam", "NormalizedAdam")
 
 
-def register_lazily(registration: ModuleType) -> None:
+def register_lazily(registration: Any) -> None:
     """Puts tfvae's classes among Keras's custom objects; called once Keras's own registry has been imported.
 
     Args:
@@ -41,5 +40,5 @@ class _LazyClasses(dict):
 def _module_of(class_name: str) -> str | None:
     if class_name in OPTIMIZERS:
         return "tfvae.nn.optimizers"
-    modules = dict(reversed(place.split(":")) for place in MODELS.values())
+    modules = {name: module for module, _, name in (place.partition(":") for place in MODELS.values())}
     return modules.get(class_name)

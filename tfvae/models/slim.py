@@ -133,7 +133,7 @@ class SLIM(ItemItem):
         paths = [folder and folder / f"columns-{start}.npz" for start in starts]
         if folder:
             self._claim(folder, train)
-            if done := sum(path.exists() for path in paths):
+            if done := sum(path.exists() for path in paths if path):
                 log(f"SLIM: {done} of {len(paths)} parts are in {folder} already")
         need = self.require_memory(self.gram_precision, "the Gram matrix")
         log(f"SLIM: {need} for the Gram matrix of {self.n_items:,} items")

@@ -2,7 +2,7 @@
 
 Two p-VAEs explain the same ratings, one with the users as rows and one with the items, each trained by its own partial
 bound (`models/pvae.py`, equation 2). A rating is predicted by a weighted mean of the two, where the item side knows a
-user by the vector that explains their ratings best from the codes of the items that he rated:
+user by the vector that explains their ratings best from the codes of the items that they rated:
 
     users:   z_u ~ N(0, I),   p(r_ui | z_u) = N(f_i(z_u), σ_U²),           q(z_u | r_u) = N(μ_u, diag s_u²)
     items:   z_i ~ N(0, I),   p(r_ui | z_i) = N(v_u · z_i + b_u, σ_I²),    q(z_i | r_i) = N(μ_i, diag s_i²)
@@ -18,7 +18,8 @@ With linear decoders the mean over samples of the codes is the prediction from t
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import scipy.sparse as sp
@@ -32,12 +33,20 @@ from tfvae.models.pvae import PVAE
 from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.gaussian_ratings import GaussianRatings
 from tfvae.nn.noise import Noise, derive_seed
+from tfvae.system.errors import InputError
 
 __all__ = ["TwoSidedPVAE"]
 
 SIDES = USERS, ITEMS = "users", "items"
 PARTS = "nll", "kl"
 ITEMS_AT_ONCE = 500
+
+
+class _Items(NamedTuple):
+    """The training ratings item by item, and what the item side makes of items, by number, in a graph."""
+
+    ratings: RowStore
+    encode: Callable[[tf.Tensor], tf.Tensor]
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
@@ -88,6 +97,7 @@ class TwoSidedPVAE(GradientRecommender):
         "final_learning_rate_factor": 0.1,
         "monitor": "rmse",
     }
+    n_users: int
     loss_terms = tuple(f"{side}_{part}" for side in SIDES for part in PARTS)
 
     def __init__(
@@ -126,11 +136,10 @@ class TwoSidedPVAE(GradientRecommender):
                 dtype=self.dtype_policy,
                 name=name,
             )
-            for side, (name, width) in enumerate([(USERS, n_items), (ITEMS, n_users)])
+            for side, (name, width) in enumerate([(USERS, n_items), (ITEMS, self.n_users)])
         )
         self.item_codes = self.add_state("item_codes", shape=(n_items, 2 * self.latent_dim[1]))
-        self._ratings_of_items: RowStore | None = None
-        self._encode_items = None
+        self._items: _Items | None = None
         self.built = True
 
     # ---- training -----------------------------------------------------------------------------------
@@ -158,21 +167,29 @@ class TwoSidedPVAE(GradientRecommender):
         if self.step.numpy() == 0:
             self.user_side.start_from(train)
             self.item_side.start_from(by_items)
-        store = self._ratings_of_items = RowStore(by_items, with_values=True)
-        self._encode_items = tf.function(
-            lambda items: self.item_side.code(store.gather(items)), [tf.TensorSpec([None], tf.int64)], autograph=False
+        ratings = RowStore(by_items, with_values=True)
+        encode = tf.function(
+            lambda items: self.item_side.code(ratings.gather(items)), [tf.TensorSpec([None], tf.int64)], autograph=False
         )
+        self._items = _Items(ratings, encode)
 
     def detach(self) -> None:
         """As `GradientRecommender.detach`."""
         super().detach()
-        self._ratings_of_items = self._encode_items = None
+        self._items = None
+
+    @property
+    def items(self) -> _Items:
+        """The training ratings item by item; raises InputError when none are attached."""
+        if self._items is None:
+            raise InputError(f"{self.name} has no training rows; tfvae.training.loop.prepare_to_fit attaches them.")
+        return self._items
 
     def end_epoch(self) -> None:
         """Encodes all items anew, in the same batches every time, so that a resumed run has the same bits."""
         items = tf.range(self.n_items, dtype=tf.int64)
         starts = range(0, self.n_items, ITEMS_AT_ONCE)
-        codes = [self._encode_items(items[start : start + ITEMS_AT_ONCE]) for start in starts]
+        codes = [self.items.encode(items[start : start + ITEMS_AT_ONCE]) for start in starts]
         self.item_codes.assign(tf.concat(codes, axis=0))
 
     def items_of_update(self, n_users: tf.Tensor) -> tf.Tensor:
@@ -196,7 +213,7 @@ class TwoSidedPVAE(GradientRecommender):
         n_users = tf.distribute.get_replica_context().all_reduce(
             tf.distribute.ReduceOp.SUM, tf.size(batch.lengths, tf.int64)
         )
-        items = self._ratings_of_items.gather(self.items_of_update(n_users))
+        items = self.items.ratings.gather(self.items_of_update(n_users))
         means = {
             USERS: self.user_side.objective(batch, noise),
             ITEMS: self.item_side.objective(items, Noise(self.item_side.seed, self.step.value)),

@@ -8,7 +8,7 @@ millisecond, and `tf.distribute` accepts it (it refuses sparse and ragged batche
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,6 +17,7 @@ import tensorflow as tf
 from tfvae.system.errors import InputError
 
 __all__ = [
+    "TrainingRows",
     "PairStore",
     "RowStore",
     "SparseBatch",
@@ -46,6 +47,26 @@ class SparseBatch(NamedTuple):
     lengths: tf.Tensor
     values: tf.Tensor | None = None
     users: tf.Tensor | None = None
+
+    @property
+    def ratings(self) -> tf.Tensor:
+        """The values, for who cannot do without.
+
+        Raises:
+            InputError: If the data are binary.
+        """
+        if self.values is None:
+            raise InputError("expected a batch with ratings as its values; found one without values.")
+        return self.values
+
+
+class TrainingRows(Protocol):
+    """What `fit` streams by number: a `RowStore` or a `PairStore`."""
+
+    n_rows: int
+
+    def gather(self, numbers: tf.Tensor, /) -> SparseBatch:
+        """The rows of these numbers, int [B]."""
 
 
 class RowStore:
@@ -218,9 +239,7 @@ def as_batch(x: Any, n_items: int, *, ratings: bool = False) -> SparseBatch:
 def _matrix_of(batch: SparseBatch, n_items: int, ratings: bool) -> sp.csr_array:
     """The rows of a batch as CSR [B, n_items]."""
     _refuse_other_items(batch, n_items)
-    if ratings and batch.values is None:
-        raise InputError("expected a batch with ratings as its values; found one without values.")
-    data = batch.values.numpy() if batch.values is not None else np.ones(len(batch.items), np.float32)
+    data = batch.ratings.numpy() if ratings else np.ones(len(batch.items), np.float32)
     starts = np.concatenate([[0], np.cumsum(batch.lengths.numpy().astype(np.int64))])
     return sp.csr_array((data.astype(np.float32), batch.items.numpy(), starts), shape=(len(batch.lengths), n_items))
 

@@ -175,7 +175,7 @@ class WeightedEmbeddingBag(keras.layers.Layer):
 
     def call(self, batch: SparseBatch, noise: Noise | None = None) -> tf.Tensor:
         """Maps B user rows with values to [B, units] in the layer's compute dtype; deterministic without `noise`."""
-        values = batch.values
+        values = batch.ratings
         if noise is not None and self.dropout:
             keep = 1.0 - self.dropout
             kept = noise.uniform(tf.shape(batch.items), f"{self.name}/dropout") < keep

@@ -232,4 +232,4 @@ def likelihood(name: str, logits: tf.Tensor, **confidences: float) -> ItemLikeli
     """
     if name not in LIKELIHOODS:
         raise unknown_name("likelihood", name, LIKELIHOODS)
-    return Gaussian(logits, **confidences) if name == "gaussian" else LIKELIHOODS[name](logits)
+    return LIKELIHOODS[name](logits, **confidences) if name == "gaussian" else LIKELIHOODS[name](logits)

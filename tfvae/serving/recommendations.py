@@ -7,7 +7,7 @@ matrix it was trained on: new users, or, trained on `split.by_items()`, new item
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_K", "Ranking", "Recommendations", "recommend"]
 
 DEFAULT_K = 100
-PADS = {tf.int64: -1, tf.string: ""}
+PADS: dict[tf.DType, Any] = {tf.int64: -1, tf.string: ""}
 KINDS = {tf.int64: "whole numbers", tf.string: "strings"}
 
 
@@ -83,7 +83,8 @@ class Recommendations(tf.Module):
         super().__init__(name="recommendations")
         _refuse_unfit(model, scale)
         dtype, ids = _ids(item_ids, "item ids")
-        for given, what in ((ids, "item ids"), (titles, "titles"), (candidates, "candidates")):
+        columns: list[tuple[Sequence | None, str]] = [(ids, "item ids"), (titles, "titles"), (candidates, "candidates")]
+        for given, what in columns:
             if given is not None and len(given) != model.n_items:
                 raise InputError(
                     f"{model.name} has {model.n_items} items, but {len(given)} {what} were given; "
@@ -94,7 +95,7 @@ class Recommendations(tf.Module):
         self._dtype = dtype
         self._name = model.name
         self._n_items = model.n_items
-        self._scale = scale and tuple(map(float, scale))
+        self._scale = scale and (float(scale[0]), float(scale[1]))
         # The model itself is no attribute: the SavedModel would then hold its variables a second time.
         self._scores = model.scores
         self._sd = model.rating_sd if has_rating_posterior(model) else None
@@ -163,13 +164,20 @@ class Recommendations(tf.Module):
             plain.append(ids)
         return tf.ragged.constant(plain, self._dtype, ragged_rank=1).to_tensor(self.pad)
 
+    @property
+    def _limits(self) -> tuple[float, float]:
+        """The lowest and the highest rating."""
+        if self._scale is None:
+            raise InputError(f"{self._name} ranks by what is in a history, not by ratings; leave them out.")
+        return self._scale
+
     def _padded_ratings(self, histories: Sequence[Sequence], ratings: Sequence[Sequence[float]] | None) -> tf.Tensor:
         """The ratings as a tensor [n, longest]."""
         if ratings is None:
             raise InputError(f"{self._name} predicts ratings from ratings; give them too, as in ratings=[[5, 3.5]].")
         if len(ratings) != len(histories):
             raise InputError(f"expected ratings for {len(histories)} histories, found them for {len(ratings)}.")
-        low, high = self._scale
+        low, high = self._limits
         plain = []
         for user, (history, given) in enumerate(zip(histories, ratings, strict=True)):
             where = f"history {user} (counted from 0)"
@@ -227,7 +235,7 @@ class Recommendations(tf.Module):
 
     def _on_scale(self, history: tf.Tensor, ratings: tf.Tensor) -> tf.Tensor:
         """In the graph: the same ratings, or an `InvalidArgumentError`; a clipped rating would be another opinion."""
-        low, high = self._scale
+        low, high = self._limits
         shapes = [tf.shape(history), tf.shape(ratings)]
         alike = tf.debugging.Assert(
             tf.reduce_all(shapes[0] == shapes[1]), ["expected history and ratings of one shape, found", *shapes]

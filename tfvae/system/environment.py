@@ -15,7 +15,7 @@ PACKAGES = ("tfvae", "tensorflow", "keras", "tensorflow-probability", "numpy", "
 
 
 @cache
-def environment() -> dict[str, str | int | dict[str, str]]:
+def environment() -> dict[str, str | int | None | dict[str, str]]:
     """Versions, Python, platform, device and cores of this process; loads TensorFlow."""
     return {
         "versions": {package: found for package in PACKAGES if (found := _version(package))},

@@ -75,7 +75,8 @@ def checked_call(function: Callable, refuse_unknown: Callable[[Iterable[str]], N
     def arguments() -> type[BaseModel]:
         # Annotations are read at the first call: at a class's definition some of them may not exist yet.
         parameters = inspect.signature(function, eval_str=True).parameters
-        fields = {p.name: (Any if p.annotation is p.empty else p.annotation, None) for p in map(parameters.get, names)}
+        found = {name: parameters[name].annotation for name in names}
+        fields: Any = {name: (Any if kind is inspect.Parameter.empty else kind, None) for name, kind in found.items()}
         return create_model("arguments", __config__=FINITE, **fields)
 
     names = [parameter.name for parameter in named]

@@ -93,9 +93,10 @@ class ResumableCheckpoint(keras.callbacks.Callback):
     @property
     def out_of_patience(self) -> bool:
         """Whether the value has not improved for `patience` epochs."""
-        if self._patience is None or not self.history or self._monitor not in self.history[-1]:
+        best = self.best_epoch
+        if self._patience is None or best is None or self._monitor not in self.history[-1]:
             return False
-        since = max(self.best_epoch, self._patient_from - 1)
+        since = max(best, self._patient_from - 1)
         return len(self.history) - 1 - since >= self._patience
 
     def resume(self) -> bool:

@@ -44,6 +44,7 @@ WATCHED = "test_"  # before a metric of what is only watched
 
 SETTINGS_FILE = "settings.json"
 PARTS = "parts"
+OUTCOME = ("history", "best_epoch", "seconds", "selected_beta")  # kept in run.json
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +68,17 @@ class TrainedModel:
     seconds: float = 0.0
     selected_beta: float | None = None
     resumed: bool = False
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The entry of the best epoch.
+
+        Raises:
+            InputError: Where there are no epochs.
+        """
+        if self.best_epoch is None:
+            raise InputError(f"{self.model.name} is not trained by epochs; there is no best one.")
+        return self.history[self.best_epoch]
 
     @property
     def epochs(self) -> int:
@@ -122,11 +134,11 @@ def train(
     keep_freed_buffers()
 
     effective, selected_beta = settings, None
-    if settings.training.beta_selection == "peak":
-        cap = settings.kl_weight_cap
+    cap = settings.kl_weight_cap
+    if cap and settings.training.beta_selection == "peak":
         pilot_settings = settings.with_changes(beta_selection="fixed", **{cap: PILOT_CAP})
         pilot = train(pilot_settings, split, folder / "pilot", progress=progress, log=log)
-        selected_beta = pilot.history[pilot.best_epoch]["beta"]
+        selected_beta = pilot.best["beta"]
         effective = settings.with_changes(beta_selection="fixed", **{cap: selected_beta})
 
     model = effective.build_for(split)
@@ -145,13 +157,13 @@ def train(
         model.save(draft)
     if not (folder / ITEMS_FILE).exists():
         Items.of(split).save(folder)
-    outcome = {"history": history, "best_epoch": best_epoch, "seconds": seconds, "selected_beta": selected_beta}
-    write_json(folder / "run.json", outcome)
+    trained = TrainedModel(model, settings, history, best_epoch, seconds, selected_beta, started_before)
+    write_json(folder / "run.json", {name: getattr(trained, name) for name in OUTCOME})
     for leftover in [*folder.glob("state.npz"), *folder.glob("best-*.npz")]:
         leftover.unlink()
     for finished in ("pilot", PARTS):
         shutil.rmtree(folder / finished, ignore_errors=True)
-    return TrainedModel(model, settings, resumed=started_before, **outcome)
+    return trained
 
 
 def load_run(folder: Path | str) -> TrainedModel:

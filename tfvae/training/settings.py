@@ -137,7 +137,7 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
     """
     model = model_class(name)
     parameters = {key: p for key, p in model.settings().items() if key != "seed"}
-    fields = {key: (p.annotation, p.default) for key, p in parameters.items()}
+    fields: dict[str, Any] = {key: (p.annotation, p.default) for key, p in parameters.items()}
     for key in given:
         if key not in fields and key not in TrainingSettings.model_fields:
             raise unknown_name(f"setting of {name}", key, [*fields, *TrainingSettings.model_fields])
