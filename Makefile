@@ -36,9 +36,10 @@ test: $(READY) ## all tests (10 min on 2 cores; more where ML-20M, Netflix or MS
 	$(TESTS)
 test-fast: $(READY) ## the tests without the slow ones, for daily work (90 s on 2 cores)
 	$(TESTS) -m "not slow"
-lint: $(READY) ## ruff: rules and format
+lint: $(READY) ## ruff: rules and format; mypy: types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 types: $(READY) ## mypy over the package
 	$(RUN) -m mypy
 format: $(READY) ## let ruff mend what it can

@@ -21,7 +21,7 @@ __all__ = ["app", "main"]
 class _Commands(TyperGroup):
     """Prints an error that tfvae raised on purpose as its message, and says after Ctrl-C how to go on."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except TfvaeError as error:

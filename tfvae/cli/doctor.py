@@ -71,8 +71,8 @@ def _versions() -> Iterator[Finding]:
     yield Finding("Python", platform.python_version(), "" if supported else "tfvae needs 3.11, 3.12 or 3.13")
     installed = {package: _version(package) for package in PACKAGES}
     for package, found in installed.items():
-        advice = "" if found else f"pip install {package}"
-        yield Finding(package, found or "missing", advice or _misfit(package, found, installed["tensorflow"]))
+        advice = _misfit(package, found, installed["tensorflow"]) if found else f"pip install {package}"
+        yield Finding(package, found or "missing", advice)
     if _version("tensorflow-cpu"):
         yield Finding(
             "tensorflow-cpu",

@@ -68,14 +68,14 @@ def fit(
         Items.of(split).save(folder)  # of the whole split, of which the model learned from a part
     if finished:
         typer.echo(f"{folder} was trained before; there is nothing left to do.")
-    elif trained.epochs:
+    elif trained.best_epoch is not None:
         typer.echo(f"Best epoch: {trained.best_epoch + 1} of {trained.epochs}; {trained.seconds:,.0f} s of training")
     typer.echo("Validation:")
-    summary, counts = measure(trained.model, part.validation)
+    summary, counts = measure(trained.model, part.validation_part)
     show_metrics(summary, counts)
     typer.echo(f"Next: tfvae evaluate {folder}")
     if trained.model.scores_new_users:
-        rating = f"={split.scale[1]:g}" if trained.model.predicts_ratings else ""
+        rating = f"={split.scale[1]:g}" if split.scale else ""
         typer.echo(f"      tfvae recommend {folder} --history {split.item_ids[0]}{rating}")
     else:
         typer.echo(f"      tfvae recommend {folder} --user {split.user_ids[0]}")

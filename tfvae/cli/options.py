@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -177,7 +178,7 @@ def listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def rated(parts: list[str]) -> tuple[list[str], list[float]]:
+def rated(parts: Sequence[str]) -> tuple[list[str], list[float]]:
     """Items with their ratings, as in 318=5, as the names of the items and the ratings.
 
     Raises:

@@ -43,6 +43,7 @@ def prepare(
 ) -> None:
     """Split data into training, validation and test users as the papers did, or hold out ratings or items; save it."""
     from tfvae.data.open_split import open_split
+    from tfvae.data.splits import StrongGeneralization
     from tfvae.data.vae_cf import write_vae_cf
 
     changes = opt.those_given(
@@ -62,10 +63,10 @@ def prepare(
         protocol = "strong-generalization"
     split = open_split(data, source=source, columns=columns, changes=changes, protocol=protocol)
     out = out or Path("data", opt.stem(data) + (".npz" if format == "npz" else ""))
-    if format == "npz":
-        out = split.save(out)
-    else:
+    if isinstance(split, StrongGeneralization) and format == "vae-cf":
         write_vae_cf(split, out)
+    else:
+        out = split.save(out)
     show_counts(split.counts)
     typer.echo(f"Written: {out}")
     suits = {"rating-holdout": " --model p-vae", "leave-one-out": " --model neumf"}

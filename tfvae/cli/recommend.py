@@ -47,11 +47,22 @@ def recommend(
         raise InputError("name what the person has, --history ID,ID,… or --like 'part of a title'; or --user ID alone.")
     trained, items = served(run)
     rates, candidates = trained.model.predicts_ratings, common_items(items, min_users)
-    split = training_split(run) if user else None
-    if user and not trained.model.scores_new_users:
-        show_ranking(ranking_for(trained.model, split, user, k, candidates), rates)
-        return
-    typed = opt.listed(history), like or []
-    ids, ratings = history_of(split, user, rates) if user else typed_history(items, *typed, rates)
-    told = {"candidates": candidates} | ({"ratings": [ratings], "scale": items.scale} if rates else {})
-    show_ranking(ranked(trained.model, items.item_ids, [ids], min(k, items.n_items), items.titles, **told), rates)
+    if user:
+        split = training_split(run)
+        if not trained.model.scores_new_users:
+            show_ranking(ranking_for(trained.model, split, user, k, candidates), rates)
+            return
+        ids, ratings = history_of(split, user, rates)
+    else:
+        ids, ratings = typed_history(items, opt.listed(history), like or [], rates)
+    ranking = ranked(
+        trained.model,
+        items.item_ids,
+        [ids],
+        min(k, items.n_items),
+        items.titles,
+        ratings=[ratings] if rates else None,
+        scale=items.scale if rates else None,
+        candidates=candidates,
+    )
+    show_ranking(ranking, rates)

@@ -86,8 +86,8 @@ def learnt_from(split: Split) -> Split:
         )
         return part
     typer.echo(
-        f"Learns from {part.train.nnz:,} ratings; {part.validation.targets.nnz:,} are for validation, where the best "
-        f"epoch is chosen, and {split.test_part.targets.nnz:,} for 'tfvae evaluate'."
+        f"Learns from {part.train.nnz:,} ratings; {part.validation_part.targets.nnz:,} are for validation, where the "
+        f"best epoch is chosen, and {split.test_part.targets.nnz:,} for 'tfvae evaluate'."
     )
     return part
 
@@ -167,7 +167,8 @@ def typed_history(
     Raises:
         InputError: If a rating is missing or has no use, or nothing typed is known.
     """
-    ratings, liked = [], []
+    ratings: list[float] = []
+    liked: list[float] = []
     if rates:
         (history, ratings), (like, liked) = rated(history), rated(like)
     else:
@@ -215,7 +216,7 @@ def ranking_for(model: Recommender, split: Split, user: str, k: int, candidates:
     if candidates is not None:
         kept &= candidates[items]
     items, scores = items[kept][None, :k], scores[kept][None, :k]
-    if model.predicts_ratings:
+    if split.scale is not None and model.predicts_ratings:
         scores = np.clip(scores, *split.scale)
     titles = None if split.titles is None else split.titles[items]
     return Ranking(split.item_ids[items], scores, unknown=np.zeros(1, np.int32), titles=titles)

@@ -94,7 +94,7 @@ def sweep(
     dataset: opt.DatasetName = None,
     seconds: Annotated[float | None, typer.Option(min=0, help="Begin no new trial after so long.")] = None,
     epochs: opt.Epochs = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the search.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     source: opt.Source = None,
     data: opt.OwnFile = None,
     user_col: opt.UserCol = None,
@@ -121,8 +121,9 @@ def sweep(
         seed=split_seed,
     )
     own = _own_data(data, columns, changes)
-    cut = {"epochs": epochs, "seconds": seconds}
-    found = run_sweep(table, row, dataset, trials, seed, **cut, source=source, own=own, log=typer.echo)
+    found = run_sweep(
+        table, row, dataset, trials, seed, epochs=epochs, seconds=seconds, source=source, own=own, log=typer.echo
+    )
     if found.best is None:
         raise InputError(f"none of {len(found.trials)} trials came through; see their reasons above.")
     typer.echo(f"Best of {len(found.trials)}: {found.monitor} {found.best.value:.4f} with {found.best.params}")

@@ -60,12 +60,16 @@ class SearchSpace(Strict):
     step: int | float | None = None
     choices: list[Value] | None = None
 
+    @property
+    def interval(self) -> tuple[int | float, int | float] | None:
+        """The least and the greatest value; None for choices."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
-        interval = self.low is not None and self.high is not None
-        if interval == (self.choices is not None):
+        if (self.interval is None) == (self.choices is None):
             raise ValueError("expected either low and high, or choices")
-        if interval and self.low >= self.high:
+        if self.interval and self.interval[0] >= self.interval[1]:
             raise ValueError(f"low must be below high, found {self.low} and {self.high}")
         return self
 
@@ -154,7 +158,21 @@ class Row(Strict):
 
     def stored_in(self, table: str) -> tuple[str, str]:
         """Where this row of a table is stored: the table and the slug, its own or those of `alias_of`."""
-        return tuple(self.alias_of.split("/")) if self.alias_of else (table, self.slug)
+        if self.alias_of is None:
+            return table, self.slug
+        home, slug = self.alias_of.split("/")
+        return home, slug
+
+    @property
+    def built_model(self) -> str:
+        """The model's name.
+
+        Raises:
+            InputError: If the row has published values only.
+        """
+        if self.model is None:
+            raise InputError(f"row {self.slug!r} has published values only; its model is not built yet.")
+        return self.model
 
 
 SHARED = ("model", "settings", "by", "refined", "datasets", "search", "tuning_from")
@@ -236,7 +254,8 @@ class Table(Strict):
         slugs = [row.slug for row in self.rows]
         if len(set(slugs)) < len(slugs):
             raise ValueError(f"two rows have the same slug: {', '.join(slugs)}")
-        for part in [self, *self.rows, *self.attributes]:
+        parts: list[Table | Row | Attribute] = [self, *self.rows, *self.attributes]
+        for part in parts:
             for dataset in [*part.published, *getattr(part, "datasets", {}), *getattr(part, "curves", {})]:
                 if dataset not in DATASETS:
                     raise unknown_name("data set", dataset, DATASETS)

@@ -106,13 +106,13 @@ def plans_of(
     if sweep and sweep.data_digest != searched.digest:
         job.log(f"{row.name}: the stored sweep searched other data; its settings are not used.")
         sweep = None
-    tuned = sweep is not None and sweep.best is not None
-    ordered = settings_of(row.model, own | (_found(sweep, searched) if tuned else {}))
-    if row.refined and not model_class(row.model).has_rating_posterior(ordered.model):
+    found = _found(sweep, searched) if sweep else {}
+    ordered = settings_of(row.built_model, own | found)
+    if row.refined and not model_class(row.built_model).has_rating_posterior(ordered.model):
         raise InputError(f"{job.table.name}: row {row.slug!r} is refined, but its model has no posterior of ratings.")
-    by_epochs = trained_by_epochs(row.model)
+    by_epochs = trained_by_epochs(row.built_model)
     # Without a seed of its own a model still differs from one split of ratings to the next.
-    once = model_class(row.model).is_deterministic and job.table.protocol != "rating-holdout"
+    once = model_class(row.built_model).is_deterministic and job.table.protocol != "rating-holdout"
     plans = []
     for seed in job.table.seeds[:1] if once else seeds or job.table.seeds:
         full = ordered.with_changes(**overrides | {"seed": seed})
@@ -124,7 +124,7 @@ def plans_of(
                 settings=full.with_changes(epochs=last) if by_epochs else full,
                 full=full,
                 overrides=overrides,
-                tuned=sweep.tuned if tuned else None,
+                tuned=sweep.tuned if sweep else None,
                 cut=f"{last} of {due} epochs" if last < due and by_epochs else None,
             )
         )
@@ -134,6 +134,8 @@ def plans_of(
 def _found(sweep: Sweep, split: Split) -> dict[str, Any]:
     """What a search found: the settings, and the number of epochs where a run has nothing to choose it by."""
     best = sweep.best
+    if best is None:
+        return {}
     if best.best_epoch is None or split.validation is not None or best.best_epoch + 1 == sweep.epochs:
         return best.params  # where a search was cut, its last epoch is no choice
     # The epochs of a learning rate that falls to the end are a setting like others.

@@ -123,7 +123,7 @@ def latent_planes(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Pat
         low, high = both.min(axis=0), both.max(axis=0)
         half = 0.53 * float((high - low).max()) or 1.0
         x, y = ((middle - half, middle + half) for middle in ((low + high) / 2).tolist())
-        counts, _, _ = np.histogram2d(*prior.T, bins=DENSITY_BINS, range=(x, y))
+        counts, _, _ = np.histogram2d(prior[:, 0], prior[:, 1], bins=DENSITY_BINS, range=[x, y])
         shade = np.sqrt(gaussian_filter(counts, sigma=DENSITY_BINS / 40).T)
         axes.imshow(shade, cmap=SHADES, origin="lower", extent=(*x, *y), interpolation="bilinear")
         axes.scatter(*posterior.T, s=3, color=colour, alpha=0.5, linewidths=0)

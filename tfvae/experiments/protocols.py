@@ -15,7 +15,7 @@ from tfvae.data.splits import Split
 from tfvae.experiments.definitions import Table
 from tfvae.system.errors import InputError, unknown_name
 
-__all__ = ["OwnData", "Splits", "dataset_title", "splits_of", "whole_size"]
+__all__ = ["OwnData", "Splits", "data_name", "dataset_title", "splits_of", "whole_size"]
 
 Splits = Callable[[int, str], Split]  # from a run's seed and what a row takes as rows ("users" or "items")
 
@@ -61,6 +61,23 @@ def whole_size(name: str) -> int | None:
     return DATASETS[name].n_events if name in DATASETS else None
 
 
+def data_name(dataset: str | None, own: OwnData | None) -> str:
+    """The name under which runs on the data are stored.
+
+    Args:
+        dataset: Name of a data set; None for data of one's own.
+        own: Data of one's own, instead of a named data set.
+
+    Raises:
+        InputError: If not exactly one of the two is given.
+    """
+    if own is not None and dataset is None:
+        return own.name
+    if dataset is not None and own is None:
+        return dataset
+    raise InputError("expected either a data set's name (--dataset) or a file of your own (--data).")
+
+
 def splits_of(
     table: Table, dataset: str | None, source: str | Path | None = None, own: OwnData | None = None
 ) -> Splits:
@@ -80,13 +97,14 @@ def splits_of(
     Raises:
         InputError: If the data set is unknown, absent or has no such split, or not exactly one of the two is given.
     """
-    if (dataset is None) == (own is None):
-        raise InputError("expected either a data set's name (--dataset) or a file of your own (--data).")
+    name = data_name(dataset, own)
     given: dict[str, Any] = {"protocol": table.protocol}
+    data: str | Path
+    changes: dict[str, Any]
     if own is None:
-        if dataset not in DATASETS:
-            raise unknown_name("data set", dataset, DATASETS)
-        data, changes = dataset, {}
+        if name not in DATASETS:
+            raise unknown_name("data set", name, DATASETS)
+        data, changes = name, {}
         given["source"] = source
     else:
         if source is not None:

@@ -205,13 +205,15 @@ class Sweep(Strict):
     @property
     def best(self) -> Trial | None:
         """The trial of the best value, the earliest of several; None if no trial came through."""
-        complete = [trial for trial in self.trials if trial.state == "complete"]
-        better = min if lower_is_better(self.monitor) else max
-        return better(complete, key=lambda trial: trial.value, default=None)
+        sign = 1 if lower_is_better(self.monitor) else -1
+        complete = [(sign * trial.value, trial) for trial in self.trials if trial.value is not None]
+        return min(complete, key=lambda pair: pair[0])[1] if complete else None
 
     @property
-    def tuned(self) -> Tuned:
-        """The summary a run of the best settings keeps."""
+    def tuned(self) -> Tuned | None:
+        """The summary a run of the best settings keeps; None if no trial came through."""
+        if self.best is None or self.best.value is None:
+            return None
         failed = sum(trial.state == "failed" for trial in self.trials)
         return Tuned(trials=len(self.trials), failed=failed, epochs=self.epochs, value=round(self.best.value, 6))
 
@@ -251,7 +253,8 @@ def stored_runs(table: str, dataset: str, slug: str, results: Path = RESULTS) ->
         InputError: If a file is damaged.
     """
     paths = folder_of(table, dataset, results).glob(f"{slug}.seed*.json")
-    return sorted((_read(StoredRun, path) for path in paths), key=lambda run: run.seed)
+    runs = (_read(StoredRun, path) for path in paths)
+    return sorted((run for run in runs if run), key=lambda run: run.seed)
 
 
 def runs_of(table: str, dataset: str, row: Row, results: Path = RESULTS) -> list[StoredRun]:

@@ -8,6 +8,7 @@ hand, seeds that do not belong together) is a mark in that cell.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tfvae.experiments.definitions import RESULTS, Attribute, Table, load_table, own_table_names, table_names
 from tfvae.experiments.records import datasets_of, folder_of, stored_attributes
@@ -72,7 +73,7 @@ def render_overview(results: Path = RESULTS) -> Path:
         parts = []
         for dataset in [*ran, *(name for name in table.published if name not in ran)]:
             if table.kind == "data-attributes":
-                body = {"lines": _attribute_lines(table, dataset, results)}
+                body: dict[str, Any] = {"lines": _attribute_lines(table, dataset, results)}
             else:
                 body = {"rows": cells_of(table, dataset, results)}
             parts.append(body | {"dataset": named(dataset), "ran": dataset in ran})
@@ -90,9 +91,8 @@ def _attribute_lines(table: Table, dataset: str, results: Path) -> list[dict[str
     stored = stored_attributes(table.name, dataset, results)
     lines = []
     for attribute in table.attributes:
-        ours = stored and stored.counts.get(attribute.key)
-        paper = attribute.published.get(dataset)
-        ours, paper = (_in_style(attribute, value) for value in (ours, paper))
+        counted = stored.counts.get(attribute.key) if stored else None
+        ours, paper = (_in_style(attribute, value) for value in (counted, attribute.published.get(dataset)))
         same = "" if None in (ours, paper) else "same" if ours == paper else "differs"
         lines.append({"name": attribute.name, "ours": ours or "not run", "published": paper or "–", "verdict": same})
     return lines

@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from tfvae.data.splits import Split
+from tfvae.data.splits import HeldOutRatings, Split
 from tfvae.evaluation.evaluate import evaluate
 from tfvae.evaluation.latents import LatentDiagnostics, has_latents, latent_diagnostics
 from tfvae.evaluation.predictive import describe_predictions, has_rating_posterior
-from tfvae.evaluation.results import Evaluation
+from tfvae.evaluation.results import Evaluation, RatingEvaluation
 from tfvae.experiments import report
 from tfvae.experiments.definitions import RESULTS, load_table
 from tfvae.experiments.plan import Job, Log, Plan, outdated, plans_of, shortened_why, stored_as, tables_showing
-from tfvae.experiments.protocols import OwnData, splits_of
+from tfvae.experiments.protocols import OwnData, data_name, splits_of
 from tfvae.experiments.records import (
     Attributes,
     StoredRun,
@@ -100,8 +100,8 @@ def run_table(
             raise InputError(f"{name}: row {row.slug!r} has published values only; its model is not built yet.")
     started = time.perf_counter()
     splits = splits_of(table, dataset, source, own)
-    dataset = own.name if own else dataset
-    job = Job(table, dataset, splits, results, work, progress, log)
+    stored_under = data_name(dataset, own)
+    job = Job(table, stored_under, splits, results, work, progress, log)
     if table.kind == "data-attributes":
         _store_counts(job, time.perf_counter() - started)
     runs, failures = [], []
@@ -113,7 +113,7 @@ def run_table(
             log(f"{plan.row.name}, seed {plan.seed}: failed: {error}")
             failures.append(error)
     for shown in tables_showing(name, {row.stored_in(name) for row in chosen}, results):
-        log(f"written: {report.render(shown, dataset, results)}")
+        log(f"written: {report.render(shown, stored_under, results)}")
     report.render_overview(results)
     if failures:
         raise failures[0]
@@ -133,7 +133,7 @@ def validation_value(run: TrainedModel, split: Split, monitor: str) -> float | N
     if split.validation is None:
         return None
     if run.history:
-        return run.history[run.best_epoch][f"val_{monitor}"]
+        return run.best[f"val_{monitor}"]
     return evaluate(run.model, split.validation, (monitor,)).mean(monitor)
 
 
@@ -161,10 +161,11 @@ def _run(plan: Plan) -> StoredRun:
     forget_peak()
     watched = split.test if table.watch_test else None
     trained = train(plan.settings, split, folder, watched=watched, progress=job.progress, log=job.log)
-    evaluation = evaluate(trained.model, split.test_part, tuple(table.metrics))
+    test = split.test_part
+    evaluation = evaluate(trained.model, test, tuple(table.metrics))
     predictive = None
-    if has_rating_posterior(trained.model):
-        predictive, refined = describe_predictions(trained.model, split.test_part, plan.seed, refine=row.refined)
+    if isinstance(test, HeldOutRatings) and has_rating_posterior(trained.model):
+        predictive, refined = describe_predictions(trained.model, test, plan.seed, refine=row.refined)
         evaluation = refined if row.refined else evaluation
     peak = None if trained.resumed else peak_gb()
     latents = _described(plan, trained)
@@ -180,7 +181,7 @@ def _run(plan: Plan) -> StoredRun:
         work=folder.name,
         **_provenance(split),
     )
-    points = latents and {"posterior": latents.posterior, "prior": latents.prior}
+    points = {"posterior": latents.posterior, "prior": latents.prior} if latents else None
     store_run(run, evaluation.per_user, job.results, points)
     return run
 
@@ -210,7 +211,9 @@ def _how(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _outcome(trained: TrainedModel, evaluation: Evaluation, split: Split, monitor: str) -> dict[str, Any]:
+def _outcome(
+    trained: TrainedModel, evaluation: Evaluation | RatingEvaluation, split: Split, monitor: str
+) -> dict[str, Any]:
     """What training and measuring gave."""
     validated = [epoch for epoch, entry in enumerate(trained.history) if f"val_{monitor}" in entry]
     return {
@@ -241,7 +244,7 @@ def _provenance(split: Split) -> dict[str, Any]:
 
 def _watched(trained: TrainedModel) -> dict[str, list[float]] | None:
     """What was measured on the test part after each round, which of most models is an epoch, by metric."""
-    curves = {}
+    curves: dict[str, list[float]] = {}
     for name, value in (entry for epoch in trained.history for entry in epoch.items()):
         if name.startswith(WATCHED):
             curves.setdefault(name.removeprefix(WATCHED), []).append(round(value, 6))

@@ -157,7 +157,7 @@ def _orderings(table: Table, rows: list[Cells]) -> list[dict[str, Any]]:
         a, b = table.row(ordering.above), table.row(ordering.below)
         pair = [by_slug[row.slug] for row in (a, b) if row.slug in by_slug]
         ran = len(pair) == 2 and all(table.monitor in row.per_user for row in pair)
-        test = compared(*pair, table.monitor) if ran else None
+        test = compared(pair[0], pair[1], table.monitor) if ran else None
         said = _said_of(test, table, ran)
         marks = "".join(sorted({mark for row in pair for mark in row.marks})) if test else ""
         said = f"{said} {marks}" if marks else said
@@ -204,7 +204,7 @@ def _picture(table: Table, dataset: str, rows: list[Cells], folder: Path) -> str
     curves = {row.row.name: [_curve(run) for run in row.runs] for row in ran if row.runs[0].history}
     if not curves:
         return None
-    levels = {row.row.name: row.validation for row in ran if not row.runs[0].history}
+    levels = {row.row.name: row.average("validation") for row in ran if not row.runs[0].history}
     title = f"{table.name} on {dataset_title(dataset)}"
     plots.learning_curves(curves, levels, folder / PICTURE, title=title, metric=printed_metric(table.monitor))
     return PICTURE
@@ -251,7 +251,7 @@ def _curves_by_round(dataset: str, rows: list[Cells]) -> dict[str, tuple[dict[in
 def _described(rows: list[Cells]) -> dict[str, str] | None:
     """How many draws and users the figures of the generative models are of; None where no row has any."""
     names = ("samples", "marginal_users")
-    counts = {name: {int(row.figure(name)) for row in rows if row.figure(name)} for name in names}
+    counts = {name: {int(number) for row in rows if (number := row.figure(name))} for name in names}
     if not counts["samples"]:
         return None
     return {name: " or ".join(f"{number:,}" for number in sorted(found)) for name, found in counts.items()}

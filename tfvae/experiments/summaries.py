@@ -73,7 +73,7 @@ class Cells:
     def marks(self) -> dict[str, str]:
         """What must be known about these cells: sign -> explanation."""
         marks = {}
-        if why := sorted({run.shortened_why for run in self.runs if run.shortened}):
+        if why := sorted({run.shortened_why for run in self.runs if run.shortened_why}):
             marks["†"] = f"shortened: {'; '.join(why)}"
         if changed := sorted({f"{key} = {value}" for run in self.runs for key, value in run.overrides.items()}):
             marks["‡"] = f"settings by hand: {', '.join(changed)}"
@@ -110,11 +110,12 @@ class Cells:
 
     def verdict(self, metric: str) -> str:
         """`verdict` of the cell; marked runs get none, since they are not the published experiment."""
-        if self.difference(metric) is None:
+        difference = self.difference(metric)
+        if difference is None:
             return ""
         if self.marks:
             return f"no verdict {''.join(self.marks)}"
-        return verdict(self.difference(metric), self.se(metric))
+        return verdict(difference, self.se(metric))
 
     def best_on_test(self, metric: str) -> str:
         """Mean over the seeds of the best epoch's value, chosen on the test part itself; a dash where not watched."""
@@ -154,8 +155,8 @@ class Cells:
 
     def figure(self, name: str) -> float | None:
         """Mean over the seeds of one of `StoredRun.latents`; None where a seed has none."""
-        described = self.runs and all(run.latents for run in self.runs)
-        return float(np.mean([run.latents[name] for run in self.runs])) if described else None
+        values = [run.latents[name] for run in self.runs if run.latents]
+        return float(np.mean(values)) if values and len(values) == len(self.runs) else None
 
     @property
     def active_units(self) -> str:
@@ -211,7 +212,7 @@ def cells_of(table: Table, dataset: str, results: Path = RESULTS) -> list[Cells]
     Raises:
         InputError: If a stored file is damaged.
     """
-    rows = []
+    rows: list[Cells] = []
     for row in table.rows:
         runs = runs_of(table.name, dataset, row, results)
         published = row.published.get(dataset, {})

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -29,7 +29,7 @@ from tfvae.data.splits import Split
 from tfvae.evaluation.metrics import lower_is_better
 from tfvae.experiments.definitions import RESULTS, Row, SearchSpace, Table, load_table
 from tfvae.experiments.plan import row_settings, trained_by_epochs
-from tfvae.experiments.protocols import OwnData, splits_of
+from tfvae.experiments.protocols import OwnData, data_name, splits_of
 from tfvae.experiments.records import Sweep, Trial, stored_sweep, sweep_path
 from tfvae.experiments.runner import WORK, validation_value
 from tfvae.system.environment import commit, environment
@@ -90,14 +90,14 @@ def run_sweep(
     if chosen.model is None or not chosen.search:
         raise InputError(f"row {row!r} of {table} has nothing to search; give it a model and [rows.search].")
     whole = splits_of(definition, dataset, source, own)(definition.seeds[0], chosen.by)
-    dataset = own.name if own else dataset
+    stored_under = data_name(dataset, own)
     split = whole.for_tuning()
-    sweep = _begun(definition, chosen, dataset, whole.digest, seed, epochs, results)
-    path = sweep_path(table, dataset, row, results)
+    sweep = _begun(definition, chosen, stored_under, whole.digest, seed, epochs, results)
+    path = sweep_path(table, stored_under, row, results)
     deadline = time.perf_counter() + (seconds if seconds is not None else np.inf)
     while len(sweep.trials) < trials and time.perf_counter() < deadline:
         params = _next_params(sweep)
-        folder = Path(work) / table / dataset / f"{row}.sweep" / f"trial{len(sweep.trials)}"
+        folder = Path(work) / table / stored_under / f"{row}.sweep" / f"trial{len(sweep.trials)}"
         trial = _tried(sweep, params, split, folder, progress)
         sweep = sweep.model_copy(update={"trials": [*sweep.trials, trial]})
         write_json(path, sweep.model_dump())
@@ -121,8 +121,8 @@ def _begun(
     Raises:
         InputError: If the stored one answers another question, or the row's settings lie outside the space.
     """
-    own = settings_of(row.model, row_settings(table, row, dataset))
-    cut = epochs if trained_by_epochs(row.model) else None
+    own = settings_of(row.built_model, row_settings(table, row, dataset))
+    cut = epochs if trained_by_epochs(row.built_model) else None
     if cut is not None:
         own = own.with_changes(epochs=min(cut, own.training.epochs))
     new = Sweep(
@@ -184,7 +184,7 @@ def _next_params(sweep: Sweep) -> dict[str, Any]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = {key: _distribution(part) for key, part in sweep.space.items()}
     own_seed = np.random.SeedSequence((sweep.seed, len(sweep.trials))).generate_state(1)[0]
-    direction = "minimize" if lower_is_better(sweep.monitor) else "maximize"
+    direction: Literal["minimize", "maximize"] = "minimize" if lower_is_better(sweep.monitor) else "maximize"
     study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=int(own_seed)))
     for trial in sweep.trials:
         study.add_trial(
@@ -213,10 +213,11 @@ def search_problem(space: Mapping[str, SearchSpace], settings: Mapping[str, Any]
         if key not in settings:
             return f"the search varies {key!r}, which is no setting of the model."
         value = settings[key]
-        if part.choices is not None:
-            inside = value in part.choices
+        if part.interval:
+            low, high = part.interval
+            inside = isinstance(value, int | float) and low <= value <= high
         else:
-            inside = isinstance(value, int | float) and part.low <= value <= part.high
+            inside = value in (part.choices or ())
         if not inside:
             allowed = part.model_dump(exclude_defaults=True)
             return f"the row's {key} = {value} lies outside its search space {allowed}; widen it there."
@@ -224,11 +225,12 @@ def search_problem(space: Mapping[str, SearchSpace], settings: Mapping[str, Any]
 
 
 def _distribution(part: SearchSpace) -> BaseDistribution:
-    if part.choices is not None:
-        return CategoricalDistribution([_encoded(part, choice) for choice in part.choices])
-    if isinstance(part.low, int) and isinstance(part.high, int):
-        return IntDistribution(part.low, part.high, log=part.log, step=part.step or 1)
-    return FloatDistribution(part.low, part.high, log=part.log, step=part.step)
+    if part.interval is None:
+        return CategoricalDistribution([_encoded(part, choice) for choice in part.choices or ()])
+    low, high = part.interval
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=part.log, step=int(part.step or 1))
+    return FloatDistribution(low, high, log=part.log, step=part.step)
 
 
 def _encoded(part: SearchSpace, value: Any) -> Any:

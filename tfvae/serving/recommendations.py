@@ -75,16 +75,16 @@ class Recommendations(tf.Module):
     def __init__(
         self,
         model: Recommender,
-        item_ids: Sequence,
-        titles: Sequence[str] | None = None,
+        item_ids: Sequence | np.ndarray,
+        titles: Sequence[str] | np.ndarray | None = None,
         scale: tuple[float, float] | None = None,
-        candidates: Sequence[bool] | None = None,
+        candidates: Sequence[bool] | np.ndarray | None = None,
     ):
         super().__init__(name="recommendations")
         _refuse_unfit(model, scale)
         dtype, ids = _ids(item_ids, "item ids")
-        columns: list[tuple[Sequence | None, str]] = [(ids, "item ids"), (titles, "titles"), (candidates, "candidates")]
-        for given, what in columns:
+        columns: dict[str, Sequence | np.ndarray | None] = {"item ids": ids, "titles": titles, "candidates": candidates}
+        for what, given in columns.items():
             if given is not None and len(given) != model.n_items:
                 raise InputError(
                     f"{model.name} has {model.n_items} items, but {len(given)} {what} were given; "
@@ -251,13 +251,13 @@ class Recommendations(tf.Module):
 
 def recommend(
     model: Recommender,
-    item_ids: Sequence,
+    item_ids: Sequence | np.ndarray,
     histories: Sequence[Sequence],
     k: int = DEFAULT_K,
-    titles: Sequence[str] | None = None,
+    titles: Sequence[str] | np.ndarray | None = None,
     ratings: Sequence[Sequence[float]] | None = None,
     scale: tuple[float, float] | None = None,
-    candidates: Sequence[bool] | None = None,
+    candidates: Sequence[bool] | np.ndarray | None = None,
 ) -> Ranking:
     """Recommends to n users in this process; for more than one call, keep a `Recommendations`.
 
@@ -295,7 +295,7 @@ def _refuse_unfit(model: Recommender, scale: tuple[float, float] | None) -> None
         raise InputError(f"expected the lowest rating and a higher one as scale, found {scale}.")
 
 
-def _ids(given: Sequence, what: str) -> tuple[tf.DType, list[int] | list[str]]:
+def _ids(given: Sequence | np.ndarray, what: str) -> tuple[tf.DType, list[int] | list[str]]:
     """The ids as plain Python values, with the type they have in TensorFlow."""
     # NumPy would turn a list of both numbers and strings into strings.
     kind = pd.api.types.infer_dtype(given, skipna=False)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from tfvae.models.base import Recommender
@@ -25,11 +26,11 @@ __all__ = ["export"]
 
 def export(
     model: Recommender,
-    item_ids: Sequence,
+    item_ids: Sequence | np.ndarray,
     folder: Path | str,
-    titles: Sequence[str] | None = None,
+    titles: Sequence[str] | np.ndarray | None = None,
     scale: tuple[float, float] | None = None,
-    candidates: Sequence[bool] | None = None,
+    candidates: Sequence[bool] | np.ndarray | None = None,
 ) -> None:
     """Writes a SavedModel that recommends by external ids and needs TensorFlow alone.
 

@@ -91,6 +91,17 @@ class Split(ABC):
             raise InputError("this split has nothing for test; expected a whole split, not its part for tuning.")
         return self.test
 
+    @property
+    def validation_part(self) -> HeldOut:
+        """The part to choose by.
+
+        Raises:
+            InputError: Where it is cut only for a search, by `for_tuning`.
+        """
+        if self.validation is None:
+            raise InputError("this split has nothing for validation; `for_tuning` cuts that from its training part.")
+        return self.validation
+
     @abstractmethod
     def for_tuning(self) -> Self:
         """What a search is given: a split with a validation part and nothing for test."""
