@@ -10,9 +10,11 @@ import pytest
 import tensorflow as tf
 from scipy.sparse import csr_array
 
+from tfvae.data.interactions import Interactions
+from tfvae.data.splits import LeaveOneOutSettings, leave_one_out
 from tfvae.evaluation.scoring import top_k
 from tfvae.models import MODELS, model_class
-from tfvae.serving.recommendations import Recommendations, recommend
+from tfvae.serving.recommendations import Recommendations, recommend, recommend_to_users
 from tfvae.serving.saved_model import export
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.training.settings import settings_of
@@ -269,3 +271,32 @@ def test_inputs_that_do_not_fit_are_refused(models, changes, message):
     arguments = {"item_ids": NUMBERS, "histories": [[1]], "k": 3} | changes
     with pytest.raises(InputError, match=message):
         recommend(models["popularity"], **arguments)
+
+
+# ---- training users ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ids", [NUMBERS, STRINGS], ids=case_name)
+@pytest.mark.parametrize("name", ["ease", "mult-dae", "cdae", "gmf"])
+def test_training_users_are_ranked_for_by_their_ids(name, ids):
+    users, items = histories_of(60, seed=5).nonzero()
+    events = Interactions.from_events(users * 7 + 3, ids[items])
+    split = leave_one_out(events, LeaveOneOutSettings(n_negatives=1))
+    model = settings_of(name, SMALL.get(name, {})).build_for(split)
+    if hasattr(model, "fit_matrix"):
+        model.fit_matrix(split.train, log=lambda line: None)
+    rows = [5, 2, 40]
+    found = recommend_to_users(model, split, split.user_ids[rows], k=6)
+    expected, scores = top_k(model, split.train, k=6, users=rows)
+    np.testing.assert_array_equal(found.items, split.item_ids[expected])
+    np.testing.assert_allclose(found.scores, scores, rtol=1e-5)
+    assert found.unknown.tolist() == [0, 0, 0] and found.titles is None and found.sd is None
+    as_text = recommend_to_users(model, split, [str(split.user_ids[2])], k=6)
+    np.testing.assert_array_equal(as_text.items[0], found.items[1])
+    few = recommend_to_users(model, split, split.user_ids[:1], k=6, candidates=np.arange(split.n_items) < 8)
+    assert set(few.items[0]) <= {*split.item_ids[:8].tolist(), found.items.dtype.type(-1 if ids is NUMBERS else "")}
+    with pytest.raises(InputError, match="nobody is none of the .* training users"):
+        recommend_to_users(model, split, ["nobody"])
+    with pytest.raises(InputError, match="k is 0"):
+        recommend_to_users(model, split, split.user_ids[:1], k=0)
+    assert len(recommend_to_users(model, split, [], k=6).items) == 0

@@ -41,6 +41,7 @@ _HOMES = {
     "prepare_to_fit": "tfvae.training.loop",
     "rating_holdout": "tfvae.data.splits",
     "recommend": "tfvae.serving.recommendations",
+    "recommend_to_users": "tfvae.serving.recommendations",
     "settings_of": "tfvae.training.settings",
     "strong_generalization": "tfvae.data.splits",
     "top_k": "tfvae.evaluation.scoring",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tfvae.experiments.records import StoredRun
-    from tfvae.serving.recommendations import Ranking
+    from tfvae.serving.ranker import Ranking
 
 __all__ = ["how_to_serve", "show_counts", "show_metrics", "show_ranking", "show_runs", "show_table"]
 

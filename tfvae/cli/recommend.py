@@ -40,29 +40,19 @@ def recommend(
     A model of ratings predicts them, with their standard deviation where it knows one. If it was trained '--by items',
     it is told the ratings of an item by users' ids, and predicts those of other users.
     """
-    from tfvae.cli.run_folder import common_items, history_of, ranking_for, served, training_split, typed_history
+    from tfvae.cli.run_folder import common_items, served, training_split, typed_history
     from tfvae.serving.recommendations import recommend as ranked
+    from tfvae.serving.recommendations import recommend_to_users
 
     if bool(history or like) == bool(user):
         raise InputError("name what the person has, --history ID,ID,… or --like 'part of a title'; or --user ID alone.")
     trained, items = served(run)
-    rates, candidates = trained.model.predicts_ratings, common_items(items, min_users)
+    rates, candidates, k = trained.model.predicts_ratings, common_items(items, min_users), min(k, items.n_items)
     if user:
-        split = training_split(run)
-        if not trained.model.scores_new_users:
-            show_ranking(ranking_for(trained.model, split, user, k, candidates), rates)
-            return
-        ids, ratings = history_of(split, user, rates)
+        ranking = recommend_to_users(trained.model, training_split(run), [user], k, candidates)
     else:
         ids, ratings = typed_history(items, opt.listed(history), like or [], rates)
-    ranking = ranked(
-        trained.model,
-        items.item_ids,
-        [ids],
-        min(k, items.n_items),
-        items.titles,
-        ratings=[ratings] if rates else None,
-        scale=items.scale if rates else None,
-        candidates=candidates,
-    )
+        told = [ratings] if rates else None
+        scale = items.scale if rates else None
+        ranking = ranked(trained.model, items.item_ids, [ids], k, items.titles, told, scale, candidates)
     show_ranking(ranking, rates)

@@ -21,11 +21,8 @@ from tfvae.data.open_split import open_split
 from tfvae.data.splits import HeldOut, LeaveOneOut, RatingHoldout, Split, StrongGeneralization, load_split
 from tfvae.evaluation.evaluate import evaluate
 from tfvae.evaluation.results import RatingEvaluation
-from tfvae.evaluation.scoring import top_k
 from tfvae.models import model_class
 from tfvae.models.base import Recommender
-from tfvae.nn.ranking import EMPTY_RANK
-from tfvae.serving.recommendations import Ranking
 from tfvae.serving.typed_history import find_titles, known_ids
 from tfvae.system.errors import InputError
 from tfvae.training.loop import TrainedModel, load_run
@@ -33,10 +30,8 @@ from tfvae.training.loop import TrainedModel, load_run
 __all__ = [
     "common_items",
     "finished",
-    "history_of",
     "learnt_from",
     "measure",
-    "ranking_for",
     "served",
     "split_for",
     "training_split",
@@ -183,51 +178,6 @@ def typed_history(
         typer.echo(f"'{part}' is taken for {title} ({item})" + (f"; there are also: {more}" if more else ""))
         ids.append(item)
     return ids, ratings + liked
-
-
-def history_of(split: Split, user: str, rates: bool) -> tuple[list[int | str], list[float]]:
-    """The training history of a user, by the id as it was typed; like `typed_history` else.
-
-    Raises:
-        InputError: If there is no such training user.
-    """
-    row = _training_row(split, user)
-    place = slice(*split.train.indptr[row : row + 2])
-    ratings = split.train.data[place].tolist() if rates else []
-    return split.item_ids[split.train.indices[place]].tolist(), ratings
-
-
-def ranking_for(model: Recommender, split: Split, user: str, k: int, candidates: np.ndarray | None = None) -> Ranking:
-    """What a model of training users recommends to one of them.
-
-    Args:
-        model: The model.
-        split: The split it was trained on.
-        user: The user's id, as it was typed.
-        k: Length of the ranking; it is shorter where there are fewer unseen items.
-        candidates: bool [n_items], which items may be recommended; all of them if None.
-
-    Raises:
-        InputError: If there is no such training user.
-    """
-    longest = min(k, split.n_items) if candidates is None else split.n_items
-    items, scores = (found[0] for found in top_k(model, split.train, longest, users=[_training_row(split, user)]))
-    kept = items != EMPTY_RANK
-    if candidates is not None:
-        kept &= candidates[items]
-    items, scores = items[kept][None, :k], scores[kept][None, :k]
-    if split.scale is not None and model.predicts_ratings:
-        scores = np.clip(scores, *split.scale)
-    titles = None if split.titles is None else split.titles[items]
-    return Ranking(split.item_ids[items], scores, unknown=np.zeros(1, np.int32), titles=titles)
-
-
-def _training_row(split: Split, user: str) -> int:
-    ids = split.user_ids
-    rows = np.flatnonzero(ids.astype(str) == user)
-    if not len(rows):
-        raise InputError(f"{user} is none of the {len(ids):,} training users; their ids look like {ids[0]}.")
-    return int(rows[0])
 
 
 def _refuse_ratings(known: Items, history: Sequence[str]) -> None:

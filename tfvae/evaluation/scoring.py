@@ -19,7 +19,7 @@ from tfvae.nn.ranking import best_unseen
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.system.memory import keep_freed_buffers
 
-__all__ = ["pair_scorer", "ranker", "scores_at", "top_k", "traced"]
+__all__ = ["history_store", "pair_scorer", "ranker", "scores_at", "top_k", "traced"]
 
 TopK = tuple[np.ndarray, np.ndarray]
 
@@ -113,7 +113,7 @@ def pair_scorer(
     users, items = np.asarray(users, np.int64), np.asarray(items, np.int64)
     _refuse_outside(users, histories.shape[0], "user")
     _refuse_outside(items, histories.shape[1], "item")
-    store = _store(model, histories)
+    store = history_store(model, histories)
 
     def pick(batch: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
         rows = store.gather(batch)
@@ -145,7 +145,7 @@ def traced(function: Callable, *signature: tf.TensorSpec) -> Callable:
 
 def _finite_scores(model: Recommender, histories: csr_array) -> Callable:
     """In the graph: row numbers [B] to rows, scores [B, n_items], and whether each user's are finite."""
-    store = _store(model, histories)
+    store = history_store(model, histories)
 
     def score(batch: tf.Tensor) -> tuple[SparseBatch, tf.Tensor, tf.Tensor]:
         batch = store.gather(batch)
@@ -155,7 +155,13 @@ def _finite_scores(model: Recommender, histories: csr_array) -> Callable:
     return score
 
 
-def _store(model: Recommender, histories: csr_array) -> RowStore:
+def history_store(model: Recommender, histories: csr_array) -> RowStore:
+    """The histories as a model takes them, to be gathered in a graph.
+
+    Raises:
+        InputError: If they are of another catalogue than the model's, or of others than its training users where it
+            knows nobody else.
+    """
     if histories.shape[1] != model.n_items:
         raise InputError(
             f"{model.name} scores {model.n_items} items, but the histories have {histories.shape[1]} columns; "

@@ -7,46 +7,25 @@ matrix it was trained on: new users, or, trained on `split.by_items()`, new item
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 
-from tfvae.evaluation.predictive import has_rating_posterior
+from tfvae.evaluation.scoring import history_store, traced
 from tfvae.nn.batches import SparseBatch, unpad
-from tfvae.nn.ranking import EMPTY_RANK, best_unseen
-from tfvae.system.errors import DivergedError, InputError
+from tfvae.serving.ranker import Ranker, Ranking, diverged_refused, plain_array, plain_ids
+from tfvae.system.errors import InputError
 
 if TYPE_CHECKING:
+    from tfvae.data.splits import Split
     from tfvae.models.base import Recommender
 
-__all__ = ["DEFAULT_K", "Ranking", "Recommendations", "recommend"]
+__all__ = ["DEFAULT_K", "Ranking", "Recommendations", "recommend", "recommend_to_users"]
 
 DEFAULT_K = 100
-PADS: dict[tf.DType, Any] = {tf.int64: -1, tf.string: ""}
+USERS_AT_ONCE = 500
 KINDS = {tf.int64: "whole numbers", tf.string: "strings"}
-
-
-class Ranking(NamedTuple):
-    """The best unseen items of n users, best first.
-
-    Where there are fewer than k unseen items for a user the last ranks are empty: the pad as id (−1 or ""), score −∞,
-    title "" and sd NaN.
-
-    Attributes:
-        items: Item ids, int64 or str [n, k].
-        scores: float32 [n, k]; of a model of ratings the predicted ones, within the scale.
-        unknown: int32 [n], entries of each history that name no item of the model; they were ignored.
-        titles: str [n, k]; None where the titles are not known.
-        sd: float32 [n, k], the standard deviation of each predicted rating; None where the model knows none.
-    """
-
-    items: np.ndarray
-    scores: np.ndarray
-    unknown: np.ndarray
-    titles: np.ndarray | None = None
-    sd: np.ndarray | None = None
 
 
 class Recommendations(tf.Module):
@@ -81,33 +60,22 @@ class Recommendations(tf.Module):
         candidates: Sequence[bool] | np.ndarray | None = None,
     ):
         super().__init__(name="recommendations")
-        _refuse_unfit(model, scale)
-        dtype, ids = _ids(item_ids, "item ids")
-        columns: dict[str, Sequence | np.ndarray | None] = {"item ids": ids, "titles": titles, "candidates": candidates}
-        for what, given in columns.items():
-            if given is not None and len(given) != model.n_items:
-                raise InputError(
-                    f"{model.name} has {model.n_items} items, but {len(given)} {what} were given; "
-                    "take those of the split that the model was trained on."
-                )
-        _refuse_ambiguous(ids, PADS[dtype])
-        self.pad = PADS[dtype]
-        self._dtype = dtype
+        if not model.scores_new_users:
+            raise InputError(
+                f"{model.name} serves its training users only, and cannot answer for a new history; recommend to them "
+                "by their ids, tfvae.recommend_to_users(model, split, users)."
+            )
+        self._rank = Ranker(model, item_ids, titles, scale, candidates)
+        self.pad = self._rank.pad
+        self._dtype = dtype = self._rank.dtype
         self._name = model.name
         self._n_items = model.n_items
-        self._scale = scale and (float(scale[0]), float(scale[1]))
-        # The model itself is no attribute: the SavedModel would then hold its variables a second time.
-        self._scores = model.scores
-        self._sd = model.rating_sd if has_rating_posterior(model) else None
-        self._ids = tf.constant([*ids, self.pad], dtype)
-        self._titles = None if titles is None else tf.constant([*map(str, titles), ""])
-        self._candidates = None if candidates is None else tf.constant(np.asarray(candidates, bool))
         numbers = tf.range(model.n_items)
         self._numbers = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(self._ids[:-1], numbers), default_value=-1
+            tf.lookup.KeyValueTensorInitializer(self._rank.ids[:-1], numbers), default_value=-1
         )
         inputs = [tf.TensorSpec([None, None], dtype, "history")]
-        if self._scale is not None:
+        if self._rank.scale is not None:
             inputs.append(tf.TensorSpec([None, None], tf.float32, "ratings"))
         self.recommend = tf.function(self._recommend, [*inputs, tf.TensorSpec([], tf.int32, "k")])
         self.recommend_default = tf.function(self._recommend_default, inputs)
@@ -134,20 +102,13 @@ class Recommendations(tf.Module):
         if k < 1:
             raise InputError(f"k is {k}; expected at least 1.")
         inputs = [self._padded(histories)]
-        if self._scale is not None:
+        if self._rank.scale is not None:
             inputs.append(self._padded_ratings(histories, ratings))
         elif ratings is not None:
             raise InputError(f"{self._name} ranks by what is in a history, not by ratings; leave the ratings out.")
-        try:
+        with diverged_refused(self._name):
             found = self.recommend(*inputs, tf.constant(k, tf.int32))
-        except tf.errors.InvalidArgumentError as error:
-            if "Tensor had" not in error.message:
-                raise
-            raise DivergedError(
-                f"{self._name} gave NaN or infinite scores, so there is no ranking; "
-                "train again with a lower learning rate."
-            ) from None
-        return Ranking(**{name: _array(tensor) for name, tensor in found.items()})
+        return Ranking(**{name: plain_array(tensor) for name, tensor in found.items()})
 
     def _padded(self, histories: Sequence[Sequence]) -> tf.Tensor:
         """The histories as a tensor [n, longest]."""
@@ -155,7 +116,7 @@ class Recommendations(tf.Module):
         for user, history in enumerate(histories):
             if isinstance(history, str) or np.ndim(history) != 1:
                 raise InputError("expected one list of item ids for each user, as in [[628, 1223], [4936]].")
-            dtype, ids = _ids(history, "ids in a history") if len(history) else (self._dtype, [])
+            dtype, ids = plain_ids(history, "ids in a history") if len(history) else (self._dtype, [])
             if dtype != self._dtype:
                 raise InputError(
                     f"the items of {self._name} have {KINDS[self._dtype]} as ids, but history {user} "
@@ -167,9 +128,9 @@ class Recommendations(tf.Module):
     @property
     def _limits(self) -> tuple[float, float]:
         """The lowest and the highest rating."""
-        if self._scale is None:
+        if self._rank.scale is None:
             raise InputError(f"{self._name} ranks by what is in a history, not by ratings; leave them out.")
-        return self._scale
+        return self._rank.scale
 
     def _padded_ratings(self, histories: Sequence[Sequence], ratings: Sequence[Sequence[float]] | None) -> tf.Tensor:
         """The ratings as a tensor [n, longest]."""
@@ -211,27 +172,7 @@ class Recommendations(tf.Module):
         if ratings is not None:
             ratings = self._on_scale(history, ratings)
         batch = _distinct(unpad(numbers, values=ratings), self._n_items)
-        scores = tf.cast(self._scores(batch), tf.float32)
-        scores = tf.debugging.check_numerics(scores, f"scores of {self._name}")
-        if self._candidates is not None:
-            scores = tf.where(self._candidates, scores, -np.inf)
-        found, best = best_unseen(scores, batch, k)
-        empty = found == EMPTY_RANK
-        places = tf.where(empty, self._n_items, found)
-        if self._scale is not None:
-            best = tf.where(empty, best, tf.clip_by_value(best, *self._scale))
-        ranking = {
-            "items": tf.gather(self._ids, places),
-            "scores": best,
-            "unknown": tf.reduce_sum(tf.cast(unknown, tf.int32), axis=1),
-        }
-        if self._titles is not None:
-            ranking["titles"] = tf.gather(self._titles, places)
-        if self._sd is not None:
-            sd = tf.debugging.check_numerics(self._sd(batch), f"uncertainty of {self._name}")
-            sd = tf.pad(sd, [[0, 0], [0, 1]], constant_values=np.nan)
-            ranking["sd"] = tf.gather(sd, places, batch_dims=1)
-        return ranking
+        return self._rank(batch, k) | {"unknown": tf.reduce_sum(tf.cast(unknown, tf.int32), axis=1)}
 
     def _on_scale(self, history: tf.Tensor, ratings: tf.Tensor) -> tf.Tensor:
         """In the graph: the same ratings, or an `InvalidArgumentError`; a clipped rating would be another opinion."""
@@ -281,34 +222,51 @@ def recommend(
     return Recommendations(model, item_ids, titles, scale, candidates)(histories, k, ratings)
 
 
-def _refuse_unfit(model: Recommender, scale: tuple[float, float] | None) -> None:
-    if not model.scores_new_users:
-        raise InputError(f"{model.name} serves its training users only, and cannot answer for a new history.")
-    if not model.predicts_ratings:
-        if scale is not None:
-            raise InputError(f"{model.name} predicts no ratings, so the scale would change nothing; leave it out.")
-    elif scale is None:
-        raise InputError(
-            f"{model.name} predicts ratings; give the scale of its training ratings, as scale=split.scale."
-        )
-    elif len(scale) != 2 or not scale[0] < scale[1]:
-        raise InputError(f"expected the lowest rating and a higher one as scale, found {scale}.")
+def recommend_to_users(
+    model: Recommender,
+    split: Split,
+    users: Sequence | np.ndarray,
+    k: int = DEFAULT_K,
+    candidates: Sequence[bool] | np.ndarray | None = None,
+) -> Ranking:
+    """Recommends to training users, by their ids, what they do not have; any model can.
+
+    Args:
+        model: Any recommender.
+        split: The split it was trained on.
+        users: Ids of training users, such as some of `split.user_ids`; text will do for numbers.
+        k: Length of the rankings.
+        candidates: bool [n_items], which items may be recommended; all of them if None.
+
+    Returns:
+        The rankings; of a model of ratings within `split.scale`.
+
+    Raises:
+        DivergedError: If a score is NaN or infinite.
+        InputError: If `k` is less than 1, somebody is no training user, or the split is not the model's.
+    """
+    if k < 1:
+        raise InputError(f"k is {k}; expected at least 1.")
+    rows = _training_rows(split, users)
+    histories = history_store(model, split.train)
+    rank = Ranker(model, split.item_ids, split.titles, split.scale if model.predicts_ratings else None, candidates)
+    ranked = traced(lambda batch: rank(histories.gather(batch), tf.constant(k)), tf.TensorSpec([None], tf.int64))
+    found = []
+    with diverged_refused(model.name):
+        for start in range(0, max(len(rows), 1), USERS_AT_ONCE):
+            part = ranked(tf.constant(rows[start : start + USERS_AT_ONCE]))
+            found.append({name: plain_array(tensor) for name, tensor in part.items()})
+    whole = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    return Ranking(**whole, unknown=np.zeros(len(rows), np.int32))
 
 
-def _ids(given: Sequence | np.ndarray, what: str) -> tuple[tf.DType, list[int] | list[str]]:
-    """The ids as plain Python values, with the type they have in TensorFlow."""
-    # NumPy would turn a list of both numbers and strings into strings.
-    kind = pd.api.types.infer_dtype(given, skipna=False)
-    if kind not in ("integer", "string"):
-        raise InputError(f"expected whole numbers or strings as {what}, found {kind}.")
-    return tf.int64 if kind == "integer" else tf.string, np.asarray(given).tolist()
-
-
-def _refuse_ambiguous(ids: list, pad: int | str) -> None:
-    if len(set(ids)) < len(ids):
-        raise InputError(f"{len(ids) - len(set(ids))} item ids come twice; each must name one item.")
-    if pad in ids:
-        raise InputError(f"an item has the id {pad!r}, which marks empty places; give it another.")
+def _training_rows(split: Split, users: Sequence | np.ndarray) -> np.ndarray:
+    ids = split.user_ids
+    row_of = {str(user): row for row, user in enumerate(ids.tolist())}
+    for user in users:
+        if str(user) not in row_of:
+            raise InputError(f"{user} is none of the {len(ids):,} training users; their ids look like {ids[0]}.")
+    return np.array([row_of[str(user)] for user in users], np.int64)
 
 
 def _distinct(batch: SparseBatch, n_items: int) -> SparseBatch:
@@ -329,9 +287,3 @@ def _distinct(batch: SparseBatch, n_items: int) -> SparseBatch:
         lengths=tf.math.unsorted_segment_sum(ones, segment_ids, tf.shape(batch.lengths)[0]),
         values=values,
     )
-
-
-def _array(tensor: tf.Tensor) -> np.ndarray:
-    if tensor.dtype != tf.string:
-        return tensor.numpy()
-    return np.char.decode(tensor.numpy().astype(bytes), "utf-8")
