@@ -149,7 +149,7 @@ def root_mean_square(model, split):
 def test_test_ratings_do_not_reach_the_model():
     interactions = low_rank()
     split = rating_holdout(interactions)
-    users, items, values = interactions.in_file_order()
+    users, items, values = interactions.users, interactions.items, interactions.values
     is_test = split.test.targets.toarray()[users, items] != 0
     assert is_test.sum() == split.test.targets.nnz
 

@@ -100,13 +100,13 @@ def test_ml_1m_without_times(tmp_path):
 
 def test_netflix_keeps_the_order_of_its_files(tmp_path):
     found = load_dataset("netflix", place(tmp_path / "a", FILES["netflix"]))
-    users, items, _ = found.in_file_order()
+    users, items = found.users, found.items
     assert found.user_ids[users].tolist() == [1488844, 2532865]
     assert found.item_ids[items].tolist() == [1, 4500]
     old = {"mv_0000001.txt": "1:\n7,3,2005-09-06\n", "mv_0000002.txt": "2:\n6,3,2005-09-06\n"}
     place(tmp_path / "b" / "training_set", old)
     found = load_dataset("netflix", tmp_path / "b")
-    assert found.order.tolist() == [1, 0]
+    assert found.user_ids[found.users].tolist() == [7, 6]
 
 
 def test_a_part_of_a_data_set_is_said_to_be_one(tmp_path, caplog):

@@ -28,27 +28,47 @@ def frame() -> pd.DataFrame:
     return pd.DataFrame({"who": USERS, "what": ITEMS, "stars": RATINGS, "when": TIMES})
 
 
-def test_events_are_grouped_by_user_in_file_order(five):
+def test_events_keep_the_order_of_the_file(five):
     assert five.user_ids.tolist() == ["a", "b", "c"]
     assert five.item_ids.tolist() == [7, 30, 100]
-    assert five.indptr.tolist() == [0, 2, 4, 5]
-    assert five.items.tolist() == [0, 1, 1, 0, 2]
-    assert five.values.tolist() == [2, 5, 1, 3, 4]
-    assert five.timestamps.tolist() == [40, 10, 50, 30, 20]
-    assert five.order.tolist() == [1, 4, 0, 2, 3]
-    assert five.users.tolist() == [0, 0, 1, 1, 2]
+    assert five.users.tolist() == [1, 0, 1, 2, 0]
+    assert five.items.tolist() == [1, 0, 0, 2, 1]
+    assert five.values.tolist() == RATINGS and five.timestamps.tolist() == TIMES
     assert (five.n_users, five.n_items, five.n_events, five.density) == (3, 3, 5, 5 / 9)
 
 
-def test_matrix_is_the_events(five):
-    assert five.matrix.toarray().tolist() == [[2, 5, 0], [3, 1, 0], [0, 0, 4]]
-    assert five.matrix.dtype == np.float32
-    assert five.matrix.has_canonical_format
+def test_events_are_grouped_by_user_in_file_order(five):
+    indptr, order = five.by_user
+    assert indptr.tolist() == [0, 2, 4, 5] and order.tolist() == [1, 4, 0, 2, 3]
+    assert Interactions.from_events([1, 1, 2], [9, 3, 5]).by_user[1] is None
+    assert Interactions.from_events([2, 2, 1], [9, 3, 5]).by_user[1].tolist() == [2, 0, 1]
 
 
-def test_a_file_already_user_by_user_needs_no_order():
-    assert Interactions.from_events([1, 1, 2], [9, 3, 5]).order is None
-    assert Interactions.from_events([2, 2, 1], [9, 3, 5]).order.tolist() == [2, 0, 1]
+@pytest.mark.parametrize(
+    ("arguments", "sha256"),
+    [
+        (
+            {"user_ids": [2, 1, 2, 1, 3], "item_ids": [9, 7, 5, 9, 5], "values": RATINGS, "timestamps": TIMES},
+            "83c869593da746f57aa09e3d46224de013024490003a1c5bd4a5104267d9d6a8",
+        ),
+        (
+            {
+                "user_ids": ["b", "a", "b"],
+                "item_ids": ["x", "y", "z"],
+                "items": pd.DataFrame({"title": ["X", "Z"]}, index=["x", "z"]),
+                "users": pd.DataFrame({"age": [3.0, 4.0]}, index=["a", "b"]),
+            },
+            "64de86b582a8bf3ab162fa33851648e9a7573f5947c7855d46292fc69712b5cb",
+        ),
+        (
+            {"user_ids": [1, 1, 2], "item_ids": [9, 3, 5]},
+            "dc4a35a35788fc61bc049dbaf0b4f153a92e6dd1050e213cfdf77aebc214d9b9",
+        ),
+    ],
+    ids=["interleaved", "features", "user by user"],
+)
+def test_digests_are_those_of_stored_runs(arguments, sha256):
+    assert Interactions.from_events(**arguments).digest == sha256
 
 
 def test_numbers_sort_numerically_and_strings_lexicographically():
@@ -63,7 +83,7 @@ pairs = st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 9)), min_size=1, u
 def test_file_order_is_recovered(events):
     users, items = zip(*events, strict=True)
     found = Interactions.from_events(users, items, np.arange(len(events)))
-    rows, columns, values = found.in_file_order()
+    rows, columns, values = found.users, found.items, found.values
     assert found.user_ids[rows].tolist() == list(users)
     assert found.item_ids[columns].tolist() == list(items)
     assert values.tolist() == list(range(len(events)))
@@ -229,10 +249,4 @@ def test_bad_frames(frame, tmp_path):
 
 def test_datetimes_become_unix_seconds(frame):
     frame["when"] = pd.to_datetime(frame["when"], unit="s")
-    assert Interactions.from_frame(frame, "who", "what", timestamp="when").timestamps.tolist() == [
-        40,
-        10,
-        50,
-        30,
-        20,
-    ]
+    assert Interactions.from_frame(frame, "who", "what", timestamp="when").timestamps.tolist() == TIMES

@@ -41,7 +41,9 @@ def test_the_latest_event_is_held_out():
 def test_negatives_are_items_the_user_never_met(seed, split_seed):
     interactions = some_events(seed)
     split = leave_one_out(interactions, LeaveOneOutSettings(n_negatives=4, seed=split_seed))
-    met = interactions.matrix.toarray()[np.isin(interactions.user_ids, split.user_ids)] > 0
+    met = np.zeros((interactions.n_users, interactions.n_items), bool)
+    met[interactions.users, interactions.items] = True
+    met = met[np.isin(interactions.user_ids, split.user_ids)]
     rows = np.arange(len(split.user_ids))
     assert split.test.negatives.shape == (len(rows), 4) and split.test.negatives.dtype == np.int32
     assert not met[rows[:, None], split.test.negatives].any()

@@ -92,7 +92,7 @@ def assert_same_arrays(a, b) -> None:
 def test_users_are_permuted_as_in_the_papers(n_users, first, last, sha256):
     # Users 0, 1, ... with five events each: the ids in the split's order are the permutation itself.
     interactions = Interactions(
-        indptr=np.arange(0, 5 * n_users + 1, 5),
+        users=np.repeat(np.arange(n_users, dtype=np.int32), 5),
         items=np.tile(np.arange(5, dtype=np.int32), n_users),
         values=np.ones(5 * n_users, dtype=np.float32),
         user_ids=np.arange(n_users),
@@ -134,7 +134,7 @@ def test_every_event_is_on_one_side_or_accounted_for(seed, min_users, min_items,
     assert not (ids[0] & ids[1] or ids[0] & ids[2] or ids[1] & ids[2])
     assert [len(part) for part in ids[1:]] == [held_out, held_out]
 
-    users, items, values = interactions.in_file_order()
+    users, items, values = interactions.users, interactions.items, interactions.values
     events = pd.DataFrame({"user": interactions.user_ids[users], "item": interactions.item_ids[items], "value": values})
     if min_rating is not None:
         events = events[events["value"] >= min_rating]
@@ -288,7 +288,7 @@ def test_ratings_are_in_train_or_in_test(seed, fraction, split_seed):
     whole = {(r, c): v for r, c, v in zip(train.row, train.col, train.data, strict=True)}
     test = {(r, c): v for r, c, v in zip(rows, columns, values, strict=True)}
     assert not whole.keys() & test.keys()
-    in_file = zip(*interactions.in_file_order(), strict=True)
+    in_file = zip(interactions.users, interactions.items, interactions.values, strict=True)
     assert whole | test == {(user, item): value for user, item, value in in_file}
     assert split.train.dtype == np.float32 and split.train.indices.dtype == np.int32
     cold = set(columns.tolist()) - set(train.col.tolist())
@@ -340,7 +340,7 @@ def test_ml_1m_global_mean_and_counts():
 def test_a_saved_split_comes_back_equal(kind, text_ids, tmp_path):
     interactions = some_events()
     if text_ids:
-        users, items, values = interactions.in_file_order()
+        users, items, values = interactions.users, interactions.items, interactions.values
         names = [np.char.add(letter, ids.astype(str)) for letter, ids in zip("ui", (users, items), strict=True)]
         interactions = Interactions.from_events(*names, values)
     split = {

@@ -14,9 +14,9 @@ def test_size_is_exact_and_no_pair_repeats(size):
     made = synthetic(*size)
     n_users, n_items, n_events = size
     assert (made.n_users, made.n_items) == (n_users, n_items)
-    assert made.n_events == (n_events or 60_000) == made.indptr[-1]
-    assert made.matrix.has_canonical_format
-    assert np.diff(made.indptr).min() >= 1
+    assert made.n_events == (n_events or 60_000) == made.by_user[0][-1]
+    assert len(set(zip(made.users, made.items, strict=True))) == made.n_events
+    assert np.diff(made.by_user[0]).min() >= 1
 
 
 def test_the_seed_decides_everything():
@@ -42,7 +42,7 @@ def test_items_follow_a_power_law_and_histories_are_log_normal():
     ranks = np.arange(10, 1_000)
     slope = np.polyfit(np.log(ranks + 1), np.log(counts[ranks]), 1)[0]
     assert -1.1 < slope < -0.6
-    lengths = np.log(np.diff(made.indptr))
+    lengths = np.log(np.diff(made.by_user[0]))
     assert abs(lengths.std() - 0.8) < 0.05
     assert abs(lengths.mean() - np.median(lengths)) < 0.05
 

@@ -1,10 +1,10 @@
-"""Who met what: the interactions of users with items, as immutable CSR arrays with their ids."""
+"""Who met what: interactions of users with items, as immutable arrays in the order of their file, with their ids."""
 
 from __future__ import annotations
 
 import os
 import zipfile
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import scipy.sparse as sp
 
 from tfvae.data import events, text
 from tfvae.data.events import Duplicates
@@ -27,28 +26,25 @@ _FEATURES = ("user_features", "item_features")
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Interactions grouped by user, each user's events in the order of the file they came from.
+    """Interactions in the order of the file they came from, on which the papers' splits depend.
 
     Attributes:
-        indptr: int64 [n_users + 1], where each user's events begin.
+        users: int32 [n_events], user rows.
         items: int32 [n_events], item columns.
         values: float32 [n_events], ratings or counts (1 where the file had none).
         user_ids: [n_users], ascending: numbers numerically, strings lexicographically.
         item_ids: [n_items], ascending likewise.
-        order: int64 [n_events], file position of each stored event; None when the file was already user
-            by user. Kept because the papers' splits depend on file order.
         timestamps: int64 [n_events] in Unix seconds, or None.
         titles: str [n_items] (empty where unknown), or None.
         user_features: Named arrays [n_users].
         item_features: Named arrays [n_items].
     """
 
-    indptr: np.ndarray
+    users: np.ndarray
     items: np.ndarray
     values: np.ndarray
     user_ids: np.ndarray
     item_ids: np.ndarray
-    order: np.ndarray | None = None
     timestamps: np.ndarray | None = None
     titles: np.ndarray | None = None
     user_features: dict[str, np.ndarray] = field(default_factory=dict)
@@ -84,31 +80,27 @@ class Interactions:
         """Share of all user-item pairs that are interactions."""
         return self.n_events / (self.n_users * self.n_items)
 
-    @property
-    def users(self) -> np.ndarray:
-        """int32 [n_events], the user row of each stored event."""
-        return np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(self.indptr))
-
     @cached_property
-    def matrix(self) -> sp.csr_array:
-        """CSR [n_users, n_items] of the values, float32, with sorted indices."""
-        matrix = sp.csr_array((self.values.copy(), self.items.copy(), self.indptr), shape=(self.n_users, self.n_items))
-        matrix.sort_indices()
-        return matrix
+    def by_user(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """The events user by user, each user's in the order of the file.
+
+        Returns:
+            Where each user's events begin, int64 [n_users + 1]; and the place in the file of each event, int64
+            [n_events], or None where the file is user by user.
+        """
+        return events.grouped(self.users, self.n_users)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content, in hexadecimal."""
+        # Of the events user by user with their places, since digests of splits and stored runs were made so.
         arrays = self._arrays()
+        del arrays["users"]
+        arrays["indptr"], order = self.by_user
+        if order is not None:
+            arrays |= {name: arrays[name][order] for name in ("items", "values", "timestamps") if name in arrays}
+            arrays["order"] = order
         return files.digest(sorted(arrays), *(arrays[name] for name in sorted(arrays)))
-
-    def in_file_order(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """User rows, item columns and values [n_events] in the order of the file."""
-        grouped = self.users, self.items, self.values
-        if self.order is None:
-            return grouped
-        users, items, values = (_scattered(array, self.order) for array in grouped)
-        return users, items, values
 
     @classmethod
     def from_events(
@@ -155,30 +147,25 @@ class Interactions:
         values = np.ones(len(rows), np.float32) if values is None else events.ratings(values, source)
         timestamps = None if timestamps is None else events.seconds(timestamps, source)
 
-        indptr, order = events.grouped(rows, len(user_ids))
-        if events.has_duplicates(indptr, columns if order is None else columns[order], len(item_ids)):
-            pairs = rows.astype(np.int64) * len(item_ids) + columns
-            kept, values = events.without_duplicates(pairs, values, duplicates, source)
-            rows, columns = rows[kept], columns[kept]
-            timestamps = None if timestamps is None else timestamps[kept]
-            indptr, order = events.grouped(rows, len(user_ids))
-
-        def by_user(array: np.ndarray) -> np.ndarray:
-            return array if order is None else array[order]
-
         item_features = events.aligned(items, item_ids)
-        return cls(
-            indptr=indptr,
-            items=by_user(columns),
-            values=by_user(values),
+        found = cls(
+            users=rows,
+            items=columns,
+            values=values,
             user_ids=user_ids,
             item_ids=item_ids,
-            order=order,
-            timestamps=None if timestamps is None else by_user(timestamps),
+            timestamps=timestamps,
             titles=item_features.pop("title", None),
             user_features=events.aligned(users, user_ids),
             item_features=item_features,
         )
+        indptr, order = found.by_user
+        if not events.has_duplicates(indptr, columns if order is None else columns[order], len(item_ids)):
+            return found
+        pairs = rows.astype(np.int64) * len(item_ids) + columns
+        kept, values = events.without_duplicates(pairs, values, duplicates, source)
+        timestamps = None if timestamps is None else timestamps[kept]
+        return replace(found, users=rows[kept], items=columns[kept], values=values, timestamps=timestamps)
 
     @classmethod
     def from_frame(
@@ -312,9 +299,3 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     view = np.asarray(array).view()
     view.flags.writeable = False
     return view
-
-
-def _scattered(array: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    result = np.empty_like(array)
-    result[positions] = array
-    return result

@@ -76,7 +76,7 @@ def synthetic(
     inside = user_tastes[users] == item_tastes[items]
     ratings = np.rint(3 + inside + rng.normal(size=n_items)[items] / 2 + rng.normal(size=n_events) / 2)
     return Interactions(
-        indptr=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        users=users.astype(np.int32),
         items=items.astype(np.int32),
         values=np.clip(ratings, 1, 5).astype(np.float32),
         user_ids=np.arange(n_users),

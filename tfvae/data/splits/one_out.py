@@ -223,7 +223,8 @@ def _latest(
     interactions: Interactions, settings: LeaveOneOutSettings
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Rows and columns of the training events, each user's latest column, and the users that stay."""
-    sizes = np.diff(interactions.indptr)
+    indptr, order = interactions.by_user
+    sizes = np.diff(indptr)
     kept = np.flatnonzero(sizes >= settings.min_items_per_user)
     if not kept.size:
         raise InputError(
@@ -234,8 +235,10 @@ def _latest(
     row_of[kept] = np.arange(kept.size, dtype=np.int32)
     users, items = interactions.users, interactions.items
     if interactions.timestamps is not None:
-        items = items[np.lexsort((interactions.timestamps, users))]
-    latest = interactions.indptr[1:][kept] - 1
+        order = np.lexsort((interactions.timestamps, users))
+    if order is not None:
+        users, items = users[order], items[order]
+    latest = indptr[1:][kept] - 1
     training = row_of[users] >= 0
     training[latest] = False
     return row_of[users][training], items[training], items[latest], kept

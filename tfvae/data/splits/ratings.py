@@ -208,7 +208,7 @@ def rating_holdout(interactions: Interactions, settings: RatingHoldoutSettings |
     settings = settings or RatingHoldoutSettings()
     if settings.scale is not None:
         _refuse_off_scale(interactions, settings.scale)
-    users, items, values = interactions.in_file_order()
+    users, items, values = interactions.users, interactions.items, interactions.values
     n_train = int((1 - settings.test_fraction) * values.size)
     if not 0 < n_train < values.size:
         raise InputError(
@@ -240,7 +240,7 @@ def _refuse_off_scale(interactions: Interactions, scale: tuple[float, float]) ->
     off = np.flatnonzero((interactions.values < low) | (interactions.values > high))
     if off.size:
         first = off[0]
-        user = interactions.user_ids[np.searchsorted(interactions.indptr, first, side="right") - 1]
+        user = interactions.user_ids[interactions.users[first]]
         raise InputError(
             f"expected ratings from {low:g} to {high:g}, found {interactions.values[first]:g} by user {user} for item "
             f"{interactions.item_ids[interactions.items[first]]} ({off.size:,} such in all); mend or drop these, or "

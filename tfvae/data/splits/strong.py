@@ -275,7 +275,7 @@ def _filtered(
     interactions: Interactions, settings: StrongGeneralizationSettings
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int | float]]:
     """User rows and item numbers of the events that stay, in file order, and what each filter dropped."""
-    users, items, values = interactions.in_file_order()
+    users, items, values = interactions.users, interactions.items, interactions.values
     counts: dict[str, int | float] = {"events_read": users.size}
     if settings.min_rating is not None:
         liked = values >= settings.min_rating
