@@ -13,11 +13,25 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_array
 
-__all__ = ["MODEL", "Limit", "Meter", "Problem", "answer", "contestant_arguments", "forget_peak", "peak_gb"]
+if TYPE_CHECKING:
+    from tfvae.data.interactions import Interactions
+
+__all__ = [
+    "MODEL",
+    "Limit",
+    "Meter",
+    "Problem",
+    "answer",
+    "contestant_arguments",
+    "forget_peak",
+    "matrix_of",
+    "peak_gb",
+]
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,12 @@ class Problem:
             ones = np.ones(len(items), np.float32)
             matrix = csr_array((ones, items, stored["indptr"]), shape=tuple(stored["shape"]))
             return cls(matrix, np.split(stored["users"], stored["ends"][:-1]))
+
+
+def matrix_of(interactions: Interactions) -> csr_array:
+    """The values as a matrix, float32 [n_users, n_items], with sorted indices."""
+    places = interactions.users, interactions.items
+    return csr_array((interactions.values, places), shape=(interactions.n_users, interactions.n_items))
 
 
 class Limit:

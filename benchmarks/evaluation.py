@@ -16,7 +16,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import scipy.sparse as sp  # noqa: E402
 import tensorflow as tf  # noqa: E402
-from common import MODEL, forget_peak, peak_gb  # noqa: E402
+from common import MODEL, forget_peak, matrix_of, peak_gb  # noqa: E402
 from dense_keras import dense_twin  # noqa: E402
 from notebook_numpy import mask_seen, ndcg, recall  # noqa: E402
 from report import HERE, Target, judge, run_script, spread, store  # noqa: E402
@@ -105,7 +105,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 def _prepare(folder: Path, arguments: argparse.Namespace) -> int:
     """Makes fold-in, targets and a model that has learnt a little; the number of interactions."""
     n_events = arguments.users * EVENTS_A_USER
-    matrix = synthetic(arguments.users, arguments.items, n_events).matrix
+    matrix = matrix_of(synthetic(arguments.users, arguments.items, n_events))
     matrix.data[:] = 1.0
     held_out = np.zeros(matrix.nnz, dtype=bool)
     within_user = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], np.diff(matrix.indptr))

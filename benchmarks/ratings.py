@@ -11,8 +11,7 @@ from pathlib import Path
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import scipy.sparse as sp  # noqa: E402
-from common import forget_peak, peak_gb  # noqa: E402
+from common import forget_peak, matrix_of, peak_gb  # noqa: E402
 from report import HERE, Target, judge, run_script, spread, store  # noqa: E402
 
 from tfvae.data.synthetic import synthetic  # noqa: E402
@@ -76,7 +75,7 @@ def main() -> None:
 
 def _contestant(form: str, epochs: int) -> dict[str, float]:
     keep_freed_buffers()
-    ratings = sp.csr_array(synthetic(N_USERS, N_ITEMS, N_RATINGS).matrix)
+    ratings = matrix_of(synthetic(N_USERS, N_ITEMS, N_RATINGS))
     if form.startswith("I-"):
         ratings = ratings.T.tocsr()
     model = PVAE(ratings.shape[1], **FORMS["U-p-VAE" if form == HMC else form])

@@ -11,7 +11,7 @@ from pathlib import Path
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # L is a limit of the processor, and all contestants use that
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from common import MODEL, Problem  # noqa: E402
+from common import MODEL, Problem, matrix_of  # noqa: E402
 from report import HERE, Target, judge, run_script, spread, store  # noqa: E402
 
 from tfvae.data.synthetic import synthetic  # noqa: E402
@@ -146,7 +146,7 @@ def _write_problem(path: Path, arguments: argparse.Namespace, n_steps: int) -> i
     """Makes the data and the batches tfvae will draw; the number of interactions."""
     n_events = round(ML20M_EVENTS * arguments.users / ML20M_USERS)
     print(f"making {arguments.users:,} x {arguments.items:,} synthetic data, {n_events:,} interactions")
-    matrix = synthetic(arguments.users, arguments.items, n_events).matrix
+    matrix = matrix_of(synthetic(arguments.users, arguments.items, n_events))
     matrix.data[:] = 1.0
     stream = row_numbers(arguments.users, MODEL.batch_size, MODEL.seed).take(n_steps)
     Problem(matrix, list(stream.as_numpy_iterator())).save(path)

@@ -274,5 +274,5 @@ def test_what_makes_no_sense_is_refused():
     with pytest.raises(InputError, match="MLP has weights for each training user; give it n_users"):
         MLP(N_ITEMS)
     rows = rows_of(random_rows())._replace(users=None)
-    with pytest.raises(InputError, match="GMF knows only the 7 users it was trained on, by their rows"):
+    with pytest.raises(InputError, match="GMF knows only the 7 users it was trained on"):
         build(GMF).scores(rows)

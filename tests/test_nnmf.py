@@ -212,7 +212,7 @@ def test_whom_it_does_not_know_it_refuses():
     with pytest.raises(InputError, match="give it n_users"):
         NNMF(9)
     model = ready(some_ratings())
-    with pytest.raises(InputError, match="knows the users it was trained on and no others"):
+    with pytest.raises(InputError, match="knows only the .* users it was trained on"):
         model.scores(unpad(tf.constant([[1, 2]])))
     with pytest.raises(InputError, match="12 users, the training matrix has 11"):
         model.attach(some_ratings()[:11])

@@ -69,9 +69,10 @@ def require_users(model: Recommender, batch: SparseBatch) -> tf.Tensor:
         InputError: When they have none, since the model has weights for its training users only.
     """
     if batch.users is None:
+        other = "pmf" if model.predicts_ratings else "mult-dae"
         raise InputError(
-            f"{type(model).__name__} knows the users it was trained on and no others; give it rows of its training "
-            "matrix, or take a model that scores new users, such as pmf or bias-mf."
+            f"{type(model).__name__} knows only the {model.n_users} users it was trained on; give it rows of its "
+            f"training matrix, or take a model that scores new users, such as {other}."
         )
     return batch.users
 

@@ -20,6 +20,7 @@ import scipy.sparse as sp
 import tensorflow as tf
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from tfvae.models.checks import require_users
 from tfvae.models.fields import Share, Width
 from tfvae.models.gradient import GradientRecommender, Objective
 from tfvae.nn.batches import PairStore, SparseBatch
@@ -166,9 +167,9 @@ class _NCF(GradientRecommender):
         Raises:
             InputError: When the rows do not say whose they are.
         """
-        self._refuse_unknown_users(batch)
+        users = require_users(self, batch)
         of_items = [part.of_items(tf.range(self.n_items)) for part in self.networks]
-        of_users = [part.of_users(batch.users) for part in self.networks]
+        of_users = [part.of_users(users) for part in self.networks]
 
         def of_one(sides: list[tf.Tensor]) -> tf.Tensor:
             joined = zip(self.networks, sides, of_items, strict=True)
@@ -178,15 +179,7 @@ class _NCF(GradientRecommender):
 
     def scores_at(self, batch: SparseBatch, places: tf.Tensor) -> tf.Tensor:
         """The logits of ŷ of these pairs alone, float32 [n]; errors as of `scores`."""
-        self._refuse_unknown_users(batch)
-        return self.pair_logits(tf.gather(batch.users, places[:, 0]), places[:, 1])
-
-    def _refuse_unknown_users(self, batch: SparseBatch) -> None:
-        if batch.users is None:
-            raise InputError(
-                f"{type(self).__name__} knows only the {self.n_users} users it was trained on, by their rows in the "
-                "training matrix, and nobody's history; take a model that encodes histories, such as mult-dae."
-            )
+        return self.pair_logits(tf.gather(require_users(self, batch), places[:, 0]), places[:, 1])
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
