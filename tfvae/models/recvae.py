@@ -257,7 +257,7 @@ class RecVAE(VariationalAutoencoder):
         if self.phase != (ENCODER,) or self.likelihood != "multinomial":
             return super().log_likelihood(code, batch)
         last, hidden = self.decoder.last, tf.cast(self.decoder.last_hidden(code), self.compute_dtype)
-        return Multinomial(last(hidden)).log_prob_rows_of(hidden, last.kernel.value, batch)
+        return Multinomial(last(tf.stop_gradient(hidden))).log_prob_rows_of(hidden, last.kernel.value, batch)
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """The negative of L, averaged over users, with one reparameterised sample of z."""

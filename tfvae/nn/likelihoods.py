@@ -18,7 +18,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfvae.nn.batches import SparseBatch
-from tfvae.nn.sparse_ops import binary_matmul
+from tfvae.nn.sparse_ops import binary_matmul, refuse_gradient
 from tfvae.system.errors import InputError, unknown_name
 
 __all__ = ["LIKELIHOODS", "Bernoulli", "Gaussian", "Logistic", "Multinomial", "likelihood"]
@@ -108,22 +108,29 @@ class Multinomial(ItemLikelihood):
         only in the product with the shares π.
 
         Args:
-            hidden: [B, units]; only it has a gradient. That of the kernel, of the bias and of the logits is None.
+            hidden: [B, units], for which alone there is a gradient; the logits are made of `tf.stop_gradient(hidden)`.
             kernel: float32 [n_items, units].
             batch: B binary rows.
+
+        Raises:
+            NotImplementedError: When a gradient is taken while a tape watches the kernel, the bias or the logits.
         """
 
         @tf.custom_gradient
-        def log_prob(hidden):
+        def log_prob(hidden, kernel, values):
             def gradient(upstream):
                 share = tf.cast(self.mean(), hidden.dtype)
                 expected = tf.cast(tf.matmul(share, tf.cast(kernel, hidden.dtype)), tf.float32)
                 found = binary_matmul(kernel, batch.items, batch.segment_ids, tf.shape(batch.lengths)[0])
-                return tf.cast(upstream[:, None] * (found - batch.lengths[:, None] * expected), hidden.dtype)
+                of_hidden = upstream[:, None] * (found - batch.lengths[:, None] * expected)
+                # Where somebody takes the other two, `refuse_gradient` does not let them through.
+                return tf.cast(of_hidden, hidden.dtype), tf.zeros_like(kernel), upstream
 
-            return tf.stop_gradient(self.log_prob_rows(batch)), gradient
+            return tf.identity(values), gradient
 
-        return log_prob(hidden)
+        reason = "log_prob_rows_of has a gradient for `hidden` alone; to train the layer behind it, take log_prob_rows."
+        values = refuse_gradient(self.log_prob_rows(batch), reason)
+        return log_prob(hidden, refuse_gradient(kernel, reason), values)
 
     def _over_all_items(self, logits, counts):
         share = tf.nn.softmax(logits)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-__all__ = ["binary_matmul", "products_at", "sparse_matmul"]
+__all__ = ["binary_matmul", "products_at", "refuse_gradient", "sparse_matmul"]
 
 
 @tf.custom_gradient
@@ -91,3 +91,21 @@ def products_at(hidden: tf.Tensor, kernel: tf.Tensor, items: tf.Tensor, segment_
         return tf.cast(hidden_gradient, hidden.dtype), tf.cast(of_kernel, kernel.dtype), None, None
 
     return products, gradient
+
+
+def refuse_gradient(tensor: tf.Tensor, reason: str) -> tf.Tensor:
+    """The same tensor, whose gradient is an error instead of a silent None.
+
+    Args:
+        tensor: Any.
+        reason: What has no gradient, and what to do instead.
+    """
+
+    @tf.custom_gradient
+    def same(tensor):
+        def gradient(upstream):
+            raise NotImplementedError(reason)
+
+        return tf.identity(tensor), gradient
+
+    return same(tensor)
