@@ -176,6 +176,23 @@ def test_a_table_is_run_and_printed_and_a_row_is_swept(folder):
     assert "Written" in run("table", "tiny", "--dataset", "synthetic", "--render-only").output
 
 
+def test_own_data_are_swept_and_become_cells(folder):
+    data = ["--data", "ratings.csv", *COLUMNS]
+    swept = run("sweep", "multvae-table2", "--row", "ease", *data, "--trials", "2").output
+    assert "Best of 2: ndcg@100" in swept
+    shown = run("table", "multvae-table2", *data, "--rows", "ease,mult-vae", "--epochs", "2", "--seeds", "1").output
+    stored = {
+        slug: json.loads((folder / f"paper_results/multvae-table2/ratings/{slug}.seed1.json").read_text())
+        for slug in ("ease", "mult-vae")
+    }
+    for run_of in stored.values():
+        cell = run_of["metrics"]["ndcg@100"]
+        assert cell["se"] > 0 and f"{cell['mean']:.4f} ± {cell['se']:.4f}" in shown
+    assert stored["ease"]["tuned"]["trials"] == 2 and not stored["ease"]["shortened"]
+    assert stored["mult-vae"]["shortened_why"].startswith("2 of ")
+    assert "Written" in run("table", "multvae-table2", *data, "--render-only").output
+
+
 def test_settings_are_read_as_what_they_look_like():
     pairs = ["hidden=[600, 200]", "latent_dim=100", "learning_rate = 1e-3", "likelihood=gaussian"]
     assert settings_from([*pairs, "patience=null", "deterministic=true"]) == {

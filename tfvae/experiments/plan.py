@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tfvae.data.datasets import DATASETS
 from tfvae.data.splits import Split
 from tfvae.experiments.definitions import Row, Table, load_table, table_names
 from tfvae.experiments.protocols import Splits, whole_size
@@ -17,6 +18,7 @@ from tfvae.experiments.records import StoredRun, Sweep, Tuned, sweep_of
 from tfvae.models import model_class
 from tfvae.models.gradient import GradientRecommender
 from tfvae.system.errors import InputError
+from tfvae.training.adapt import settings_for
 from tfvae.training.settings import Settings, settings_of, stored_settings
 
 __all__ = [
@@ -99,7 +101,10 @@ def tables_showing(name: str, rows: set[tuple[str, str]], results: Path) -> list
 def plans_of(
     job: Job, row: Row, seeds: Sequence[int] | None, epochs: int | None, overrides: dict[str, Any]
 ) -> list[Plan]:
-    """The runs of one row. What comes later wins: model, row, data set, sweep, by hand, cut of epochs."""
+    """The runs of one row. What comes later wins: model, row, data set, sweep, by hand, cut of epochs.
+
+    For data of one's own, the settings that follow from the size of the data stand in the data set's place.
+    """
     own = row_settings(job.table, row, job.dataset)
     sweep = sweep_of(job.table.name, job.dataset, row, job.results)
     searched = job.splits(job.table.seeds[0], row.by)
@@ -107,7 +112,11 @@ def plans_of(
         job.log(f"{row.name}: the stored sweep searched other data; its settings are not used.")
         sweep = None
     found = _found(sweep, searched) if sweep else {}
-    ordered = settings_of(row.built_model, own | found)
+    if job.dataset in DATASETS:
+        ordered = settings_of(row.built_model, own | found)
+    else:  # nobody has chosen settings for data of this size
+        by_hand = {**found, **overrides}
+        ordered = settings_for(row.built_model, own | by_hand, searched, job.log, fixed={"monitor", *by_hand})
     if row.refined and not model_class(row.built_model).has_rating_posterior(ordered.model):
         raise InputError(f"{job.table.name}: row {row.slug!r} is refined, but its model has no posterior of ratings.")
     by_epochs = trained_by_epochs(row.built_model)

@@ -35,6 +35,7 @@ from tfvae.experiments.runner import WORK, validation_value
 from tfvae.system.environment import commit, environment
 from tfvae.system.errors import DivergedError, InputError, TooLargeError
 from tfvae.system.files import write_json
+from tfvae.training.adapt import settings_for
 from tfvae.training.loop import train
 from tfvae.training.settings import settings_of, stored_settings
 
@@ -92,7 +93,7 @@ def run_sweep(
     whole = splits_of(definition, dataset, source, own)(definition.seeds[0], chosen.by)
     stored_under = data_name(dataset, own)
     split = whole.for_tuning()
-    sweep = _begun(definition, chosen, stored_under, whole.digest, seed, epochs, results)
+    sweep = _begun(definition, chosen, stored_under, whole.digest, seed, epochs, results, split if own else None)
     path = sweep_path(table, stored_under, row, results)
     deadline = time.perf_counter() + (seconds if seconds is not None else np.inf)
     while len(sweep.trials) < trials and time.perf_counter() < deadline:
@@ -115,13 +116,17 @@ def _begun(
     seed: int,
     epochs: int | None,
     results: Path,
+    own_split: Split | None,
 ) -> Sweep:
-    """The stored sweep, or a new one without trials.
+    """The stored sweep, or a new one without trials; of data of one's own it begins with settings for their size.
 
     Raises:
         InputError: If the stored one answers another question, or the row's settings lie outside the space.
     """
     own = settings_of(row.built_model, row_settings(table, row, dataset))
+    if own_split:
+        given = row_settings(table, row, dataset)
+        own = settings_for(row.built_model, given, own_split, _silent, fixed={"monitor", *row.search})
     cut = epochs if trained_by_epochs(row.built_model) else None
     if cut is not None:
         own = own.with_changes(epochs=min(cut, own.training.epochs))

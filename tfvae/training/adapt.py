@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from tfvae.data.splits import HeldOutItems, Split
@@ -17,7 +17,13 @@ FEWEST_STEPS = 20  # in an epoch
 SMALLEST_BATCH = 16
 
 
-def settings_for(model: str, given: Mapping[str, Any], split: Split, log: Callable[[str], None] = print) -> Settings:
+def settings_for(
+    model: str,
+    given: Mapping[str, Any],
+    split: Split,
+    log: Callable[[str], None] = print,
+    fixed: Collection[str] | None = None,
+) -> Settings:
     """Complete settings for a model on a split; what was not given is fitted to the data, and said.
 
     - A batch is small enough for twenty steps an epoch (the papers' data give hundreds).
@@ -28,9 +34,10 @@ def settings_for(model: str, given: Mapping[str, Any], split: Split, log: Callab
 
     Args:
         model: The model's name in the registry.
-        given: Settings by name, which stay as they are.
+        given: Settings by name.
         split: The data; its validation part is there.
         log: Called with one line for each setting that was changed, and why.
+        fixed: Names of settings that stay as they are; those of `given` if None.
 
     Returns:
         The settings.
@@ -39,24 +46,25 @@ def settings_for(model: str, given: Mapping[str, Any], split: Split, log: Callab
         InputError: For an unknown or wrong setting.
     """
     settings = settings_of(model, given)
+    fixed = frozenset(given if fixed is None else fixed)
     kind = model_class(model)
     if not issubclass(kind, GradientRecommender):
         return settings
-    if isinstance(split.validation, HeldOutItems) and "monitor" not in given:
+    if isinstance(split.validation, HeldOutItems) and "monitor" not in fixed:
         negatives = split.validation.negatives.shape[1]
         log(f"monitor: ndcg@10 instead of {settings.training.monitor}, for an item ranked among {negatives} others.")
         settings = settings.with_changes(monitor="ndcg@10")
     n_users, n_rows, batch_size = split.train.shape[0], kind.n_rows(split.train), settings.training.batch_size
     smaller = min(n_rows, max(SMALLEST_BATCH, n_rows // FEWEST_STEPS))
-    if smaller < batch_size and "batch_size" not in given:
+    if smaller < batch_size and "batch_size" not in fixed:
         log(f"batch_size: {smaller} instead of {batch_size}, since there are {n_rows:,} {kind.rows_are}.")
         settings = settings.with_changes(batch_size=smaller)
     training = settings.training
     planned = training.epochs * steps_per_epoch(n_users, training.batch_size)
-    plan = Plan(n_users, training.epochs, planned, frozenset(given))
+    plan = Plan(n_users, training.epochs, planned, fixed)
     changed = {}
     for name, value, why in kind.adapted(settings.model | _pilot_cap(kind, settings), plan):
-        if name not in given and value != settings.model[name]:
+        if name not in fixed and value != settings.model[name]:
             log(f"{name}: {_shown(value)} instead of {_shown(settings.model[name])}{why}")
             changed[name] = value
     return settings.with_changes(**changed)
