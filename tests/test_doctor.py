@@ -12,9 +12,8 @@ def broken(device: bool = False) -> dict[str, str]:
 
 
 def versions(monkeypatch, **changed: str | None) -> None:
-    found = {package: doctor._version(package) for package in doctor.PACKAGES}
-    found |= {package.replace("_", "-"): version for package, version in changed.items()}
-    monkeypatch.setattr(doctor, "_version", found.get)
+    given, found = {package.replace("_", "-"): version for package, version in changed.items()}, doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda package: given[package] if package in given else found(package))
 
 
 def test_this_environment_is_whole():
@@ -24,12 +23,12 @@ def test_this_environment_is_whole():
 @pytest.mark.parametrize(
     ("package", "version", "advice"),
     [
-        ("tf_keras", "2.18.0", "pip install 'tf-keras=="),
-        ("tf_keras", None, "pip install tf-keras"),
-        ("tensorboard", None, "pip install tensorboard"),
-        ("keras", "2.15.0", "Keras 3"),
-        ("tensorflow", "2.16.1", "2.20 and 2.21"),
-        ("tensorflow_probability", "0.24.0", "0.25"),
+        ("tf_keras", "2.20.1", "TensorFlow's minor version: pip install 'tf-keras==2.21.*'"),
+        ("tensorboard", None, "pip install 'tensorboard<2.22,>=2.20'"),
+        ("keras", "2.15.0", "pip install 'keras<4,>=3.12'"),
+        ("tensorflow", "2.16.1", "pip install 'tensorflow<2.22,>=2.20'"),
+        ("tensorflow_probability", "0.24.0", "pip install 'tensorflow-probability==0.25.*'"),
+        ("scikit_learn", "2.0", "pip install 'scikit-learn<2,>=1.6'"),
         ("tensorflow_cpu", "2.21.0", "uninstall the two"),
     ],
 )
@@ -48,6 +47,14 @@ def test_a_variable_that_changes_keras_is_named(monkeypatch, variable, value):
 def test_python_is_looked_at(monkeypatch, version, fits):
     monkeypatch.setattr(doctor.sys, "version_info", version)
     assert ("Python" in broken()) is not fits
+
+
+def test_tfvae_itself_is_looked_for(monkeypatch):
+    def absent(name):
+        raise doctor.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "distribution", absent)
+    assert "pip install" in broken()["tfvae"]
 
 
 def test_a_data_folder_that_is_none_is_named(monkeypatch, tmp_path):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import importlib
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import psutil
 import typer
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from tfvae.cli.display import show_table
 from tfvae.data.datasets import DATASETS
@@ -22,26 +24,15 @@ from tfvae.system.errors import InputError
 
 __all__ = ["Finding", "doctor", "examine"]
 
-PACKAGES = (
-    "tensorflow",
-    "keras",
-    "tensorflow-probability",
-    "tf-keras",
-    "tensorboard",
-    "numpy",
-    "scipy",
-    "pandas",
-    "pyarrow",
-    "optuna",
-)
+TENSORFLOWS_MINOR = ("tensorboard", "tf-keras")  # these must have TensorFlow's minor version, which no range can say
 LEAST_MEMORY = LEAST_DISK = 2.0  # GB; training on ML-20M needs about as much
 
 
 class Finding(NamedTuple):
-    """One line of the doctor's.
+    """One line of what `tfvae doctor` prints.
 
     Attributes:
-        what: Was looked at.
+        what: What was looked at.
         found: What was found.
         broken: What to do about it; empty when all is well.
     """
@@ -67,12 +58,19 @@ def examine(device: bool = False) -> list[Finding]:
 
 
 def _versions() -> Iterator[Finding]:
-    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
-    yield Finding("Python", platform.python_version(), "" if supported else "tfvae needs 3.11, 3.12 or 3.13")
-    installed = {package: _version(package) for package in PACKAGES}
-    for package, found in installed.items():
-        advice = _misfit(package, found, installed["tensorflow"]) if found else f"pip install {package}"
-        yield Finding(package, found or "missing", advice)
+    try:
+        project = distribution("tfvae")
+    except PackageNotFoundError:
+        yield Finding("tfvae", "not installed", "pip install tfvae, or pip install -e . in its source")
+        return
+    supported = SpecifierSet(project.metadata["Requires-Python"])
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("Python", python, "" if supported.contains(python) else f"tfvae needs Python {supported}")
+    tensorflow = _version("tensorflow")
+    for requirement in map(Requirement, project.requires or ()):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            found = _version(requirement.name)
+            yield Finding(requirement.name, found or "missing", _misfit(requirement, found, tensorflow))
     if _version("tensorflow-cpu"):
         yield Finding(
             "tensorflow-cpu",
@@ -81,18 +79,12 @@ def _versions() -> Iterator[Finding]:
         )
 
 
-def _misfit(package: str, found: str, tensorflow: str | None) -> str:
-    """What is wrong with an installed version."""
-    minor = _minor(found)
-    match package:
-        case "tf-keras" | "tensorboard" if tensorflow and minor != _minor(tensorflow):
-            return f"must have TensorFlow's minor version: pip install '{package}=={_minor(tensorflow)}.*'"
-        case "tensorflow" if minor not in ("2.20", "2.21"):
-            return "tfvae is tested with 2.20 and 2.21"
-        case "keras" if not found.startswith("3."):
-            return "tfvae needs Keras 3: pip install 'keras>=3.12,<4'"
-        case "tensorflow-probability" if minor != "0.25":
-            return "tfvae needs 0.25: pip install 'tensorflow-probability==0.25.*'"
+def _misfit(needed: Requirement, found: str | None, tensorflow: str | None) -> str:
+    """What to do about an installed version; empty if it fits."""
+    if found is None or not needed.specifier.contains(found, prereleases=True):
+        return f"pip install '{needed.name}{needed.specifier}'"
+    if needed.name in TENSORFLOWS_MINOR and tensorflow and _minor(found) != _minor(tensorflow):
+        return f"must have TensorFlow's minor version: pip install '{needed.name}=={_minor(tensorflow)}.*'"
     return ""
 
 
@@ -138,8 +130,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _minor(found: str) -> str:
-    return ".".join(found.split(".")[:2])
+def _minor(version: str) -> str:
+    return ".".join(map(str, Version(version).release[:2]))
 
 
 def doctor(
