@@ -1,7 +1,7 @@
 """Variational autoencoders for collaborative filtering: the models, baselines and tables of five papers.
 
-The names below are loaded when they are first used, so that `import tfvae` costs nothing. `tfvae.export` is
-the module: `tfvae.export.export` writes a SavedModel.
+The names below are loaded when they are first used, so that `import tfvae` loads neither TensorFlow
+nor NumPy. `tfvae.export` is the module: `tfvae.export.export` writes a SavedModel.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The command `tfvae`: its commands, one file each, and what all of them do about errors.
 
-TensorFlow is imported inside the commands that need it, so that the others answer at once.
+TensorFlow, pandas and what needs them are imported inside the commands, so that help is there at once.
 """
 
 from __future__ import annotations

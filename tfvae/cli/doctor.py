@@ -18,8 +18,6 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from tfvae.cli.display import show_table
-from tfvae.data.datasets import DATASETS
-from tfvae.data.open_split import whereabouts
 from tfvae.system.errors import InputError
 
 __all__ = ["Finding", "doctor", "examine"]
@@ -116,6 +114,9 @@ def _devices() -> Iterator[Finding]:
 
 
 def _data() -> Iterator[Finding]:
+    from tfvae.data.datasets import DATASETS
+    from tfvae.data.open_split import whereabouts
+
     for name in DATASETS:
         try:
             yield Finding(f"data: {name}", whereabouts(name) or "not here")

@@ -15,7 +15,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 from pydantic import NonNegativeInt, PositiveInt
-from tensorflow_probability import distributions as tfd
 
 from tfvae.models import MODELS, model_class
 from tfvae.models.former_settings import todays_settings
@@ -25,7 +24,9 @@ from tfvae.nn.noise import Noise
 from tfvae.system.errors import InputError, unknown_name
 from tfvae.system.validation import checked_call
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # EASE and other models without a distribution do not load TensorFlow Probability
+    from tensorflow_probability import distributions as tfd
+
     from tfvae.data.splits import Split
 
 __all__ = ["HasPosterior", "HasRatingPosterior", "Recommender", "ScoresPairs"]
