@@ -132,6 +132,7 @@ def low_rank(n_users=60, n_items=40):
     return Interactions.from_events(users, items, (3 + taste * charm).ravel().astype(np.float32))
 
 
+@pytest.mark.slow
 def test_it_learns_a_matrix_of_rank_one():
     split = rating_holdout(low_rank())
     model = ready(AutoRec(40, units=20, weight_decay=1e-3, seed=1), split.train, 0.01)
@@ -146,6 +147,7 @@ def root_mean_square(model, split):
     return np.sqrt(np.mean((scores[users, items] - values) ** 2))
 
 
+@pytest.mark.slow
 def test_test_ratings_do_not_reach_the_model():
     interactions = low_rank()
     split = rating_holdout(interactions)

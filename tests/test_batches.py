@@ -129,6 +129,7 @@ def assert_equal_batches(one, other):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
 
 
+@pytest.mark.slow
 @FEW
 @given(BINARY)
 def test_any_binary_rows_are_one_batch_whatever_they_come_as(x):
@@ -194,6 +195,7 @@ def test_what_is_given_is_not_changed():
     assert (stored.data.tolist(), stored.indices.tolist(), stored.dtype) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3, 500])
 def test_call_and_predict_are_the_scores(batch_size):
     x = random_rows()

@@ -115,6 +115,7 @@ def test_fitted_nodes_lower_each_users_loss_step_by_step():
     np.testing.assert_allclose(model.scores(rows_of(x)), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_fitted_nodes_reach_a_stationary_point():
     x = random_rows(N_USERS, N_ITEMS)
     model = build(user_node="fitted", node_steps=200, weight_decay=0.01)

@@ -247,6 +247,7 @@ def test_real_ncf_ml_1m():
     assert split.counts["negatives_met_in_training"] == 0
 
 
+@pytest.mark.slow
 @needs["ncf-pinterest"]
 def test_real_ncf_pinterest_is_partial_and_says_so(caplog):
     split = load_ncf("ncf-pinterest", ON_HAND)

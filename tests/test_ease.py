@@ -81,6 +81,7 @@ def test_items_and_users_without_events_are_counted_as_none():
     np.testing.assert_array_equal(fitted(train).item_weights, np.zeros((3, 3)))
 
 
+@pytest.mark.slow
 def test_on_real_data_the_diagonal_is_exact_and_float32_suffices(monkeypatch, ml_1m):
     counts = gram(ml_1m)
     np.testing.assert_array_equal(np.diagonal(counts), np.bincount(ml_1m.indices))

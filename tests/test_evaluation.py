@@ -129,6 +129,7 @@ def test_equal_scores_are_ranked_by_item_number():
     np.testing.assert_array_equal(items, [[1, 2, 3, 4, 5]])
 
 
+@pytest.mark.slow
 @budget(max_examples=10, deadline=None)
 @given(st.lists(st.integers(0, 56), min_size=1), st.integers(1, 70))
 def test_chosen_users_have_the_rankings_they_have_among_all(users, batch_size):

@@ -18,6 +18,8 @@ from tfvae.nn.hmc import Sampler
 from tfvae.system.errors import DivergedError, InputError
 
 D, N_USERS, N_ITEMS, VARIANCE = 4, 150, 30, 0.5
+pytestmark = pytest.mark.slow
+
 FALSE_ALARM = 1e-4  # of each statistical test, had its seed not been fixed
 
 

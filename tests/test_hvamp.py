@@ -31,6 +31,7 @@ def unsettled(model):
     return unsettle(model, zip(last_layers, (60.0, -60.0, 60.0), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depth", "gated", "likelihood"), CASES)
 def test_loss_gradients_and_one_step_equal_the_dense_reference(depth, gated, likelihood, monkeypatch):
     x = random_rows()
@@ -50,6 +51,7 @@ def test_loss_gradients_and_one_step_equal_the_dense_reference(depth, gated, lik
         np.testing.assert_array_equal(gradients[f"{name}_1/bias"].numpy() == 0, clipped, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gated", [False, True], ids=["tanh", "gated"])
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_scores_are_at_both_means_and_do_not_touch_pseudo_inputs_or_lower_prior(depth, gated):
@@ -101,6 +103,7 @@ def n_parameters(n_items, **settings):
     return HVamp(n_items, **settings).count_params() - 3  # step, rows seen and β
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_items", "published"), [(20_108, 86_465_308), (17_769, 77_106_969)])
 def test_two_gated_layers_have_as_many_parameters_as_the_authors_model(n_items, published):
     # The count is linear in the width of the catalogue, and small catalogues are quickly made.
@@ -126,6 +129,7 @@ def test_no_hidden_layer_is_refused_by_name(separate_heads):
         HVamp(13, hidden=(), separate_heads=separate_heads, **SMALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_heads_in_one_layer_are_the_same_function(depth):
     x = random_rows()
@@ -145,6 +149,7 @@ def test_heads_in_one_layer_are_the_same_function(depth):
 N_DRAWS = 20_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("likelihood", ["multinomial", "bernoulli"])
 def test_importance_weights_have_the_bound_as_mean_and_the_evidence_as_log_mean_exp(likelihood, depth):
@@ -203,6 +208,7 @@ def test_importance_weights_drop_nothing_and_follow_their_noise():
     assert one.mean() == pytest.approx(-float(parts["nll"] + parts["kl"]), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [1, 2])
 def test_a_step_makes_no_array_of_users_by_components_by_dimensions(depth):
     n_users, n_items, n_components, latent_dim = 11, 997, 17, 5

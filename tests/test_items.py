@@ -37,6 +37,7 @@ def test_what_holds_no_items_is_refused(content, tmp_path):
         Items.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_recommend_and_export_read_no_split(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 

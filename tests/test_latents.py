@@ -18,6 +18,8 @@ from tfvae.nn.batches import SparseBatch
 from tfvae.nn.priors import VampPrior, diagonal_normal, sample_with
 from tfvae.system.errors import DivergedError, InputError
 
+pytestmark = pytest.mark.slow
+
 tfd = tfp.distributions
 
 

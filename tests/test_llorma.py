@@ -158,6 +158,7 @@ def test_the_gradient_is_that_of_finite_differences():
         np.testing.assert_allclose((values[0] - values[1]) / 2e-2, gradient[place], rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_it_learns_ratings_of_low_rank_and_scores_read_the_user_s_number_alone():
     train, full, hidden = low_rank(200, 60)
     model = ready(train, local_models=4, rank=4, bandwidth=1.5, regularization=0.05, pre_rank=2)

@@ -47,6 +47,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight_decay", [0.0, 0.05])
 @pytest.mark.parametrize("name", MODELS)
 def test_loss_and_one_adam_step_equal_the_dense_reference(name, weight_decay, monkeypatch):
@@ -191,6 +192,7 @@ def test_loss_is_nll_plus_beta_times_kl():
     assert logs["loss"] == pytest.approx(logs["nll"] + 0.3 * logs["kl"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_counters_and_beta_are_saved_but_not_trained(tmp_path):
     x = random_rows()
     model = ready(MultVAE(13, **VAE), x)
@@ -220,6 +222,7 @@ def test_new_training_rows_are_not_ignored_by_a_compiled_step():
     assert fit(model, x, 7)["nll"][0] > 1.5 * before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_users", "batch_size"), [(8, 4), (7, 7), (8, 7)], ids=["even", "4 and 3", "1 and 0"])
 def test_two_replicas_train_like_one(n_users, batch_size, silent_noise, two_replicas):
     x = random_rows(n_users)
@@ -240,6 +243,7 @@ def test_two_replicas_train_like_one(n_users, batch_size, silent_noise, two_repl
         assert not np.array_equal(one, first) or variable.path.endswith("cap")
 
 
+@pytest.mark.slow
 def test_mixed_precision_trains_like_float32():
     x = random_rows(40, 30, empty=(1,))
     histories = {}

@@ -165,6 +165,7 @@ def test_weight_decay_is_of_tables_and_kernels_but_the_heads(name):
     assert losses[1] - losses[0] == pytest.approx(0.5 * squares, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_negatives_are_redrawn_in_every_epoch():
     x = random_rows(N_USERS, N_ITEMS)
     model, n_rows = build(GMF, x), int(x.sum())
@@ -190,6 +191,7 @@ def test_mixing_gives_the_mean_of_the_parts_logits():
     np.testing.assert_allclose(model.pair_logits(*pairs), alone[0] / 4 + alone[1] * 3 / 4, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_each_phase_changes_its_part_only():
     x = random_rows()
     model = build(x=x, **PRETRAINED)
@@ -218,6 +220,7 @@ def test_each_phase_changes_its_part_only():
     np.testing.assert_array_equal(model.head.kernel, head)
 
 
+@pytest.mark.slow
 def test_the_parts_are_pretrained_as_they_are_alone():
     x = random_rows()
     whole = NeuMF(N_ITEMS, N_USERS, factors=3, gmf_epochs=2, mlp_epochs=2)
@@ -241,6 +244,7 @@ def test_fine_tuning_has_a_rate_of_its_own_after_pretraining_only():
     assert {n: float(o.learning_rate) for n, o in model.optimizers.items()} == pytest.approx({"neumf": 0.02})
 
 
+@pytest.mark.slow
 def test_saved_after_pretraining_it_scores_the_same_and_is_not_mixed_again(tmp_path):
     x = random_rows()
     model = build(x=x, **PRETRAINED)

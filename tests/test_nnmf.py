@@ -117,6 +117,7 @@ def test_the_gradient_is_that_of_finite_differences():
         np.testing.assert_allclose((values[0] - values[1]) / 2e-2, gradient[place], rtol=2e-2, err_msg=variable.name)
 
 
+@pytest.mark.slow
 def test_what_is_held_out_is_never_read():
     # The model of a matrix in which other ratings are hidden is not trained on these, whatever they are.
     train = some_ratings()
@@ -131,6 +132,7 @@ def test_what_is_held_out_is_never_read():
     np.testing.assert_array_equal(predicted(again, train), before)
 
 
+@pytest.mark.slow
 def test_it_learns_ratings_of_low_rank_that_it_has_not_seen():
     train, full, hidden = low_rank(200, 60)
     settings = {"features": 4, "products": 8, "product_rank": 1, "hidden": (16,), "regularization": 0.02}

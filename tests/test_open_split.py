@@ -82,6 +82,7 @@ def pairs_of_data_and_protocol():
     return [(name, protocol) for name, dataset in DATASETS.items() for protocol in dataset.protocols]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "protocol"), pairs_of_data_and_protocol())
 def test_commands_and_tables_have_one_split(name, protocol):
     if name not in ("movietweetings", "synthetic") and whereabouts(name) is None:
@@ -99,6 +100,7 @@ def test_leave_one_out_leaves_each_user_an_item_to_learn_from_beside_two_held_ou
     assert np.diff(split.for_tuning().train.indptr).min() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["multvae-table2", "multvae-table4", "multvae-table3", "pvae-table1", "evcf-table1"])
 def test_the_stored_runs_are_of_the_splits_that_are_opened_today(table):
     results, definition, seen = Path(__file__).parents[1] / "paper_results", load_table(table), 0

@@ -33,6 +33,7 @@ from tfvae.system.errors import InputError
 # ---- who is changed, by which gradient --------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_epoch_changes_its_phases_variables_and_optimisers_and_nothing_else():
     model, watch = ready("three phases"), Watch()
     fit(model, 5, callbacks=[watch])
@@ -72,6 +73,7 @@ def test_aims_pursued_together_each_follow_the_gradient_of_their_own_loss(plan):
         assert np.abs(before["right"] - 0.01 * other - after["right"]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_variable_of_two_aims_has_moments_in_each_of_their_optimisers():
     model, expected = ready("shared"), {}
     watch = Watch()
@@ -152,6 +154,7 @@ def test_a_loss_that_is_no_number_is_named():
         fit(model, 1)
 
 
+@pytest.mark.slow
 def test_two_replicas_pursue_two_aims_like_one(silent_noise, two_replicas):
     n_users = 7  # of which one replica gets four, the other three
 
@@ -177,6 +180,7 @@ def test_two_replicas_pursue_two_aims_like_one(silent_noise, two_replicas):
 # ---- entering phases --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_optimisers_are_built_once_and_are_the_same_after_a_phase_is_left_and_entered_again():
     model, watch = ready("three phases"), Watch()
     at_first = dict(model.optimizers)
@@ -190,6 +194,7 @@ def test_optimisers_are_built_once_and_are_the_same_after_a_phase_is_left_and_en
     assert {name: int(optimizer.iterations) for name, optimizer in at_first.items()} == {"a": 8, "b": 8}
 
 
+@pytest.mark.slow
 def test_a_phases_step_is_traced_once_though_it_is_entered_often(monkeypatch):
     model = ready("three phases")
     traces = traced_phases(model, monkeypatch)
@@ -198,6 +203,7 @@ def test_a_phases_step_is_traced_once_though_it_is_entered_often(monkeypatch):
     assert sorted(traces) == [("a",), ("b",), ("b", "a")]
 
 
+@pytest.mark.slow
 def test_new_rows_forget_the_compiled_steps(monkeypatch, silent_noise):
     model = ready("three phases", keras.optimizers.SGD(0.0))
     model.optimizers["b"].learning_rate.assign(0.0)
@@ -212,6 +218,7 @@ def test_new_rows_forget_the_compiled_steps(monkeypatch, silent_noise):
     assert sorted(traces) == sorted([("a",), ("b",), ("b", "a"), ("a",), ("b",)])
 
 
+@pytest.mark.slow
 def test_compiling_again_forgets_the_steps_and_the_optimisers(monkeypatch):
     model = ready("three phases", keras.optimizers.SGD(0.0))
     traces, former, before = traced_phases(model, monkeypatch), dict(model.optimizers), weights(model)
@@ -227,6 +234,7 @@ def test_compiling_again_forgets_the_steps_and_the_optimisers(monkeypatch):
     assert traces == [("a",), ("b",), ("b", "a"), ("a",)]
 
 
+@pytest.mark.slow
 def test_fit_enters_the_phases_by_itself_and_the_next_fit_goes_on_with_the_next():
     whole, parts = ready("three phases"), ready("three phases")
     fit(whole, 4)
@@ -238,6 +246,7 @@ def test_fit_enters_the_phases_by_itself_and_the_next_fit_goes_on_with_the_next(
     assert_equal_state(whole, parts)
 
 
+@pytest.mark.slow
 def test_the_epoch_is_counted_in_visits():
     model, watch = ready("three phases"), Watch()
     batches = tf.data.Dataset.from_tensors(tf.range(3, dtype=tf.int64)).repeat()
@@ -260,6 +269,7 @@ def test_without_training_rows_there_is_no_fit():
             fit(model, 1)
 
 
+@pytest.mark.slow
 def test_callbacks_are_taken_as_keras_takes_them():
     model, watch = ready("three phases"), Watch()
     given = [{"callbacks": watch}, {"callbacks": [watch]}, {"callbacks": (watch,)}, {"callbacks": None}, {}]

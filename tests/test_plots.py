@@ -28,6 +28,7 @@ def panels(n_panels, n=60):
     return {f"Row {k}": tuple(random.normal(size=(2, n, 2)) * [3 + k, 1.0]) for k in range(n_panels)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_panels", "grid"), [(1, (1, 1)), (4, (1, 4)), (5, (2, 3)), (9, (3, 3))])
 def test_each_row_has_a_panel_of_its_points_with_equal_axes(figures, tmp_path, n_panels, grid):
     given = panels(n_panels)
@@ -69,6 +70,7 @@ def test_points_that_all_coincide_can_be_drawn(tmp_path):
     assert (tmp_path / "latents.png").is_file()
 
 
+@pytest.mark.slow
 def test_the_same_numbers_give_the_same_bytes(tmp_path):
     def drawn():
         latent_planes(panels(3), tmp_path / "latents.png", title="Title")

@@ -129,6 +129,7 @@ def test_a_bias_by_hand():
     np.testing.assert_allclose(found, [[3.875, 2.375], [3.5, 2.0]], rtol=1e-6)
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("weighted", [False, True])
 def test_folded_in_training_users_are_those_that_were_trained(kind, weighted):

@@ -113,6 +113,7 @@ def test_the_bound_is_the_formula():
     np.testing.assert_allclose(means["loss"], nll + 0.3 * divergence, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_partial_bound_is_the_evidence_where_the_posterior_is_true():
     # With a linear decoder p(r_O) is normal, and so is p(z | r_O): then -L_p = log p(r_O), and less for any other q.
     model = randomized(PVAE(N_ITEMS, embedding_dim=4, latent_dim=2, decoder_hidden=(), variance=0.5))

@@ -141,6 +141,7 @@ def test_moments_are_frozen_after_the_actors_phase(phase):
     assert not changed(before, values_of(model)) & MOMENTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "features", [("seen", "unseen", "nll"), ("nll", "unseen"), ("seen", "nll"), ("nll",)], ids=" ".join
 )
@@ -327,6 +328,7 @@ def test_the_kl_has_no_influence_on_the_third_phase_but_has_on_the_first():
     assert changed(after["actor", 0.0], after["actor", 1.0])
 
 
+@pytest.mark.slow
 def test_the_critic_learns_to_tell_by_the_likelihood_whom_the_actor_ranks_well():
     # Half of the users have items of the first half, which the actor puts first whoever asks; the others of the second.
     rng = np.random.default_rng(0)

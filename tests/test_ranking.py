@@ -152,6 +152,7 @@ def test_the_order_of_the_items_within_a_row_does_not_matter():
     np.testing.assert_array_equal(values, found(scores, owned, shown, 6))
 
 
+@pytest.mark.slow
 def test_one_trace_serves_batches_and_catalogues_of_any_size():
     traces = []
 

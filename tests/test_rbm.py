@@ -186,6 +186,7 @@ def gradient_of_the_likelihood(model, ratings):
     return total
 
 
+@pytest.mark.slow
 def test_long_chains_give_the_gradient_of_the_likelihood():
     n_chains, given = 20_000, {"units": N_UNITS, "n_levels": N_LEVELS, "weight_decay": 0.0}
     rated = RATINGS[:2].toarray()
@@ -207,6 +208,7 @@ def test_weight_decay_is_of_the_weights_and_no_bias():
     assert float(sum(model.losses)) == pytest.approx(0.25 * squares, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_levels_and_first_biases_come_from_the_ratings():
     ratings = random_ratings(levels=(0.5, 1, 2, 4.5))
     model = ready(RBM(13, units=4, n_levels=4), ratings)
@@ -250,6 +252,7 @@ def test_ratings_that_are_no_levels_are_refused(ratings, message):
     assert not model.levels.numpy().any()
 
 
+@pytest.mark.slow
 def test_a_trained_machine_refuses_ratings_that_it_has_not_met():
     model = ready(RBM(13, units=4, n_levels=3), random_ratings(levels=(1, 2, 3)))
     fit(model, 7, 3, epochs=1)
@@ -258,6 +261,7 @@ def test_a_trained_machine_refuses_ratings_that_it_has_not_met():
         model.attach(random_ratings(levels=(1, 4)))
 
 
+@pytest.mark.slow
 def test_it_learns_tastes():
     generator = np.random.default_rng(0)
     users, items = np.indices((80, 30)).reshape(2, -1)

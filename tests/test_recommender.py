@@ -117,6 +117,7 @@ def test_a_model_is_fitted_by_gradient_or_at_once():
         assert issubclass(kind, GradientRecommender) != issubclass(kind, MatrixRecommender), name
 
 
+@pytest.mark.slow
 def test_what_only_some_can_do_is_a_protocol():
     built = {name: settings_of(name, model_class(name).example_settings).build(9, 12) for name in MODELS}
     with_codes = {name for name, model in built.items() if isinstance(model, HasPosterior)}

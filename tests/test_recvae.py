@@ -22,6 +22,8 @@ from tfvae.training.callbacks import ResumableCheckpoint
 from tfvae.training.loop import prepare_to_fit, train
 from tfvae.training.settings import settings_of
 
+pytestmark = pytest.mark.slow
+
 ALL = tf.range(7, dtype=tf.int64)
 PHASES = {"encoder": {}, "decoder": {}, "both": {"alternation": ()}}
 EPOCHS = {"encoder": 0, "decoder": 3, "both": 0}

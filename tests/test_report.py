@@ -107,6 +107,7 @@ def test_rows_on_different_data_are_not_compared(results):
     assert "## Paired tests" not in page(results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "sign", "meaning"),
     [

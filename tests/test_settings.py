@@ -24,6 +24,7 @@ def test_no_model_setting_hides_a_training_setting(name):
     assert model_class(name).settings().keys() & TrainingSettings.model_fields.keys() == {"seed"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_the_built_model_has_the_settings_the_seed_and_the_precision(name):
     settings = settings_of(name, {"seed": 7, "precision": "mixed_bfloat16"})

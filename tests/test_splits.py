@@ -65,6 +65,7 @@ def assert_same_arrays(a, b) -> None:
 # -- strong generalisation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_users", "first", "last", "sha256"),
     [

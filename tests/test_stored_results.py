@@ -47,6 +47,7 @@ def test_all_runs_are_there():
     assert sum(len(runs_of(*row)) for row in STORED) >= 256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", STORED, ids="/".join)
 def test_a_stored_run_is_not_run_again(row):
     for run in runs_of(*row):

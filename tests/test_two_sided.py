@@ -153,6 +153,7 @@ def test_an_epoch_meets_every_item_once(batch_size):
     assert orders[0] != orders[1]
 
 
+@pytest.mark.slow
 def test_items_have_the_codes_of_the_encoder_after_each_epoch():
     model = attached()
     kept, expected = [model.item_codes.numpy()], []
@@ -166,6 +167,7 @@ def test_items_have_the_codes_of_the_encoder_after_each_epoch():
     assert min(np.abs(np.diff(kept, axis=0)).max(axis=(1, 2))) > 1e-3
 
 
+@pytest.mark.slow
 def test_it_learns_both_kinds_of_taste():
     generator = np.random.default_rng(0)
     users, items = generator.normal(size=(60, 1)), generator.normal(size=(1, 40))
@@ -179,6 +181,7 @@ def test_it_learns_both_kinds_of_taste():
     assert np.sqrt(np.mean((predicted - ratings) ** 2)) < 0.6 * ratings.std()
 
 
+@pytest.mark.slow
 def test_no_test_rating_enters(tmp_path):
     interactions = Interactions.from_events(*RATINGS.nonzero(), RATINGS.data.astype(float))
     split = rating_holdout(interactions, RatingHoldoutSettings())
@@ -192,6 +195,7 @@ def test_no_test_rating_enters(tmp_path):
         np.testing.assert_array_equal(first, second, err_msg=first.path)
 
 
+@pytest.mark.slow
 def test_going_on_does_not_start_again_from_the_ratings():
     model = attached()
     fit(model, N_USERS, 5, epochs=1)

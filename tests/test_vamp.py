@@ -34,6 +34,7 @@ def unsettled(model):
     return unsettle(model, [(model.encoder.rest[-1], 4)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depth", "gated", "likelihood"), CASES)
 def test_loss_gradients_and_one_step_equal_the_dense_reference(depth, gated, likelihood, monkeypatch):
     x = random_rows()
@@ -177,6 +178,7 @@ def multiples_of(size, shapes):
     )
 
 
+@pytest.mark.slow
 def test_a_step_makes_no_array_of_users_by_components_by_dimensions_and_no_dense_users_but_the_logits():
     n_users, n_items, n_components, latent_dim, units = 11, 997, 17, 5, 3
     settings = {"latent_dim": latent_dim, "n_pseudo_inputs": n_components}
