@@ -1,1 +1,1 @@
-"""From a model and held-out data to values per user, and to statements with an error."""
+"""From a model and held-out data to values per user, and to means with a standard error."""

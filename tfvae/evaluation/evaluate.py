@@ -1,4 +1,4 @@
-"""From a model and what is held out to metrics: the evaluator of each protocol, behind one function."""
+"""From a model and held-out data to metrics: one function that selects the evaluator of each protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["default_metrics", "evaluate", "evaluator", "refuse_unknown_users"]
 
 
 def default_metrics(held_out: HeldOut) -> tuple[str, ...]:
-    """What is usually measured on data that are held out in this way."""
+    """The metrics that are usually reported for this kind of held-out data."""
     match held_out:
         case HeldOutRatings():
             return tuple(RATING_METRICS)
@@ -27,10 +27,12 @@ def default_metrics(held_out: HeldOut) -> tuple[str, ...]:
 
 
 def refuse_unknown_users(kind: type[Recommender], held_out: HeldOut | None) -> None:
-    """Refuses to ask a model of training users about others, whose row numbers mean other people to it.
+    """Refuses to evaluate a model on held-out users if it only scores its training users.
+
+    Such a model would take the row numbers of held-out users for those of training users.
 
     Raises:
-        InputError: When it would be asked.
+        InputError: If the model only scores its training users, and the held-out data are users.
     """
     if isinstance(held_out, HeldOutUsers) and not kind.scores_new_users:
         raise InputError(
@@ -42,17 +44,17 @@ def refuse_unknown_users(kind: type[Recommender], held_out: HeldOut | None) -> N
 def evaluator(
     model: Recommender, held_out: HeldOut, metrics: Sequence[str] | None = None, batch_size: int = 500
 ) -> Callable[[], Evaluation | RatingEvaluation]:
-    """The evaluator of what is held out: users, items or ratings.
+    """The evaluator of held-out data, which may be users, items or ratings.
 
     Args:
         model: The model.
-        held_out: What it is asked.
-        metrics: Names; those of `default_metrics` when None.
+        held_out: The held-out data.
+        metrics: Names of metrics; None takes `default_metrics`.
         batch_size: Rows scored at once.
 
     Raises:
-        InputError: As the evaluators raise it, and if a model that only scores its training users is to score held-out
-            ones.
+        InputError: If the evaluator refuses its arguments, or if a model that only scores its training users would have
+            to score held-out ones.
     """
     refuse_unknown_users(type(model), held_out)
     metrics = metrics or default_metrics(held_out)
@@ -69,7 +71,7 @@ def evaluator(
 def evaluate(
     model: Recommender, held_out: HeldOut, metrics: Sequence[str] | None = None, batch_size: int = 500
 ) -> Evaluation | RatingEvaluation:
-    """Evaluates a model once; see `evaluator` for arguments and errors.
+    """Evaluates a model once; see `evaluator` for the arguments and errors.
 
     Returns:
         The metrics.

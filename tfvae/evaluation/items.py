@@ -18,15 +18,15 @@ SAMPLED_METRICS = ("hr@10", "ndcg@10")
 
 
 class ItemEvaluator:
-    """Ranks each user's held-out item among its negatives (He et al. 2017, NCF, section 4.1), as often as wanted.
+    """Ranks each user's held-out item among its negatives (He et al. 2017, NCF, section 4.1); can be called repeatedly.
 
-    The whole history is the input, no candidate is masked; `metrics.leave_one_out_ranks` states how ties are broken. A
-    metric that begins with "full-" ranks the item among all that are not in the history instead.
+    The whole history is the input, and no candidate is masked. `metrics.leave_one_out_ranks` says how ties are broken.
+    A metric that begins with "full-" ranks the item among all items outside the history instead.
 
     Args:
         model: The model; its weights may change between calls.
-        held_out: Histories, the item to be found and the negatives of each user.
-        metrics: Names as `parse_metric` knows them, with or without "full-".
+        held_out: The history, the held-out item and the negatives of each user.
+        metrics: Names that `parse_metric` accepts, with or without "full-".
         batch_size: Users scored at once.
     """
 

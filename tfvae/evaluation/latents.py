@@ -1,14 +1,14 @@
-"""A model with latent codes as a generative model: bounds on log p(x), and its aggregated posterior beside its prior.
+"""A model with latent codes as a generative model: bounds on log p(x), and the aggregated posterior beside the prior.
 
-Ranking metrics ask what a model recommends; this module asks what it has learnt of the data. All figures are of one
-group of users, their *histories* being both the input and what is explained: for test users these are the fold-in
-items, since held-out items never enter a network. The KL weight is 1, whatever β trained the model.
+Ranking metrics measure what a model recommends; this module measures how well it models the data. All values are for
+one group of users. Their *histories* are both the input x and the x of log p(x). For test users these are the fold-in
+items, since held-out items never enter a network. The KL weight is 1, whatever β the model was trained with.
 
     ELBO_S  = 1/S Σ_s log w_s,   IWAE_S = log 1/S Σ_s w_s,   w_s = p(x, z_s) / q(z_s | x),   z_s ~ q(z | x)
 
-Burda, Grosse, Salakhutdinov: Importance Weighted Autoencoders, ICLR 2016: E ELBO_S ≤ E IWAE_S ≤ log p(x), and the
-second grows with S. Hoffman, Johnson: ELBO surgery, 2016: what the prior should match is the aggregated posterior
-q(z) = 1/N Σ_u q(z | x_u); KL(q(z) ‖ p(z)) is what no encoder can repair.
+Burda, Grosse, Salakhutdinov: Importance Weighted Autoencoders, ICLR 2016: E ELBO_S ≤ E IWAE_S ≤ log p(x), and
+E IWAE_S grows with S. Hoffman, Johnson: ELBO surgery, 2016: the prior should match the aggregated posterior
+q(z) = 1/N Σ_u q(z | x_u); KL(q(z) ‖ p(z)) is the only part of the mean KL term that depends on the prior.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ USERS_PER_DRAW = 64
 
 @dataclass(frozen=True, eq=False)
 class LatentDiagnostics:
-    """A model as a generative model, on n_users users.
+    """Measurements of a model as a generative model, on n_users users.
 
     Attributes:
         per_user: "elbo" and "iwae" of each user, float64 [n_users], in nats; the second is never below the first.
-        values: "samples" S of the two; "latent_dim"; "active_units", the latent dimensions in which the posterior
-            mean has a variance over users above 0.01; "marginal_kl", KL(q(z) ‖ p(z)) in nats; "marginal_users", the
-            users of that q(z).
+        values: "samples", S of these two; "latent_dim"; "active_units", the number of latent dimensions in which the
+            posterior mean has a variance over users above 0.01; "marginal_kl", KL(q(z) ‖ p(z)) in nats;
+            "marginal_users", the number of users in that q(z).
         posterior: float32 [n, 2], samples of the aggregated posterior in the plane of their two principal components.
         prior: float32 [n, 2], samples of the prior in the same plane.
     """
@@ -60,7 +60,7 @@ class LatentDiagnostics:
 
 
 def has_latents(model: Recommender) -> TypeGuard[HasPosterior]:
-    """Whether a model has a posterior, and one prior for all users, as `latent_diagnostics` needs it."""
+    """Whether a model has a posterior, and one prior for all users; `latent_diagnostics` needs both."""
     return isinstance(model, HasPosterior) and model.has_one_prior
 
 
@@ -71,28 +71,31 @@ def latent_diagnostics(
     seed: int = 0,
     batch_size: int = 500,
 ) -> LatentDiagnostics:
-    """Describes a model on users; a function of the model, the histories, `samples` and `seed`.
+    """Measures a model on users; the result is a function of the model, the histories, `samples` and `seed`.
 
-    Each user's noise is its own, so that `batch_size` changes nothing beyond float rounding. A batch's logits are
-    made for one sample at a time.
+    Each user has noise of their own, so that `batch_size` changes nothing beyond float rounding. A batch's logits are
+    computed for one sample at a time.
 
-    KL(q(z) ‖ p(z)) is the mean of log q(z_u) - log p(z_u) over users, with one z_u ~ q(z | x_u) each; q(z) and the
-    picture are of 5,000 users at most, evenly spaced. For the mixture of these N users it has no bias. As an estimate
-    for all users to come it is too high, since each z_u meets its own component in q(z): the mean KL(q(z | x_u) ‖ p(z))
-    exceeds it by log N at most (Hoffman and Johnson), however far apart the posteriors lie.
+    KL(q(z) ‖ p(z)) is the mean of log q(z_u) - log p(z_u) over users, with one z_u ~ q(z | x_u) for each. q(z) is
+    of at most 5,000 users, and the points to draw are of at most 2,000 of these, evenly spaced. For the mixture of
+    these N users the estimate has no bias.
+    As an estimate for all future users it is too high, since the component q(z | x_u) that z_u was drawn from is part
+    of q(z). The mean KL(q(z | x_u) ‖ p(z)) exceeds it by at most log N (Hoffman and Johnson), however far apart the
+    posteriors are.
 
     Args:
         model: The model.
         histories: The users' items, sparse [n_users, n_items].
-        samples: S, draws per user.
+        samples: S, the number of draws per user.
         seed: Seed of the random draws.
-        batch_size: Users at once; it costs memory.
+        batch_size: Users at once; a larger number needs more memory.
 
     Returns:
-        Bounds, figures and points to draw.
+        The bounds, the values and the points to draw.
 
     Raises:
-        InputError: If there are no users, the histories are of another catalogue, or a number is below 1.
+        InputError: If there are no users, the histories have another number of items than the model, or an argument is
+            below 1.
         DivergedError: If a bound is not finite.
     """
     n_users, n_items = histories.shape
@@ -125,13 +128,13 @@ def latent_diagnostics(
 
 
 def _visit(model: HasPosterior, store: RowStore, samples: int, seed: int) -> Callable:
-    """One graph: from consecutive user numbers [B] to ELBO, IWAE, posterior mean and sd, and one z of each."""
+    """A graph that maps consecutive user numbers [B] to ELBO, IWAE, posterior mean and sd, and one z of each user."""
     seed = derive_seed(seed, "generative")
 
     def visit(users: tf.Tensor) -> tuple[tf.Tensor, ...]:
         batch = store.gather(users)
         log_weight = model.importance(batch)
-        # One sample after the other: each makes logits [B, n_items].
+        # The samples are drawn one after the other, since each needs logits [B, n_items].
         log_weights = tf.map_fn(
             lambda sample: log_weight(_NoiseOfUsers(seed, sample, users)),
             tf.range(samples, dtype=tf.int64),
@@ -143,14 +146,14 @@ def _visit(model: HasPosterior, store: RowStore, samples: int, seed: int) -> Cal
         iwae = tfp.math.reduce_logmeanexp(log_weights, axis=0)
         posterior = model.posterior(batch)
         z = sample_with(_NoiseOfUsers(seed, samples, users), "aggregated", posterior)
-        # Equal weights make equal bounds, of which rounding must not put the first above.
+        # Equal weights give equal bounds; rounding must not make the ELBO the larger one.
         return elbo, tf.maximum(iwae, elbo), posterior.mean(), posterior.stddev(), z
 
     return traced(visit, tf.TensorSpec([None], tf.int64))
 
 
 def _at_prior(model: HasPosterior, n: int, seed: int) -> Callable:
-    """One graph: from codes [N, D] to their log p(z), and n samples of the prior; the prior is made once."""
+    """A graph that maps codes [N, D] to their log p(z), and to n samples of the prior, which is computed once."""
     key = tf.constant([derive_seed(seed, "prior"), 0], tf.int32)
 
     def at_prior(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -161,12 +164,12 @@ def _at_prior(model: HasPosterior, n: int, seed: int) -> Callable:
 
 
 class _NoiseOfUsers(Noise):
-    """Draws that belong to users, whatever batch they come in: those of users 64·b to 64·b + 63 are one draw.
+    """Draws that depend on the user, not on the batch: one draw serves the users 64·b to 64·b + 63.
 
     Args:
         seed: Seed of the `Noise`.
         sample: int64 scalar, the number of the draw.
-        users: int64 [B], consecutive numbers.
+        users: int64 [B], consecutive user numbers.
     """
 
     def __init__(self, seed: int, sample: tf.Tensor, users: tf.Tensor):
@@ -190,7 +193,7 @@ class _NoiseOfUsers(Noise):
 def _log_mixture(z: np.ndarray, mean: np.ndarray, sd: np.ndarray, codes_at_once: int = 500) -> np.ndarray:
     """Log density of codes [N, D] under the even mixture of N Normals, float64 [N]; no array [N, N, D] is made.
 
-    In double precision, since narrow posteriors make the squares in the exponent large.
+    It is computed in double precision, since narrow posteriors make the squares in the exponent large.
     """
     mixture = VampPrior(mean.astype(np.float64), 2 * np.log(sd.astype(np.float64)))
     starts = range(0, len(z), codes_at_once)
@@ -199,17 +202,17 @@ def _log_mixture(z: np.ndarray, mean: np.ndarray, sd: np.ndarray, codes_at_once:
 
 
 def _spaced(n: int, at_most: int) -> np.ndarray:
-    """Evenly spaced numbers below n, int64; all of them where there are no more than `at_most`."""
+    """At most `at_most` evenly spaced whole numbers from 0 to n - 1, int64; all n of them if n is not larger."""
     return np.linspace(0, n - 1, min(n, at_most)).astype(np.int64)
 
 
 def _principal_plane(posterior: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets of codes [n, D] on the first two principal components of the first, float32 [n, 2].
+    """Both sets of codes, [n, D], on the first two principal components of the posterior's codes, float32 [n, 2].
 
-    A component's sign is that which makes its largest entry positive; a code of one dimension has 0 in the second.
+    The sign of a component makes its largest entry positive. Codes of one dimension have 0 as the second coordinate.
     """
     count = min(2, *posterior.shape)
-    with np.errstate(invalid="ignore"):  # a single user has no variance, which is not asked for here
+    with np.errstate(invalid="ignore"):  # a single user has no variance, which is not needed here
         components = PCA(count, svd_solver="full").fit(posterior.astype(np.float64))
     planes = []
     for codes in (posterior, prior):

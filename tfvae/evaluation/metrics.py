@@ -2,7 +2,7 @@
 
 The definitions are those of Liang et al. 2018 (Mult-VAE), section 4.1, and of their published code:
 recall divides by `min(k, held-out)`, the discount is `log2(rank + 1)`, and the ideal DCG is cut at
-`min(k, held-out)`. Each ranking metric reads the same boolean hit matrix, so that one ranking serves all.
+`min(k, held-out)`. All ranking metrics read the same boolean hit matrix, so that one ranking serves all of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 RankingMetric = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
-FULL = "full-"  # before the name of a metric: of the ranking of all items, where sampled ones would be ranked
+FULL = "full-"  # with this prefix, a metric of the sampled protocol ranks all items instead of the sampled ones
 
 
 def hits(items: np.ndarray, targets: csr_array) -> np.ndarray:
@@ -47,7 +47,7 @@ def hits(items: np.ndarray, targets: csr_array) -> np.ndarray:
         Hits, bool [n, k]; an empty rank never hits.
 
     Raises:
-        InputError: If `items` and `targets` are not about the same users and items.
+        InputError: If `items` and `targets` do not have the same users and items.
     """
     n_users, n_items = targets.shape
     if items.ndim != 2 or len(items) != n_users:
@@ -126,7 +126,7 @@ def parse_metric(name: str) -> tuple[RankingMetric, int]:
     """The function and the cut-off behind a name such as `"ndcg@100"`.
 
     Args:
-        name: `recall`, `ndcg` or `hr`, an at sign and the cut-off; before it perhaps "full-".
+        name: `recall`, `ndcg` or `hr`, an at sign and the cut-off; the prefix "full-" is optional.
 
     Returns:
         A function of (hits, n_targets, k) and the `k` to call it with.
@@ -143,10 +143,10 @@ def parse_metric(name: str) -> tuple[RankingMetric, int]:
 
 
 def check_metric(name: str) -> None:
-    """Refuses what is neither a ranking metric nor one of ratings.
+    """Refuses a name that is neither a ranking metric nor a metric of ratings.
 
     Raises:
-        InputError: If it is neither.
+        InputError: If the name is neither.
     """
     if name not in RATING_METRICS:
         parse_metric(name)
@@ -163,11 +163,11 @@ def leave_one_out_ranks(
     """The rank of each user's held-out item among sampled negatives (He et al. 2017, NCF).
 
     The rank is 1 + the number of distinct negatives, other than the held-out item itself, that score
-    *at least* as high: ties count against the model, and a constant scorer comes last. So it is in the
-    authors' code on Python 3.7 and later, where the held-out item enters a dictionary of scores last.
-    For 156 of the 6,040 users of the NCF ML-1M files the held-out item is listed among its own negatives
-    too. It is one candidate, not two, so a perfect scorer has rank 1 everywhere. (Only for those users,
-    and only among ties, do the authors differ: there the item keeps the place of the negative it repeats.)
+    *at least* as high: ties count against the model, and a constant scorer comes last. The authors' code
+    does the same on Python 3.7 and later, where the held-out item enters a dictionary of scores last.
+    For 156 of the 6,040 users of the NCF ML-1M files, the held-out item is also listed among its own
+    negatives. Here it is one candidate, not two, so a perfect scorer has rank 1 everywhere. (The authors'
+    code differs only for these users, and only among ties: there the item keeps the place of the negative.)
 
     Args:
         true_scores: Score of the held-out item, float [n].
@@ -187,7 +187,7 @@ def leave_one_out_ranks(
 
 
 def rmse(predicted: np.ndarray, ratings: np.ndarray) -> float:
-    """Root mean squared error over all ratings, each weighing the same: the figure the papers print.
+    """Root mean squared error over all ratings with equal weights, which is the value that the papers report.
 
     Args:
         predicted: Predicted ratings, float [n].
@@ -203,11 +203,11 @@ def rmse(predicted: np.ndarray, ratings: np.ndarray) -> float:
 
 
 def mae(predicted: np.ndarray, ratings: np.ndarray) -> float:
-    """Mean absolute error over all ratings, each weighing the same; arguments and errors as of `rmse`."""
+    """Mean absolute error over all ratings with equal weights; `rmse` has the same arguments and errors."""
     return float(np.mean(np.sqrt(_squared_errors(predicted, ratings))))
 
 
-# From predictions and ratings, float [n] each, to a value on the scale of the ratings.
+# Each function maps predictions and ratings, float [n] each, to a value on the scale of the ratings.
 RATING_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"rmse": rmse, "mae": mae}
 
 

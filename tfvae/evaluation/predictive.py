@@ -1,12 +1,14 @@
-"""What a model of ratings with latent codes says of a rating: a distribution, not only a number.
+"""The predictive distributions of ratings, from models with latent codes, and how well they fit held-out ratings.
 
-Given S samples z_s of a row's code, from the encoder's posterior or refined by Hamiltonian Monte Carlo, a rating is
+Given S samples z_s of a row's code, from the encoder's posterior or refined by Hamiltonian Monte Carlo, a rating has
+the distribution
 
     p(r | r_O) ≈ 1/S Σ_s N(r | f(z_s), σ²)
 
-p-VAE (section 3) predicts with the mean of these and promises "better uncertainty estimation", which it does not show.
-Here it is measured: how many held-out ratings lie in the central 50 and 90 % of their distribution, by how many ratings
-their row has. A rating does so where the distribution function at it is within half of that of ½.
+p-VAE (section 3) predicts with the mean of this distribution and promises "better uncertainty estimation", but does not
+show it. This module measures which share of held-out ratings lies in the central 50 and 90 % of their distribution,
+in groups of rows by their number of ratings. A rating lies in the central share c if the distribution function at the
+rating differs from ½ by at most c / 2.
 """
 
 from __future__ import annotations
@@ -46,15 +48,15 @@ __all__ = [
 
 LEVELS = (0.5, 0.9)
 ROWS_AT_ONCE = 500
-GROUPS = 5  # of rows, by how many ratings they have
+GROUPS = 5  # the number of groups of rows, by their number of ratings
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The predictive distributions of n ratings, each a mixture of S normals of the same variance.
+    """The predictive distributions of n ratings; each is a mixture of S normals with the same variance.
 
     Attributes:
-        means: f(z_s), float32 [S, n].
+        means: The means f(z_s) of the normals, float32 [S, n].
         variance: σ², in squared units of the ratings.
     """
 
@@ -63,35 +65,35 @@ class Predictions:
 
     @property
     def mean(self) -> np.ndarray:
-        """Of each distribution, float32 [n]."""
+        """The mean of each distribution, float32 [n]."""
         return self.means.mean(axis=0)
 
     @property
     def sd(self) -> np.ndarray:
-        """Of each distribution, float32 [n]: of the ratings given the code, and of the code."""
+        """The standard deviation of each distribution, float32 [n], from rating noise and the code's uncertainty."""
         return np.sqrt(self.variance + self.means.var(axis=0))
 
     def below(self, ratings: np.ndarray) -> np.ndarray:
-        """The distribution functions at these ratings, float64 [n]."""
+        """The values of the distribution functions at these ratings, float64 [n]."""
         return ndtr((ratings - self.means) / self.variance**0.5).mean(axis=0)
 
     def within(self, ratings: np.ndarray, level: float) -> np.ndarray:
-        """Which ratings lie in the central `level` of their distribution, bool [n]."""
+        """Whether each rating lies in the central share `level` of its distribution, bool [n]."""
         return np.abs(self.below(ratings) - 0.5) <= level / 2
 
 
 def has_rating_posterior(model: Recommender) -> TypeGuard[HasRatingPosterior]:
-    """Whether a model has a posterior over codes of ratings, which is a setting of p-VAE."""
+    """Whether a model has a posterior over codes of ratings, which a setting of p-VAE can switch off."""
     return isinstance(model, HasRatingPosterior) and model.stochastic
 
 
 def encoder_codes(model: HasRatingPosterior, histories: csr_array, n_samples: int = 10, seed: int = 0) -> np.ndarray:
-    """Samples of q(z | r_O) of all rows.
+    """Samples of q(z | r_O) for all rows.
 
     Args:
         model: The model.
-        histories: Ratings that are told, [N, n_items].
-        n_samples: S.
+        histories: The known ratings, sparse [N, n_items].
+        n_samples: S, the number of samples.
         seed: Seed of the random draws.
 
     Returns:
@@ -109,16 +111,16 @@ def encoder_codes(model: HasRatingPosterior, histories: csr_array, n_samples: in
 def refined_codes(
     model: HasRatingPosterior, histories: csr_array, seed: int = 0, sampler: Sampler | None = None
 ) -> Samples:
-    """Samples of p(z | r_O) of all rows by Hamiltonian Monte Carlo, started at the encoder's means (p-VAE, section 3).
+    """Samples of p(z | r_O) for all rows by Hamiltonian Monte Carlo, started at the encoder's means (p-VAE, section 3).
 
     Args:
         model: The model; its decoder is fixed.
-        histories: Ratings that are told, [N, n_items].
+        histories: The known ratings, sparse [N, n_items].
         seed: Seed of the random draws.
-        sampler: How chains are run; the paper's 20 leapfrog steps and 10 samples when None.
+        sampler: The settings of the chains; None takes the paper's 20 leapfrog steps and 10 samples.
 
     Returns:
-        The samples and how the chains fared.
+        The samples, with acceptance, step size and divergences of each chain.
 
     Raises:
         DivergedError: If the target is not finite at the start of a chain.
@@ -141,7 +143,7 @@ def predict(model: HasRatingPosterior, codes: np.ndarray, rows: np.ndarray, colu
 
     Args:
         model: The model.
-        codes: Samples of all rows' codes, float32 [S, N, latent_dim].
+        codes: Samples of the codes of all rows, float32 [S, N, latent_dim].
         rows: Row of each rating, int [n], in any order.
         columns: Column of each rating, int [n].
 
@@ -169,11 +171,11 @@ def predict(model: HasRatingPosterior, codes: np.ndarray, rows: np.ndarray, colu
 
 
 def mixture_quantiles(predictions: Predictions, probability: float) -> np.ndarray:
-    """The quantile of each predictive distribution, float64 [n], by bisection to a millionth of the sd's unit.
+    """The quantile of each predictive distribution, float64 [n], by 60 steps of bisection.
 
     Args:
         predictions: The distributions.
-        probability: In (0, 1).
+        probability: The probability below the quantile, in (0, 1).
     """
     far = 10 * predictions.variance**0.5
     low, high = predictions.means.min(axis=0) - far, predictions.means.max(axis=0) + far
@@ -188,23 +190,24 @@ def mixture_quantiles(predictions: Predictions, probability: float) -> np.ndarra
 def describe_predictions(
     model: HasRatingPosterior, held_out: HeldOutRatings, seed: int = 0, *, refine: bool = True
 ) -> tuple[dict[str, Any], RatingEvaluation]:
-    """How good a model's predictive distributions are, the encoder's and the refined ones.
+    """Measures how good a model's predictive distributions are, the encoder's and the refined ones.
 
     Args:
         model: The model.
-        held_out: What is told and what is to be predicted.
+        held_out: The known ratings and the ratings to predict.
         seed: Seed of the random draws.
         refine: Whether to run Hamiltonian Monte Carlo.
 
     Returns:
-        For "encoder" and, if asked for, "hmc": RMSE of the mean, coverage of the central 50 and 90 % ("within_50",
-        "within_90"), mean predictive sd, and coverage in up to five groups of rows by their number of ratings
-        ("groups", "from" one number up to below another, in the last group up to it); of "hmc" also mean acceptance,
-        divergences and seconds. And the errors of the last of them.
+        A dictionary with the values of "encoder" and, with `refine`, of "hmc", and the evaluation of the last of them.
+        The values are "rmse", the RMSE of the mean; "within_50" and "within_90", the shares of ratings in the central
+        50 and 90 %; "sd", the mean predictive sd; and "groups", up to five groups of rows by their number of ratings.
+        A group has the smallest number of ratings, "from"; the number "to", which only the last group includes; its
+        number of held-out "ratings"; and its shares. "hmc" also has the mean "acceptance", "divergences" and "seconds".
     """
     rows, columns, ratings = held_out.triples()
     sizes = np.diff(held_out.history.indptr)
-    # Each is the size of a row that is asked, so that no group is empty, however few sizes there are.
+    # Each lower bound is the size of a row with a held-out rating, so that no group is empty, even with few sizes.
     lowest = np.unique(np.quantile(sizes[rows], np.arange(GROUPS) / GROUPS, method="inverted_cdf"))
     highest = [*lowest[1:], sizes[rows].max()]
     found: dict[str, Any] = {}
@@ -239,7 +242,10 @@ def describe_predictions(
 
 
 def _by_rows(function: Callable[[SparseBatch, tf.Tensor], tf.Tensor], histories: csr_array):
-    """What a function of rows, and the number of the first of them, gives for all rows, part by part; traced once."""
+    """Yields the results of a function for all rows, part by part; the function is traced once.
+
+    It is called with a batch of consecutive rows and the number of the first of these rows.
+    """
     store = RowStore(histories, with_values=True)
     traced = tf.function(
         lambda batch: function(store.gather(batch), batch[0]), [tf.TensorSpec([None], tf.int64)], autograph=False

@@ -18,16 +18,16 @@ __all__ = ["RatingEvaluator", "bounded"]
 
 
 class RatingEvaluator:
-    """Evaluates one model on one group of held-out ratings as often as wanted, tracing it once.
+    """Evaluates one model on one group of held-out ratings; it can be called repeatedly, and traces the model once.
 
     Args:
         model: The model; its weights may change between calls.
-        held_out: What is told and what is to be predicted.
-        metrics: Names in `RATING_METRICS`; all are computed.
-        batch_size: Rows scored at once; it costs memory and changes no result.
+        held_out: The known ratings and the ratings to predict.
+        metrics: Names in `RATING_METRICS`; whatever the names, all metrics are computed.
+        batch_size: Rows scored at once; a larger number needs more memory and changes no result.
 
     Raises:
-        InputError: If a metric is unknown, there are no targets, or the model has another catalogue.
+        InputError: If a metric is unknown, there are no targets, or the model has another number of items.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class RatingEvaluator:
 
 
 def bounded(predicted: np.ndarray, histories: csr_array, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Predictions clipped to the range of the ratings that are known; cold rows and columns get the middle of it.
+    """Predictions clipped to the range of the known ratings; cold rows and columns get the middle of the range.
 
-    That is how AutoRec's authors evaluate: a row or column without a rating has nothing to be predicted from.
+    AutoRec's authors evaluate in this way. A row or column is cold if it has no known rating to predict from.
 
     Args:
         predicted: float [n] or [..., n].

@@ -1,4 +1,4 @@
-"""What an evaluation gives: values per user or rating, their means with a standard error, and paired tests."""
+"""The results of an evaluation: values per user or rating, their means with a standard error, and paired tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Evaluation:
     """Metrics of one model on one group of held-out users.
 
     Attributes:
-        per_user: One float64 [n_users] vector per metric, named as in `"ndcg@100"`.
+        per_user: One vector, float64 [n_users], for each metric; the key is the metric's name, such as "ndcg@100".
         user_ids: The users that were evaluated, [n_users], in the order of the vectors.
         n_without_targets: Users left out because nothing of theirs is held out.
     """
@@ -29,16 +29,16 @@ class Evaluation:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the metrics."""
+        """The names of the metrics."""
         return tuple(self.per_user)
 
     @property
     def n_users(self) -> int:
-        """Users that were evaluated, those left out not counted."""
+        """Number of users that were evaluated; users that were left out do not count."""
         return len(self.user_ids)
 
     def values(self, metric: str) -> np.ndarray:
-        """The metric of each user, float64 [n_users]; an unknown name raises InputError."""
+        """The metric's value for each user, float64 [n_users]; an unknown name raises InputError."""
         if metric not in self.per_user:
             raise unknown_name("metric of this evaluation", metric, self.per_user)
         return self.per_user[metric]
@@ -54,7 +54,7 @@ class Evaluation:
             seed: Seed of the bootstrap.
 
         Returns:
-            For each metric the keys `mean`, `se`, `low` and `high`.
+            For each metric a dictionary with the keys `mean`, `se`, `low` and `high`.
         """
         result = {}
         for metric, values in self.per_user.items():
@@ -66,46 +66,46 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class RatingEvaluation:
-    """How far a model's predicted ratings are off.
+    """Predicted and observed ratings of one model, and the metrics of its errors.
 
     Attributes:
-        predicted: float [n_ratings].
-        ratings: What was observed, float [n_ratings].
-        user_ids: The users that have these ratings, each once.
+        predicted: Predicted ratings, float [n_ratings].
+        ratings: Observed ratings, float [n_ratings].
+        user_ids: The rows that have these ratings, each row once.
     """
 
     predicted: np.ndarray
     ratings: np.ndarray
     user_ids: np.ndarray
-    per_user: dict[str, np.ndarray] = field(default_factory=dict, init=False)  # its metrics are no means over users
+    per_user: dict[str, np.ndarray] = field(default_factory=dict, init=False)  # empty: there are no means over users
     n_without_targets: int = field(default=0, init=False)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the metrics."""
+        """The names of the metrics."""
         return tuple(RATING_METRICS)
 
     @property
     def n_users(self) -> int:
-        """Users with a rating to be predicted."""
+        """Number of users with a rating to predict."""
         return len(self.user_ids)
 
     def mean(self, metric: str) -> float:
-        """The metric over all ratings, each weighing the same; an unknown name raises InputError."""
+        """The metric over all ratings with equal weights; an unknown name raises InputError."""
         if metric not in RATING_METRICS:
             raise unknown_name("metric of ratings", metric, RATING_METRICS)
         return RATING_METRICS[metric](self.predicted, self.ratings)
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Of each metric its value as `mean`, its standard error `se`, and `low` and `high`, 1.96 of them off.
+        """Each metric's value `mean`, its standard error `se`, and `low` and `high`, which are 1.96 errors away.
 
-        The errors of ratings are taken as independent; that of a root is by the delta method.
+        The errors of ratings are treated as independent; the standard error of the RMSE is by the delta method.
         """
         errors = np.abs(np.subtract(self.predicted, self.ratings, dtype=np.float64))
         result = {}
         for metric in RATING_METRICS:
             value = self.mean(metric)
-            # Where there is no error at all the root has no derivative, and nothing to be unsure of.
+            # If all errors are 0, the root has no derivative, and the standard error is 0.
             spread = np.square(errors).std() / (2 * value) if metric == "rmse" and value else errors.std()
             se = float(spread / np.sqrt(len(errors)))
             result[metric] = {"mean": value, "se": se, "low": value - 1.96 * se, "high": value + 1.96 * se}
@@ -117,11 +117,11 @@ def compare(a: Evaluation, b: Evaluation, metric: str) -> PairedTest:
 
     Args:
         a: One model's evaluation.
-        b: The other's.
-        metric: A metric that both have.
+        b: The other model's evaluation.
+        metric: A metric that both evaluations have.
 
     Returns:
-        The test; its difference is a − b.
+        The test of the difference a − b.
 
     Raises:
         InputError: If the users or the metrics differ.

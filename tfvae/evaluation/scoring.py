@@ -1,7 +1,7 @@
 """From histories to scores in compiled batches: the one place that calls a model for many users.
 
-A batch of user row numbers goes into one compiled function: gather the rows, score all items, and keep what is asked
-for: the best unseen items, or the scores of chosen pairs. Only that leaves the graph.
+One compiled function takes a batch of user row numbers, gathers the rows, scores the items, and returns only what is
+needed: the best unseen items, or the scores of chosen pairs.
 """
 
 from __future__ import annotations
@@ -35,19 +35,20 @@ def top_k(
 
     Args:
         model: The model.
-        histories: The items each user has seen, a SciPy sparse matrix or a dense array [n, n_items]; none of them is
-            returned. For a model that only scores its training users, the training matrix.
+        histories: The items that each user has seen, a SciPy sparse matrix or a dense array [n, n_items]; none of these
+            items is returned. For a model that only scores its training users, this must be the training matrix.
         k: Length of the rankings.
         batch_size: Users scored at once.
-        users: Rows to rank for, in any order; all n of them if None.
+        users: Row numbers of the users to rank for, in any order; None takes all n users.
 
     Returns:
-        Items, int32 [n, k], and their scores, float32 [n, k], a row for each of `users`. Where a user has fewer than
-        `k` unseen items the last ranks are empty: item −1, score −∞.
+        Items, int32 [m, k], and their scores, float32 [m, k], with one row for each of the m `users`. If a user has
+        fewer than `k` unseen items, the last ranks are empty: they have item −1 and score −∞.
 
     Raises:
         DivergedError: If a score is NaN or infinite.
-        InputError: If the histories are of another catalogue than the model's, or a user lies outside them.
+        InputError: If the histories have impossible values or other numbers of items or users than the model, or a
+            user is not a row of them.
     """
     histories = as_matrix(histories, model.n_items, ratings=model.predicts_ratings)
     return ranker(model, histories, k, batch_size, users)()
@@ -70,7 +71,7 @@ def scores_at(
 
     Raises:
         DivergedError: If a score is NaN or infinite.
-        InputError: If a pair lies outside the histories, or these are of another catalogue than the model's.
+        InputError: If a pair lies outside the histories, or these have other numbers of items or users than the model.
     """
     return pair_scorer(model, histories, users, items, batch_size)()
 
@@ -82,7 +83,7 @@ def ranker(
     batch_size: int,
     users: Sequence[int] | np.ndarray | None = None,
 ) -> Callable[[], TopK]:
-    """A function that ranks as `top_k` does, in a graph that is traced here, once."""
+    """A function that ranks as `top_k` does, and whose graph is traced once, here."""
     keep_freed_buffers()
     chosen = np.arange(histories.shape[0]) if users is None else np.asarray(users, np.int64)
     _refuse_outside(chosen, histories.shape[0], "user")
@@ -108,7 +109,7 @@ def ranker(
 def pair_scorer(
     model: Recommender, histories: csr_array, users: np.ndarray, items: np.ndarray, batch_size: int
 ) -> Callable[[], np.ndarray]:
-    """A function that scores the pairs, as `scores_at` does, in a graph that is traced here, once."""
+    """A function that scores the pairs as `scores_at` does, and whose graph is traced once, here."""
     keep_freed_buffers()
     users, items = np.asarray(users, np.int64), np.asarray(items, np.int64)
     _refuse_outside(users, histories.shape[0], "user")
@@ -139,12 +140,12 @@ def pair_scorer(
 
 
 def traced(function: Callable, *signature: tf.TensorSpec) -> Callable:
-    """The function as one graph, traced now; a `tf.function` would warn where a process has many models."""
+    """The function as one graph, traced now; a `tf.function` would warn if a process has many models."""
     return tf.function(function, signature, autograph=False).get_concrete_function()
 
 
 def _finite_scores(model: Recommender, histories: csr_array) -> Callable:
-    """In the graph: row numbers [B] to rows, scores [B, n_items], and whether each user's are finite."""
+    """A function for graphs that maps row numbers [B] to rows, scores [B, n_items], and whether they are finite [B]."""
     store = history_store(model, histories)
 
     def score(batch: tf.Tensor) -> tuple[SparseBatch, tf.Tensor, tf.Tensor]:
@@ -156,11 +157,11 @@ def _finite_scores(model: Recommender, histories: csr_array) -> Callable:
 
 
 def history_store(model: Recommender, histories: csr_array) -> RowStore:
-    """The histories as a model takes them, to be gathered in a graph.
+    """The histories in the form that a model needs, to be gathered in a graph.
 
     Raises:
-        InputError: If they are of another catalogue than the model's, or of others than its training users where it
-            knows nobody else.
+        InputError: If the histories have another number of items than the model, or the model only scores its training
+            users and the histories have another number of users.
     """
     if histories.shape[1] != model.n_items:
         raise InputError(
@@ -188,7 +189,7 @@ def _refuse_outside(numbers: np.ndarray, limit: int, kind: str) -> None:
 
 
 def _refuse_diverged(model: Recommender, batch: np.ndarray, finite: np.ndarray) -> None:
-    # top_k ranks NaN first, so that a diverged model could look perfect.
+    # TensorFlow's top_k ranks NaN first, so that a diverged model could look perfect.
     diverged = batch[~finite]
     if len(diverged):
         raise DivergedError(

@@ -1,4 +1,4 @@
-"""What can be said about a mean over users: its error, its interval, and whether two models differ."""
+"""Statistics of a mean over users: its standard error, its interval, and a test of whether two models differ."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PairedTest(NamedTuple):
         difference: Mean of a − b.
         se: Standard error of the difference (sample sd / √n, as the test uses it).
         statistic: Student's t with n − 1 degrees of freedom.
-        p_value: Two-sided.
+        p_value: The two-sided p-value.
     """
 
     difference: float
@@ -34,13 +34,13 @@ class PairedTest(NamedTuple):
 def mean_and_se(values: np.ndarray) -> tuple[float, float]:
     """Mean and standard error over users: population sd / √n, as in Liang et al. 2018.
 
-    The error is that of sampling users; it knows nothing of the spread between training seeds.
+    The error is that of sampling users; it does not include the spread between training seeds.
 
     Args:
         values: One value per user, float [n].
 
     Returns:
-        Mean and standard error.
+        The mean and its standard error.
 
     Raises:
         InputError: If there is no value.
@@ -52,7 +52,7 @@ def mean_and_se(values: np.ndarray) -> tuple[float, float]:
 def bootstrap_interval(values: np.ndarray, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean over users, from 2,000 resamples.
 
-    The percentile method, because the corrected one (BCa) needs an [n, n] jackknife for n users.
+    The percentile method is used, because the corrected method (BCa) needs an [n, n] jackknife for n users.
 
     Args:
         values: One value per user, float [n].
@@ -60,7 +60,7 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0, level: float = 0.95) -
         level: Coverage, in (0, 1).
 
     Returns:
-        Lower and upper end.
+        The lower and the upper end of the interval.
 
     Raises:
         InputError: If there is no value.
@@ -83,7 +83,7 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0, level: float = 0.95) -
 def paired_test(a: np.ndarray, b: np.ndarray) -> PairedTest:
     """Paired t-test of two models on the same users (Liang et al. 2018, Figure 3).
 
-    Two equal vectors give t = 0 and p = 1; two that differ by one constant everywhere give p = 0.
+    Two equal vectors give t = 0 and p = 1; two vectors that differ by the same constant everywhere give p = 0.
 
     Args:
         a: One value per user, float [n].

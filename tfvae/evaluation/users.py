@@ -1,4 +1,4 @@
-"""Ranking for held-out users: their history is shown to the model, and all other items are ranked.
+"""Ranking for held-out users: the model gets their histories, and ranks all other items.
 
 Hits are looked up in the sparse targets, and every metric reads the same ranks. Values are kept per user and averaged
 at the end, so that the result does not depend on the batch size.
@@ -23,16 +23,16 @@ DEFAULT_METRICS = ("ndcg@100", "recall@20", "recall@50")
 
 
 class UserEvaluator:
-    """Evaluates one model on one group of held-out users as often as wanted, tracing it once.
+    """Evaluates one model on one group of held-out users; it can be called repeatedly, and traces the model once.
 
     Args:
         model: The model; its weights may change between calls.
-        held_out: Fold-in and targets; users without targets are left out and counted.
-        metrics: Names as `parse_metric` knows them.
-        batch_size: Users scored at once; it costs memory and changes no result.
+        held_out: The fold-in items and the targets; users without targets are left out and counted.
+        metrics: Names that `parse_metric` accepts.
+        batch_size: Users scored at once; a larger number needs more memory and changes no result.
 
     Raises:
-        InputError: If no user has a target, a metric is unknown, or the model has another catalogue.
+        InputError: If no user has a target, a metric is unknown, or the model has another number of items.
     """
 
     def __init__(

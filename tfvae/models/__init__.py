@@ -1,4 +1,4 @@
-"""The registry of recommenders: a name for each, loaded when asked for.
+"""The registry of recommenders: each has a name, and its module is imported when it is asked for.
 
 A new model is one file and one line here; the conformance suite then tests it.
 """

@@ -1,8 +1,9 @@
-"""Alternating least squares on the ratings that are there, in NumPy: of PMF and BiasMF, and of LLORMA's distances.
+"""Alternating least squares on the observed ratings, in NumPy, for PMF, BiasMF and the distances of LLORMA.
 
-With the items fixed each user is a ridge regression on the vectors of the items rated, with the users fixed each item;
-the two take turns, which lowers the objective each time. The bias is one more coefficient: a user's [b_u, p_u] is found
-on [1, q_i] for what b_i leaves. `models/pmf.py` gives the objectives and their papers.
+With the items fixed, each user's vector is a ridge regression on the vectors of the items they rated. With the users
+fixed, each item's vector is such a regression too. The two steps take turns; each lowers the objective. The bias is one
+more coefficient: a user's [b_u, p_u] is the regression of r_ui - b_i on [1, q_i]. `models/pmf.py` gives the objectives
+and their papers.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ ROWS_AT_ONCE = 1000
 def ridge_rows(
     ratings: csr_array, vectors: np.ndarray, offsets: np.ndarray | float, penalties: np.ndarray, weighted: bool
 ) -> np.ndarray:
-    """The ridge regression of each row's ratings on the vectors of the columns that are rated in it.
+    """The ridge regression of each row's ratings on the vectors of the columns that the row rates.
 
     Args:
-        ratings: Sparse [n_rows, n_columns], of which the stored entries are regressed.
-        vectors: [n_columns, D].
-        offsets: [n_columns], taken off the ratings first; or one for all.
-        penalties: [D], of the square of each coefficient.
+        ratings: The ratings, sparse [n_rows, n_columns]; every stored entry counts, and no other.
+        vectors: The vectors of the columns, [n_columns, D].
+        offsets: [n_columns], what is subtracted from the ratings first; or one number for all columns.
+        penalties: [D], the factors of the squared coefficients in the penalty.
         weighted: Whether a row's penalties are multiplied by its number of ratings.
 
     Returns:
@@ -63,20 +64,20 @@ def alternate(
     bias_regularization: float | None = None,
     after: Callable[[int], None] = lambda iteration: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Alternating least squares: all users, then all items, in turn.
+    """Alternating least squares: each iteration solves for all users, then for all items.
 
     Args:
-        ratings: Sparse [n_users, n_items], float; what is to be subtracted is subtracted.
-        factors: K.
-        regularization: λ, of the factors.
-        iterations: How often the two take turns.
-        seed: Seed of the item factors that it starts from, N(0, 1 / K).
-        weighted: Whether penalties are multiplied by the numbers of ratings.
-        bias_regularization: λ_b, of biases; None for no biases.
+        ratings: Sparse [n_users, n_items], float; the caller has already subtracted a mean, if there is to be one.
+        factors: K, the number of factors.
+        regularization: λ, the penalty of the factors.
+        iterations: The number of iterations.
+        seed: Seed of the initial item factors, which are drawn from N(0, 1 / K).
+        weighted: Whether the penalties of a user or an item are multiplied by their number of ratings.
+        bias_regularization: λ_b, the penalty of the biases; None for no biases.
         after: Called after each iteration with its number, counted from 1.
 
     Returns:
-        Users [n_users, D] and items [n_items, D], float64; D = K, or 1 + K with the bias first.
+        The vectors of users [n_users, D] and of items [n_items, D], float64; D = K, or 1 + K with the bias first.
     """
     biased = bias_regularization is not None
     penalties = np.array([bias_regularization] * biased + [regularization] * factors)
@@ -94,7 +95,7 @@ def alternate(
 
 
 def _regressors(fixed: np.ndarray, biased: bool) -> tuple[np.ndarray, np.ndarray | float]:
-    """What the other side is regressed on, and what is taken off its ratings first."""
+    """The regressors of the other side, and the offsets that are subtracted from its ratings first."""
     if not biased:
         return fixed, 0.0
     return np.hstack([np.ones((len(fixed), 1)), fixed[:, 1:]]), fixed[:, 0]

@@ -1,4 +1,4 @@
-"""What autoencoders of user rows have in common, and what variational ones have: a prior and a scheduled KL weight."""
+"""The base classes of autoencoders of user rows; the variational ones add a prior and a scheduled KL weight."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXAMPLE: dict[str, Any] = {
     "weight_decay": 0.0001,
     "learning_rate": 0.02,
 }
-"""Small settings that all autoencoders here have; see `Recommender.example_settings`."""
+"""Small example settings that all autoencoders here share; see `Recommender.example_settings`."""
 CHECKERBOARD: dict[str, Any] = {
     "hidden": [],
     "latent_dim": 4,
@@ -41,7 +41,7 @@ CHECKERBOARD: dict[str, Any] = {
     "learning_rate": 0.05,
     "epochs": 60,
 }
-"""As `Recommender.checkerboard_settings`."""
+"""Settings that all autoencoders here share; see `Recommender.checkerboard_settings`."""
 
 
 class Autoencoder(GradientRecommender):
@@ -88,7 +88,7 @@ class Autoencoder(GradientRecommender):
         self.weight_decay = weight_decay
 
     def layer_config(self, *, gated: bool = False, initializer: str = "glorot") -> LayerConfig:
-        """How the layers are made: from the settings, and what only some models offer."""
+        """The configuration of the layers: the model's settings, and two options that only some models offer."""
         return LayerConfig(self.activation, gated, initializer, self.weight_decay, self.seed, self.dtype_policy)
 
     def log_likelihood(self, code: tf.Tensor, batch: SparseBatch) -> tf.Tensor:
@@ -101,7 +101,7 @@ class VariationalAutoencoder(Autoencoder):
 
     Attributes:
         beta: float32 weight, the KL weight of the last step.
-        schedule: What β is at each step.
+        schedule: The schedule that gives β at each step.
     """
 
     loss_terms: tuple[str, ...] = ("nll", "kl")
@@ -113,7 +113,7 @@ class VariationalAutoencoder(Autoencoder):
         self.beta = self.add_state("beta")
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads the counters and β; files of former versions also hold the cap of β, after it."""
+        """Loads the model's own variables; files of former versions also hold the cap of β, which is skipped."""
         values = [store[key] for key in sorted(store.keys(), key=int)]
         if len(values) > len(self._trainable_variables) + len(self._non_trainable_variables):
             del values[3]
@@ -126,10 +126,10 @@ class VariationalAutoencoder(Autoencoder):
 
     @abc.abstractmethod
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
-        """q(z | x) of B users; deterministic without `noise`."""
+        """The posterior q(z | x) of B users; deterministic without `noise`."""
 
     def prior(self, batch: SparseBatch | None = None, noise: Noise | None = None) -> tfd.Distribution:
-        """p(z) = N(0, I) over codes [latent_dim].
+        """The prior p(z) = N(0, I) over codes [latent_dim].
 
         Args:
             batch: B users, for a prior that depends on them.
@@ -138,14 +138,14 @@ class VariationalAutoencoder(Autoencoder):
         return standard_normal(self.latent_dim)
 
     def importance(self, batch: SparseBatch) -> Callable[[Noise], tf.Tensor]:
-        """The importance weights of the posterior: what a bound of log p(x) is made of.
+        """The importance weights of the posterior, from which bounds on log p(x) are computed.
 
         Args:
             batch: B users.
 
         Returns:
-            A function that draws one z ~ q(z | x) per user from a `Noise`, without dropout, and gives
-            log p(x, z) - log q(z | x), float32 [B]. Posterior and prior are computed once for all its draws.
+            A function that draws one z ~ q(z | x) per user from a `Noise`, without dropout, and returns
+            log p(x, z) - log q(z | x), float32 [B]. Posterior and prior are computed once, for all calls of it.
         """
         posterior, prior = self.posterior(batch), self.prior(batch)
 
@@ -165,7 +165,7 @@ class VariationalAutoencoder(Autoencoder):
         return self.schedule.patient_from
 
     def before_step(self) -> None:
-        """Sets β to that of the schedule."""
+        """Sets β to the value that the schedule gives for this step."""
         self.beta.assign(self.schedule.beta(self.step.value, self.rows_seen.value // self.histories.n_rows))
 
     @classmethod
@@ -175,7 +175,7 @@ class VariationalAutoencoder(Autoencoder):
 
     @classmethod
     def adapted(cls, settings: Mapping[str, Any], plan: Plan) -> Iterator[tuple[str, Any, str]]:
-        """An annealing that would not reach its cap within the planned steps ends halfway through them."""
+        """Shortens an annealing that would not reach its cap within the planned steps: it ends halfway through them."""
         ramp = LinearRamp(settings["anneal_updates"], settings["beta_cap"])
         why = f", so that β reaches {ramp.cap:g} halfway through the {plan.steps:,} planned updates."
         yield "anneal_updates", ramp.fitted_to(plan.steps).steps, why

@@ -33,7 +33,7 @@ __all__ = ["AutoRec"]
 class AutoRec(GradientRecommender):
     """AutoRec with one hidden layer.
 
-    The authors train all rows at once with L-BFGS or RProp; here Adam goes through batches of rows, which is faster.
+    The authors train on all rows at once with L-BFGS or RProp. Here Adam trains on batches of rows, which is faster.
 
     Example:
         >>> import tensorflow as tf
@@ -49,16 +49,17 @@ class AutoRec(GradientRecommender):
     Args:
         n_items: Width of a row: the items, or the users where rows are items.
         units: Width of the hidden layer.
-        activation: g, of the hidden layer; the outputs are linear.
+        activation: g, the activation of the hidden layer; the outputs are linear.
         initializer: Initialiser of the layers; see `LayerConfig`.
         dropout: Share of the ratings dropped from the input in training; none in the paper.
-        center: Whether the input is the deviations from the columns' means instead of the ratings; not in the paper.
-        weight_decay: Factor of ‖W‖² + ‖V‖², beside half the squared errors of one row: in the authors' code, whose
-            objective is half of all squared errors + λ/2 · (‖W‖² + ‖V‖²), it is λ / 2 divided by the number of rows.
-        **kwargs: `seed`, and those of `keras.Model`.
+        center: Whether the input holds deviations from the columns' means instead of ratings; not in the paper.
+        weight_decay: Factor of ‖W‖² + ‖V‖², which is added to half the squared errors of one row. The objective of the
+            authors' code is half of all squared errors + λ/2 · (‖W‖² + ‖V‖²); its λ corresponds to
+            `weight_decay` = λ / 2 divided by the number of rows.
+        **kwargs: `seed`, and the arguments of `keras.Model`.
 
     Attributes:
-        means: float32 weight [n_items], what is taken off the input; 0 without `center`.
+        means: float32 weight [n_items], the means that are subtracted from the input; 0 without `center`.
     """
 
     example_settings: ClassVar[dict[str, Any]] = {
@@ -100,9 +101,10 @@ class AutoRec(GradientRecommender):
         self.built = True
 
     def attach(self, train: sp.csr_array) -> None:
-        """Gives the model the ratings to learn from; an untrained one starts with the columns' means as output biases.
+        """Gives the model the ratings to learn from; an untrained model takes the columns' means as output biases.
 
-        Adam would need thousands of updates to move them there, since each moves a weight by the learning rate at most.
+        From zero, Adam would need thousands of updates to reach these means, since one update moves a weight by about
+        the learning rate at most.
 
         Args:
             train: CSR [n_rows, n_items] of ratings; a stored zero is a rating of zero.
@@ -120,7 +122,7 @@ class AutoRec(GradientRecommender):
         return self.encoder(batch, noise=noise)
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
-        """Half the squared errors at a row's ratings, summed over these and averaged over rows."""
+        """Half the squared errors of the predicted ratings, summed over a row's ratings and averaged over rows."""
         errors = self.decoder.at_the_items_of(batch, self.code(batch, noise)) - batch.values
         error = tf.nn.l2_loss(errors) / tf.cast(tf.shape(batch.lengths)[0], tf.float32)
         return {"loss": error, "error": error}

@@ -1,6 +1,6 @@
-"""The contract of every recommender: it scores all items for a batch of histories; its settings are checked.
+"""The contract of every recommender: it scores all items for a batch of histories, and its settings are checked.
 
-What only some models can do is a protocol with a name here, and is asked for by `isinstance`.
+An ability that only some models have is a named protocol here; callers ask for it by `isinstance`.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ KERAS_ARGUMENTS = ("name", "dtype", "trainable")
 class Recommender(keras.Model, abc.ABC):
     """A model that scores all items for a batch of histories.
 
-    A constructor leaves the model built: the number of items is all it needs. Its settings are the keyword arguments
-    of the constructor; they are checked by their annotations, and each is kept as the attribute of its name.
+    The constructor builds the model completely, for which it needs only the number of items. The model's settings are
+    the keyword arguments of the constructor. They are checked against their annotations, and each setting becomes an
+    attribute of the same name.
 
     Args:
         n_items: Number of items.
@@ -48,24 +49,24 @@ class Recommender(keras.Model, abc.ABC):
         **kwargs: Arguments of `keras.Model`: `name`, `dtype` and `trainable`.
 
     Raises:
-        InputError: If a setting is unknown or not what it should be, or a model with weights for each user is not told
-            how many users there are.
+        InputError: If a setting is unknown or has a wrong value, or if a model with weights for each user is not given
+            the number of users.
     """
 
     training_defaults: ClassVar[dict[str, Any]] = {}
-    """Training settings that differ from those of `TrainingSettings` for this model."""
+    """The defaults of this model's training settings, where they differ from those of `TrainingSettings`."""
     example_settings: ClassVar[dict[str, Any]] = {}
-    """Small settings of model and training, none of them a default, with which every contract is tested."""
+    """Small settings of model and training for the contract tests; none of them equals the default."""
     checkerboard_settings: ClassVar[dict[str, Any] | None] = {}
-    """Settings with which a ranker learns a checkerboard of 8 users; None where all users get one ranking."""
+    """Settings with which a ranker learns a checkerboard of 8 users; None if all users get the same ranking."""
     is_deterministic: ClassVar[bool] = False
-    """Whether nothing about the model is random, so that one run is all there are."""
+    """Whether nothing about the model is random, so that every run gives the same result."""
     predicts_ratings: ClassVar[bool] = False
     """Whether the scores are ratings; batches then come with their values."""
     has_user_weights: ClassVar[bool] = False
     """Whether the model has weights for each training user, and needs `n_users`."""
     scores_new_users: ClassVar[bool] = True
-    """Whether the model scores users it was not trained on; otherwise `batch.users` says whom to score."""
+    """Whether the model scores users it was not trained on; otherwise `batch.users` names the users to score."""
 
     def __init__(self, n_items: PositiveInt, n_users: int | None = None, *, seed: NonNegativeInt = 98765, **kwargs):
         super().__init__(autocast=False, **kwargs)
@@ -76,7 +77,7 @@ class Recommender(keras.Model, abc.ABC):
         self.seed = seed
 
     def __init_subclass__(cls, **kwargs):
-        """Makes the constructor check its arguments; each class of a family checks its own."""
+        """Makes the constructor check its arguments; each subclass checks those of its own constructor."""
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
             _check_arguments(cls)
@@ -90,10 +91,10 @@ class Recommender(keras.Model, abc.ABC):
 
     @classmethod
     def for_split(cls, split: Split, **settings) -> Self:
-        """The untrained model for the items and users of a split.
+        """An untrained model for the items and users of a split.
 
         Args:
-            split: The data.
+            split: The split.
             **settings: Settings of the constructor.
         """
         size = (split.n_items, split.train.shape[0]) if cls.has_user_weights else (split.n_items,)
@@ -108,22 +109,23 @@ class Recommender(keras.Model, abc.ABC):
 
         Returns:
             float32 [B, n_items]: logits of a ranker, predicted ratings of a rating model. They are deterministic, and
-            can be traced by `tf.function`.
+            `tf.function` can trace them.
         """
 
     def __call__(self, x: Any, *args: Any, **kwargs: Any) -> tf.Tensor:
-        """The scores of histories as people have them: a sparse matrix, a dense array, or a `SparseBatch`.
+        """The scores of histories, given as a sparse matrix, a dense array or a `SparseBatch`.
 
         Args:
-            x: [B, n_items], see `tfvae.nn.batches.as_batch`.
+            x: The histories, [B, n_items]; see `tfvae.nn.batches.as_batch`.
             *args: Passed on to `keras.Model`.
             **kwargs: Passed on to `keras.Model`.
 
         Returns:
-            As `scores` gives them.
+            The result of `scores`, float32 [B, n_items].
 
         Raises:
-            InputError: If it is something else, or has another number of items or values that cannot be.
+            InputError: If `x` is of another type, has another number of items or has impossible values, or if the model
+                only scores its training users and `x` is not a batch of them.
         """
         batch = as_batch(x, self.n_items, ratings=self.predicts_ratings)
         if batch.users is None:
@@ -131,7 +133,7 @@ class Recommender(keras.Model, abc.ABC):
         return super().__call__(batch, *args, **kwargs)
 
     def _refuse_histories(self) -> None:
-        """Refuses rows of users that are not known by their numbers, where the model only scores its training users."""
+        """Refuses histories without user numbers if the model only scores its training users."""
         if not self.scores_new_users:
             raise InputError(
                 f"{type(self).__name__} only scores the users it was trained on; rank for them by their rows in the "
@@ -148,14 +150,14 @@ class Recommender(keras.Model, abc.ABC):
         Args:
             x: A SciPy sparse matrix, a dense array [n, n_items] or a `SparseBatch`; see `tfvae.nn.batches.as_matrix`.
             batch_size: Rows scored at once.
-            **kwargs: `verbose`, as Keras has it; without effect.
+            **kwargs: Keras's `verbose`, which has no effect here.
 
         Returns:
-            float32 [n, n_items]; a model's best items at less memory are `tfvae.top_k`.
+            The scores, float32 [n, n_items]. `tfvae.top_k` gives the best items of each row with less memory.
 
         Raises:
-            InputError: If it is something else, has another number of items or values that cannot be, or the model
-                only scores its training users, or `batch_size` is less than 1.
+            InputError: If `x` is of another type, has another number of items or has impossible values, if the model
+                only scores its training users, if `batch_size` is less than 1, or if an argument is unknown.
         """
         if kwargs.keys() - {"verbose"}:
             raise unknown_name("argument of predict", min(kwargs.keys() - {"verbose"}), ("batch_size", "verbose"))
@@ -165,7 +167,7 @@ class Recommender(keras.Model, abc.ABC):
         matrix = as_matrix(x, self.n_items, ratings=self.predicts_ratings)
         store = RowStore(matrix, with_values=self.predicts_ratings)
         score = tf.function(lambda users: self.scores(store.gather(users)._replace(users=None)), autograph=False)
-        # Traced now: TensorFlow would warn of a function that is made anew by each call.
+        # Traced now, since TensorFlow warns when each call makes a new function.
         score = score.get_concrete_function(tf.TensorSpec([None], tf.int64))
         found = np.empty(matrix.shape, np.float32)
         for start in range(0, len(found), batch_size):
@@ -175,16 +177,16 @@ class Recommender(keras.Model, abc.ABC):
 
     @property
     def n_parameters(self) -> int:
-        """Number of learned parameters: all weights of a model that is fitted without gradients."""
+        """Number of learned parameters; for a model that is fitted without gradients, the size of all its weights."""
         return sum(math.prod(variable.shape) for variable in self.trainable_variables or self.variables)
 
     def build(self, input_shape=None) -> None:
-        """Nothing is left to build after the constructor."""
+        """Does nothing, since the constructor has built everything."""
         self.built = True
 
     @classmethod
     def settings(cls) -> dict[str, inspect.Parameter]:
-        """The keyword settings of the constructor and of those that it passes `**kwargs` on to, by name."""
+        """The keyword settings of the constructor and of the parent constructors that get its `**kwargs`, by name."""
         found: dict[str, inspect.Parameter] = {}
         for base in reversed(cls.__mro__[: cls.__mro__.index(Recommender) + 1]):
             if "__init__" in vars(base):
@@ -195,17 +197,17 @@ class Recommender(keras.Model, abc.ABC):
 
     @classmethod
     def kl_weight_cap(cls, settings: Mapping[str, Any]) -> str | None:
-        """The name of the setting that caps an annealed KL weight; None where none is annealed."""
+        """The name of the setting that caps an annealed KL weight; None if no KL weight is annealed."""
         return None
 
     @classmethod
     def has_rating_posterior(cls, settings: Mapping[str, Any]) -> bool:
-        """Whether a model of these settings is a `HasRatingPosterior` whose codes have a distribution."""
+        """Whether a model with these settings is a `HasRatingPosterior` whose codes have a distribution."""
         return False
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Recommender:
-        """The model of a configuration, also of one that was saved when settings had other names."""
+        """The model of a configuration, which may have been saved when settings had other names."""
         name = next((name for name, place in MODELS.items() if place.endswith(f":{cls.__name__}")), None)
         if name is None:
             return cls(**config)
@@ -238,28 +240,28 @@ class HasPosterior(Protocol):
         """Whether p(z) is the same for all users."""
 
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
-        """q(z | x) of B users, with mean and standard deviation; of the top code where there are several."""
+        """The posterior q(z | x) of B users, with mean and standard deviation; the top code's if there are several."""
 
     def prior(self, batch: SparseBatch | None = None, noise: Noise | None = None) -> tfd.Distribution:
-        """p(z) of the same code."""
+        """The prior p(z) of the same code."""
 
     def importance(self, batch: SparseBatch) -> Callable[[Noise], tf.Tensor]:
-        """A function that draws one z ~ q(z | x) per user and gives log p(x, z) - log q(z | x), float32 [B]."""
+        """A function that draws one z ~ q(z | x) per user and returns log p(x, z) - log q(z | x), float32 [B]."""
 
 
 @runtime_checkable
 class HasRatingPosterior(Protocol):
-    """A rating model with a posterior over codes, from which a predicted rating has a standard deviation."""
+    """A rating model with a posterior over codes, which gives each predicted rating a standard deviation."""
 
     stochastic: bool
-    """Whether the code has a distribution; as a setting it may be switched off."""
+    """Whether the code has a distribution; a setting of the model may switch it off."""
     variance: float
     """σ², the variance of a rating given the code."""
     decoder: ItemLogits
-    """The linear layer from the last hidden one to the ratings."""
+    """The linear layer from the decoder's last hidden layer to the ratings."""
 
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
-        """q(z | r_O) of B rows."""
+        """The posterior q(z | r_O) of B rows."""
 
     def hidden(self, z: tf.Tensor) -> tf.Tensor:
         """The decoder's last hidden layer for codes z."""
@@ -270,15 +272,15 @@ class HasRatingPosterior(Protocol):
 
 @runtime_checkable
 class ScoresPairs(Protocol):
-    """A model that scores chosen pairs of users and items at less cost than all items of these users."""
+    """A model that can score chosen pairs of users and items at less cost than all items for these users."""
 
     def scores_at(self, batch: SparseBatch, places: tf.Tensor) -> tf.Tensor:
         """The scores of chosen pairs.
 
         Args:
             batch: B users.
-            places: int64 [n, 2], for each pair the user's place in the batch, and the item.
+            places: int64 [n, 2]; for each pair, the user's row in the batch, and the item.
 
         Returns:
-            float32 [n].
+            The scores, float32 [n].
         """

@@ -1,12 +1,13 @@
-"""BPR: matrix factorisation that ranks what a user has above what they do not have, pair by pair.
+"""BPR: matrix factorisation that learns to rank each item a user has above each item they do not have.
 
 Rendle, Freudenthaler, Gantner, Schmidt-Thieme: BPR: Bayesian Personalized Ranking from Implicit Feedback, UAI 2009,
 section 4.3.1, trained by stochastic gradient ascent as in its figure 4:
 
     max_{U,V,b}  Σ_{(u,i,j)} log σ(u_u·(v_i − v_j) + b_i − b_j) − λ(‖u_u‖² + ‖v_i‖² + ‖v_j‖² + b_i² + b_j²),
 
-with an item i that the user has and an item j that they do not have. A held-out user has no closed form. Where the
-gradient of u is zero, 2λu is a weighted mean of v_i − v_j; so they are folded in with the mean of their items' factors:
+with an item i that the user has and an item j that they do not have. The best factors of a held-out user have no closed
+form. Where the gradient of u_u is zero, 2λu_u is a weighted mean of v_i − v_j. Therefore a held-out user is folded in
+with the scaled mean of their items' factors:
 
     u = scale · Σ_{i∈u} v_i / n_u,   scores = V u + b.
 """
@@ -37,17 +38,19 @@ __all__ = ["BPR"]
 class BPR(MatrixRecommender):
     """BPR-MF (Rendle et al. 2009): item factors and biases; a user is the mean of their items' factors.
 
-    Trained by the `implicit` library, which draws j by the number of its users, not uniformly as the paper does, and
-    leaves out the draws that the user has.
+    The `implicit` library trains it. The library draws j in proportion to the number of its users, not uniformly as the
+    paper does, and skips a draw if the user has the item.
 
     Args:
         n_items: Width of the catalogue, I.
         factors: Length of a user's and an item's vector, K.
         ascent_rate: Learning rate of the gradient ascent, constant.
-        regularization: λ, times two.
+        regularization: 2λ, twice the λ of the objective.
         iterations: Number of passes; each draws as many (u, i, j) as there are interactions.
-        scale: Factor of the mean with which a user is folded in; it weighs their taste against the items' biases.
-        threads: More than one are faster, but write over each other's factors: no two such runs are equal.
+        scale: Factor of the mean with which a user is folded in; a larger one gives the user's history more weight
+            against the items' biases.
+        threads: Number of threads. Several threads are faster, but overwrite each other's factors, so that no two such
+            runs are equal.
         seed: Seed of the initial factors and, on one thread, of the draws.
         **kwargs: Arguments of `keras.Model`.
 
@@ -109,7 +112,7 @@ class BPR(MatrixRecommender):
         Args:
             train: Binary user rows, sparse [n_users, n_items].
             log: Called with one line of progress.
-            folder: Without effect; this fit keeps no parts.
+            folder: It has no effect, since this fit keeps no parts.
 
         Raises:
             InputError: If the matrix is not binary or of another width.
@@ -129,18 +132,18 @@ class BPR(MatrixRecommender):
             random_state=self.seed,
         )
         try:
-            # It looks an item up in a row by bisection.
+            # The library looks an item up in a row by bisection, which needs sorted indices.
             bpr.fit(csr_matrix(train.sorted_indices()), show_progress=False)
         except ModelFitError as error:
             raise DivergedError(
                 f"BPR: the factors are no longer numbers; lower ascent_rate (now {self.ascent_rate:g})."
             ) from error
-        # The library's last column is the bias, the user's there being 1.
+        # The library's last column is the item's bias; the users' last column is 1.
         self.item_factors.assign(bpr.item_factors[:, :-1])
         self.item_biases.assign(bpr.item_factors[:, -1])
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
-        """V u + b for B histories, float32 [B, n_items]; the biases alone for an empty one."""
+        """The scores V u + b of B histories, float32 [B, n_items]; an empty history gets the biases alone."""
         item_factors = tf.convert_to_tensor(self.item_factors.value)
         total = tf.math.unsorted_segment_sum(
             tf.gather(item_factors, batch.items), batch.segment_ids, tf.shape(batch.lengths)[0]

@@ -1,13 +1,13 @@
-"""CDAE: a denoising autoencoder of user rows with a weight vector for each training user, its node.
+"""CDAE: a denoising autoencoder of user rows with a weight vector, called a node, for each training user.
 
 Wu, DuBois, Zheng, Ester: Collaborative Denoising Auto-Encoders for Top-N Recommender Systems, WSDM 2016, section 3.2,
-as Mult-VAE (Liang et al., WWW 2018, section 4.3) has it in its tables: tanh at the bottleneck and at the output, a
-weighted square loss in place of one with sampled zeros, batches of users, Adam, weight decay:
+in the form that Mult-VAE (Liang et al., WWW 2018, section 4.3) has in its tables: tanh at the bottleneck and at the
+output, a weighted square loss in place of one with sampled zeros, batches of users, Adam, weight decay:
 
     z_u = tanh(W'x̃_u + V_u + b),   x̂_u = tanh(W''z_u + b'')                                    (eqs. 9 and 10)
     L = mean_u ½ Σ_i c_ui (x_ui − x̂_ui)² + λ(‖W‖² + ‖V‖² + ‖W''‖²),   c_ui = c1 where x_ui = 1, else c0
 
-A user never trained on has no node. Mult-VAE does not say how it scored such users; see `user_node`.
+A user who was not in training has no node. Mult-VAE does not say how it scored such users; see `user_node`.
 """
 
 from __future__ import annotations
@@ -28,28 +28,29 @@ from tfvae.nn.noise import Noise
 
 __all__ = ["CDAE"]
 
-FIRST_STEP = 0.01  # in the fit of a node; it is doubled where it helps and quartered where it does not
+FIRST_STEP = 0.01  # of the fit of a node; a step that lowers the loss doubles the next one, any other quarters it
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class CDAE(GradientRecommender):
     """CDAE: Mult-DAE with a node for each training user, and the square loss.
 
-    The nodes of training users are for training only: a history is scored alike whoever it is of.
+    The nodes of training users serve in training only: equal histories get equal scores, whichever user they belong to.
 
     Args:
         n_items: Width of the catalogue, I.
         n_users: Number of training users.
         latent_dim: Width of the bottleneck, K.
         dropout: Share of a history's items dropped in training.
-        normalize: Whether a row has length one before the dropout, as in Mult-VAE, or is of zeros and ones.
+        normalize: Whether a row is scaled to length one before the dropout, as in Mult-VAE; otherwise it has zeros and
+            ones.
         c1: Confidence of the ones.
         c0: Confidence of the zeros.
         weight_decay: λ of λ·Σ‖·‖² over the kernels and the nodes, biases excluded.
-        user_node: What stands for V_u in scoring: "none", which is zero; "mean", that of the training users' nodes; or
-            "fitted", the node that lowers the history's own part of L, found by gradient descent from zero.
+        user_node: What replaces V_u in scoring: "none" is zero; "mean" is the mean of the training users' nodes;
+            "fitted" is a node that lowers the history's own part of L, found by gradient descent from zero.
         node_steps: Steps of that descent; each costs as much as a step of training.
-        **kwargs: `seed` and those of `keras.Model`.
+        **kwargs: `seed`, and the arguments of `keras.Model`.
 
     Attributes:
         nodes: V, float32 weight [n_users, latent_dim].
@@ -106,7 +107,7 @@ class CDAE(GradientRecommender):
         self.user_node = user_node
         self.node_steps = node_steps
 
-        # Linear, since the node comes in before the tanh.
+        # The layers are linear, since the node is added before the tanh.
         layer_config = LayerConfig("linear", weight_decay=weight_decay, seed=self.seed, dtype=self.dtype_policy)
         self.encoder = EmbeddingBag(
             n_items, latent_dim, layer_config, dropout=dropout, normalize=normalize, name="encoder"
@@ -127,7 +128,7 @@ class CDAE(GradientRecommender):
 
         Args:
             hidden: W'x + b of B rows, float [B, latent_dim].
-            nodes: V_u, float [B, latent_dim], or of all users, [latent_dim] or a number.
+            nodes: V_u, float [B, latent_dim]; or one node for all users, [latent_dim] or a number.
         """
         return self.decoder(tf.tanh(hidden + tf.cast(nodes, hidden.dtype)))
 
@@ -136,15 +137,16 @@ class CDAE(GradientRecommender):
         return likelihood("gaussian", tf.tanh(logits), c1=self.c1, c0=self.c0).log_prob_rows(batch)
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
-        """The square loss of the clean row given the dropped one and the user's node, averaged over users."""
+        """The square loss of the whole row given the row after dropout and the user's node, averaged over users."""
         nodes = tf.gather(tf.convert_to_tensor(self.nodes.value), batch.users)
         nll = -tf.reduce_mean(self.log_likelihood(self.logits(self.encoder(batch, noise=noise), nodes), batch))
         return {"loss": nll, "nll": nll}
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
-        """The output before its tanh, which would make ties of the largest, [B, n_items], with the node of a new user.
+        """The output before its tanh, float32 [B, n_items], with the node that `user_node` names for every user.
 
-        `rows.users` is not looked at: of held-out users it has row numbers of their own matrix.
+        The tanh is left out, since its rounding would turn the largest outputs into ties. `batch.users` is not used,
+        because for held-out users it holds row numbers of another matrix.
         """
         hidden = self.encoder(batch)
         if self.user_node == "fitted":
@@ -153,16 +155,17 @@ class CDAE(GradientRecommender):
         return self.logits(hidden, tf.reduce_mean(nodes, axis=0) if self.user_node == "mean" else 0.0)
 
     def fitted_nodes(self, batch: SparseBatch) -> tuple[tf.Tensor, tf.Tensor]:
-        """Nodes that B histories themselves ask for, all other weights being fixed; no user's loss ever rises.
+        """Nodes fitted to B histories, with all other weights fixed; no step raises a user's loss.
 
-        An epoch decays all nodes in each of its updates, but meets a user once: λ counts once for each training user.
+        In training, weight decay acts on every node in every update, but a user's own loss acts in one update of an
+        epoch only. Therefore λ is multiplied by the number of training users here.
 
         Args:
             batch: The histories.
 
         Returns:
-            Nodes, float32 [B, latent_dim], and ½ Σ_i c_ui (x_ui − x̂_ui)² + n_users·λ‖V_u‖² of each user before
-            the first step and after each, float32 [node_steps + 1, B].
+            The nodes, float32 [B, latent_dim], and each user's loss ½ Σ_i c_ui (x_ui − x̂_ui)² + n_users·λ‖V_u‖²
+            before the first step and after each step, float32 [node_steps + 1, B].
         """
         hidden = self.encoder(batch)
 

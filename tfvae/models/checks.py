@@ -1,4 +1,4 @@
-"""What a model asks of the matrix that it is trained on, and of the rows that it is to answer."""
+"""Checks of the matrix that a model is trained on, and of the rows that it is asked to score."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["check_matrix", "check_ratings", "require_ratings", "require_users", 
 
 
 def check_matrix(model: Recommender, train: csr_array) -> None:
-    """Refuses a training matrix of another catalogue, or one that is not binary.
+    """Refuses a training matrix that has another number of items than the model, or that is not binary.
 
     Args:
-        model: To be fitted.
+        model: The model to be fitted.
         train: User rows, sparse [n_users, n_items].
 
     Raises:
-        InputError: When it is.
+        InputError: If the number of items differs or a stored value is not 1.
     """
     name = type(model).__name__
     if train.shape[1] != model.n_items:
@@ -31,14 +31,14 @@ def check_matrix(model: Recommender, train: csr_array) -> None:
 
 
 def check_ratings(model: Recommender, train: csr_array) -> None:
-    """Refuses a matrix of ratings of another catalogue, one without ratings, or with some that are no numbers.
+    """Refuses a matrix without ratings, with NaN or infinite ones, or with another number of items than the model.
 
     Args:
-        model: To be fitted.
+        model: The model to be fitted.
         train: Ratings, sparse [n_users, n_items].
 
     Raises:
-        InputError: When it is.
+        InputError: If the number of items differs, there are no ratings, or a rating is NaN or infinite.
     """
     name = type(model).__name__
     if train.shape[1] != model.n_items:
@@ -50,10 +50,10 @@ def check_ratings(model: Recommender, train: csr_array) -> None:
 
 
 def require_ratings(model: Recommender, train: csr_array) -> None:
-    """Refuses a training matrix that is not the ratings of the model's own users and items.
+    """Refuses a training matrix that does not hold the ratings of the model's own users and items.
 
     Raises:
-        InputError: When it is not.
+        InputError: If `check_ratings` refuses the matrix, or the number of users differs.
     """
     check_ratings(model, train)
     if train.shape[0] != model.n_users:
@@ -66,7 +66,7 @@ def require_users(model: Recommender, batch: SparseBatch) -> tf.Tensor:
     """The row numbers of B users, int64 [B].
 
     Raises:
-        InputError: When they have none, since the model has weights for its training users only.
+        InputError: If the batch has no row numbers, since the model has weights for its training users only.
     """
     if batch.users is None:
         other = "pmf" if model.predicts_ratings else "mult-dae"
@@ -78,5 +78,5 @@ def require_users(model: Recommender, batch: SparseBatch) -> tf.Tensor:
 
 
 def user_means(batch: SparseBatch, terms: tf.Tensor) -> tf.Tensor:
-    """The mean over users of the sums of terms of their ratings [nnz]: a scalar; a mean of nothing without users."""
+    """The sum of one term for each rating, [nnz], divided by the number of users: a scalar, NaN without users."""
     return tf.reduce_sum(terms) / tf.cast(tf.shape(batch.lengths)[0], tf.float32)

@@ -58,14 +58,14 @@ class EASE(ItemItem):
 
     Args:
         n_items: Width of the catalogue, I.
-        regularization: λ, in users; 500 on ML-20M, 1000 on Netflix, 200 on MSD.
+        regularization: λ, on the scale of a number of users; 500 on ML-20M, 1000 on Netflix, 200 on MSD.
         gram_precision: Precision of the Gram matrix and its inverse, "float32" or "float64"; B is stored in float32.
-        seed: Taken like every model's; there is nothing random here.
+        seed: It has no effect, since nothing is random here; every model takes it.
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
         TooLargeError: If B alone does not fit in memory.
-        InputError: If λ is not positive or `gram_precision` unknown.
+        InputError: If λ is not positive or `gram_precision` is unknown.
     """
 
     example_settings: ClassVar[dict[str, Any]] = {
@@ -90,7 +90,7 @@ class EASE(ItemItem):
         self.gram_precision = gram_precision
 
     def penalty(self, item_counts: np.ndarray) -> np.ndarray | float:
-        """What is added to the diagonal of the Gram matrix, which holds each item's number of users, [n_items]."""
+        """The number or [n_items] that is added to the Gram matrix's diagonal, given each item's number of users."""
         return self.regularization
 
     def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print, folder: Path | None = None) -> None:
@@ -98,12 +98,12 @@ class EASE(ItemItem):
 
         Args:
             train: Binary user rows, sparse [n_users, n_items], each item at most once per user.
-            log: Called with the memory that is needed before it is allocated, then with one line of progress.
-            folder: Without effect; this fit keeps no parts.
+            log: Called with a line on the memory that is needed, before it is allocated, then with a line of progress.
+            folder: It has no effect, since this fit keeps no parts.
 
         Raises:
             TooLargeError: If the Gram matrix does not fit in memory.
-            InputError: If the matrix is not binary or of another width, or no inverse is found.
+            InputError: If the matrix is not binary or has another number of items, or if no inverse is found.
         """
         check_matrix(self, train)
         name = type(self).__name__
@@ -114,7 +114,7 @@ class EASE(ItemItem):
         matrix[np.diag_indices_from(matrix)] += self.penalty(matrix.diagonal())
         log(f"{name}: inverting in {self.gram_precision}")
         # The transpose of a symmetric C array is the Fortran array that LAPACK overwrites without a copy.
-        # OpenBLAS was seen to crash in float64 on two threads at 20,108 items, hence one.
+        # In float64 one thread is used, because OpenBLAS was seen to crash on two threads at 20,108 items.
         with threadpool_limits(1 if self.gram_precision == "float64" else None, user_api="blas"):
             matrix, failed = factorise(matrix.T, lower=1, clean=0, overwrite_a=1)
             if not failed:
@@ -129,7 +129,7 @@ class EASE(ItemItem):
 
 
 def _weights(inverse: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """B by blocks of rows, from P of which only the lower triangle is valid."""
+    """B in blocks of rows, computed from P, of which only the lower triangle is valid."""
     n_items = len(inverse)
     diagonal = inverse.diagonal()
     for start in range(0, n_items, ROWS_AT_ONCE):

@@ -1,12 +1,12 @@
-"""EDLAE: EASE with dropout, which penalises each item in proportion to its users; in closed form.
+"""EDLAE: EASE with dropout, which penalises each item in proportion to its number of users; in closed form.
 
 Steck: Autoencoders that don't overfit towards the Identity, NeurIPS 2020, section 3, full rank. A linear autoencoder
-whose input is X with each one dropped with probability p (and the kept ones divided by 1 − p), and which is asked for
-the dropped ones only, has in expectation over the dropout the loss
+gets X as its input, where each one is dropped with probability p (and the kept ones are divided by 1 − p), and has to
+predict the dropped ones only. In expectation over the dropout its loss is
 
     min_B ‖X − XB‖² + ‖Λ^½ B‖²   subject to   diag(B) = 0,   Λ = λI + p / (1 − p) · diag(X'X),
 
-hence the solution of EASE with another diagonal:
+which has the solution of EASE with another diagonal:
 
     P = (X'X + Λ)⁻¹,   B_ij = −P_ij / P_jj for i ≠ j.
 """
@@ -26,17 +26,18 @@ __all__ = ["EDLAE"]
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class EDLAE(EASE):
-    """EDLAE of full rank (Steck 2020): EASE that adds p / (1 − p) times an item's users to its regularisation.
+    """EDLAE of full rank (Steck 2020): EASE whose λ grows by p / (1 − p) times the item's number of users.
 
     Args:
         n_items: Width of the catalogue, I.
-        regularization: λ, in users; 300 on ML-20M, 500 on Netflix, 70 on MSD.
-        dropout: p, the share of a history's items that is dropped; 0.33 on ML-20M and Netflix, 0.25 on MSD; 0 is EASE.
+        regularization: λ, on the scale of a number of users; 300 on ML-20M, 500 on Netflix, 70 on MSD.
+        dropout: p, the share of a history's items that is dropped: 0.33 on ML-20M and Netflix, 0.25 on MSD. With 0 the
+            model is EASE.
         **kwargs: Settings of `EASE`.
 
     Raises:
         TooLargeError: If B alone does not fit in memory.
-        InputError: If λ is not positive, p not in [0, 1) or `gram_precision` unknown.
+        InputError: If λ is not positive, p is not in [0, 1) or `gram_precision` is unknown.
     """
 
     example_settings: ClassVar[dict[str, Any]] = {
@@ -60,5 +61,5 @@ class EDLAE(EASE):
         self.dropout = dropout
 
     def penalty(self, item_counts: np.ndarray) -> np.ndarray:
-        """Λ, float [n_items]: λ, and the variance that dropout adds to the score, for each item's number of users."""
+        """The diagonal of Λ, float [n_items]: λ plus p / (1 − p) times each item's number of users."""
         return self.regularization + self.dropout / (1 - self.dropout) * item_counts

@@ -4,8 +4,8 @@ Kim, Suh: Enhancing VAEs for Collaborative Filtering: Flexible Priors & Gating M
 
     h_l(X) = (X * W + b) ⊗ σ(X * V + c)                                                                 (eq. 7)
 
-"Mult-VAE (Gated)" is `EVCFMultVAE` with `gated=True`. The paper says little of the training; everything else follows
-the authors' code: see DEVIATIONS.md.
+"Mult-VAE (Gated)" is `EVCFMultVAE` with `gated=True`. The paper says little about the training; what it leaves open
+follows the authors' code, see DEVIATIONS.md.
 """
 
 from __future__ import annotations
@@ -32,26 +32,27 @@ __all__ = ["EVCF", "EVCFMultVAE"]
 
 
 class EVCF(VariationalAutoencoder):
-    """What EVCF's models share: the encoder, the schedule and the options of the authors' code.
+    """The base class of EVCF's models: the encoder, the schedule and the options of the authors' code.
 
     Args:
         n_items: Number of items, I.
         hidden: Widths of the encoder's hidden layers; the decoder has them in reverse.
         gated: Whether the hidden layers are gated linear units (equation 7).
-        initializer: "he" as in the authors' code, "glorot" as in Mult-VAE's, "fan-in" as in RecVAE's; see
+        initializer: "he" as in the authors' code, "glorot" as in Mult-VAE's code, "fan-in" as in RecVAE's code; see
             `LayerConfig`.
         separate_heads: Whether μ and log σ² come from two layers instead of one of twice the width.
-        log_variance_range: The least and the greatest log σ², outside which it has no gradient; None for no bounds.
+        log_variance_range: The least and the greatest log σ²; a value outside is clipped and has no gradient. None for
+            no bounds.
         divergence: "sampled" for the one-sample estimate log q(z) - log p(z), as in the authors' code; "analytic" for
-            the closed form of KL(q ‖ p), which a VampPrior does not have.
+            the closed form of KL(q ‖ p), which does not exist for a VampPrior.
         likelihood: "multinomial", "gaussian", "logistic", or the "bernoulli" that the authors' code has for Netflix.
-        beta_cap: The largest KL weight, the authors' `max_beta`: 1 unless the data ask for less (0.3 for Netflix).
-        warmup_epochs: Epochs in which β rises to its cap.
+        beta_cap: The largest KL weight, the authors' `max_beta`: 1, but 0.3 for Netflix.
+        warmup_epochs: Number of epochs in which β rises to its cap.
         **kwargs: `latent_dim`, `activation`, `dropout`, `c1`, `c0`, `weight_decay`, `seed`, and arguments of
             `keras.Model`.
 
     Raises:
-        InputError: If there are to be two heads without a hidden layer.
+        InputError: If `separate_heads` is set and there is no hidden layer.
     """
 
     training_defaults: ClassVar[dict[str, Any]] = {
@@ -77,7 +78,7 @@ class EVCF(VariationalAutoencoder):
         warmup_epochs: NonNegativeInt = 100,
         **kwargs,
     ):
-        # The likelihood has been checked here: the parent knows one less.
+        # The likelihood is set below: the parent class would refuse "bernoulli".
         super().__init__(n_items, hidden=hidden, **kwargs)
         if separate_heads and not self.hidden:
             raise InputError("separate_heads needs a hidden layer; give hidden at least one width, such as [600].")
@@ -103,7 +104,7 @@ class EVCF(VariationalAutoencoder):
 
     @classmethod
     def adapted(cls, settings: Mapping[str, Any], plan: Plan) -> Iterator[tuple[str, Any, str]]:
-        """A warm-up that is longer than the planned epochs ends halfway through them."""
+        """Shortens a warm-up that is longer than the planned epochs: it ends halfway through them."""
         warm_up = WarmUp(settings["warmup_epochs"], settings["beta_cap"]).fitted_to(plan.epochs)
         yield "warmup_epochs", warm_up.epochs, f", halfway through the {plan.epochs} planned epochs."
 
@@ -115,11 +116,11 @@ class EVCF(VariationalAutoencoder):
         return mean, log_variance
 
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
-        """q(z | x) of B users."""
+        """The posterior q(z | x) of B users."""
         return diagonal_normal(*self.moments(self.encoder(batch, noise=noise)))
 
     def kl(self, posterior: tfd.Distribution, prior: tfd.Distribution, z: tf.Tensor) -> tf.Tensor:
-        """KL(posterior ‖ prior), averaged over users, a scalar; by `divergence` in closed form or from the sample z."""
+        """KL(posterior ‖ prior) averaged over users, a scalar; `divergence` selects closed form or the sample z."""
         return tf.reduce_mean(kl(posterior, prior, z, sampled=self.divergence == "sampled"))
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
@@ -133,7 +134,7 @@ class EVCF(VariationalAutoencoder):
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class EVCFMultVAE(EVCF):
-    """Mult-VAE as EVCF's authors train it, the baseline of their tables; "Mult-VAE (Gated)" with `gated=True`.
+    """Mult-VAE as EVCF's authors train it for the baseline of their tables; `gated=True` is "Mult-VAE (Gated)".
 
     Args:
         n_items: Number of items, I.

@@ -1,7 +1,7 @@
-"""Settings of models as they were stored once: read by today's names, or moved to the model that has them today.
+"""Reads settings that were stored when a model had other settings, or moves them to the model that has them today.
 
-Stored runs, run folders and `.keras` files keep all settings of their model. Where a setting has been taken out of a
-model, what was stored is still today's model if the setting had the value that is now built in.
+Stored runs, run folders and `.keras` files keep all settings of their model. If a setting has since been removed from a
+model, a stored model is still the same model today, provided that the setting had the value that is now built in.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PLAIN = {"gated": False, "initializer": "glorot"}
 _ONE_HEAD = {"separate_heads": False, "log_variance_range": None}
 _BY_STEPS = {"anneal_by": "updates", "warmup_epochs": ...}
 
-# By model, the settings that it had once, each with the value that is built in today; ... for one that had no effect.
+# For each model, the settings that it once had, each with the value that is built in today; ... if it had no effect.
 TAKEN_OUT: dict[str, dict[str, Any]] = {
     "mult-vae": _PLAIN | _ONE_HEAD | _BY_STEPS | {"divergence": "analytic"},
     "mult-dae": _PLAIN,
@@ -25,7 +25,7 @@ TAKEN_OUT: dict[str, dict[str, Any]] = {
     "recvae": {"gated": False} | _ONE_HEAD | _BY_STEPS,
     "ract": _PLAIN | {"log_variance_range": None, "divergence": "analytic"} | _BY_STEPS,
 }
-# A model whose options another one has today.
+# For a model that has lost options, the model that has them today.
 HEIRS = {"mult-vae": "evcf-mult-vae"}
 
 
@@ -34,10 +34,11 @@ def todays_settings(model: str, stored: Mapping[str, Any]) -> tuple[str, dict[st
 
     Args:
         model: The model's name in the registry, when its settings were stored.
-        stored: All its settings by name; others are left as they are.
+        stored: All settings that were stored, by name.
 
     Returns:
-        The name and the settings. A setting that no model has any more is left where it is, to be refused.
+        The name and the settings, without those that are built in today. If a setting has a value that no model can
+        have today, all settings are returned as they are, and the model's constructor will refuse them.
     """
     for name in filter(None, (model, HEIRS.get(model))):
         taken_out = TAKEN_OUT.get(name, {})

@@ -1,4 +1,4 @@
-"""Recommenders that learn by gradient: one training step, its objectives and the phases of a training."""
+"""Recommenders that learn by gradient: the training step, its objectives and the phases of training."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["GradientRecommender", "Objective", "Plan"]
 
 @dataclass(frozen=True)
 class Objective:
-    """What one optimiser is for.
+    """The variables that one optimiser changes, and the loss that it lowers.
 
     Attributes:
-        variables: What it changes.
-        loss: The entry of `GradientRecommender.objective` that it lowers.
-        learning_rate: Its own; None for the one the model is compiled with.
+        variables: The variables.
+        loss: The name of the loss among the results of `GradientRecommender.objective`.
+        learning_rate: The optimiser's learning rate; None for the one that the model is compiled with.
     """
 
     variables: Sequence[keras.Variable]
@@ -38,13 +38,13 @@ class Objective:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is planned for a training, to which a model may fit the settings that nobody gave.
+    """The plan of a training run, to which a model may adapt the settings that were not given explicitly.
 
     Attributes:
         n_users: Number of training users.
-        epochs: Passes over the training rows, at most.
-        steps: Updates in all of them.
-        given: Names of the settings that were given; they stay as they are.
+        epochs: The largest number of passes over the training rows.
+        steps: Number of updates in all these epochs together.
+        given: Names of the settings that were given explicitly; these are not adapted.
     """
 
     n_users: int
@@ -56,26 +56,27 @@ class Plan:
 class GradientRecommender(BuiltByConstructor, Recommender):
     """A recommender trained by Keras `fit` on batches of user row numbers.
 
-    A subclass gives the `objective` with the names of its `loss_terms`; this class does the rest of a training step:
-    gathers the users' rows in the graph, draws the noise, divides by the users of *all* replicas, adds the
-    regularisers, updates, counts.
+    A subclass defines the `objective` and the names of its `loss_terms`. This class does the rest of a training step:
+    it gathers the users' rows in the graph, draws the noise, divides by the number of users on *all* replicas, adds the
+    regularisers, updates the weights and counts.
 
-    A model that is trained in phases has several `objectives`, each with an optimiser of its own that is built once,
-    and says which of them each epoch pursues. A phase has a compiled step of its own, in which gradients are taken of
-    its objectives' variables only. The epoch is counted in visits, so that a resumed run is in the phase it was
-    interrupted in.
+    A model that is trained in phases has several `objectives`, each with an optimiser of its own that is built once;
+    `phase_of` names the objectives that each epoch trains. Each phase has a compiled step of its own, which takes
+    gradients with respect to the variables of its objectives only. The number of the epoch follows from `rows_seen`, so
+    that a resumed run continues in the phase in which it was interrupted.
 
     Attributes:
-        step: int64 weight, updates done so far; it drives noise and schedules.
-        rows_seen: int64 weight, users met so far, each as often as it was met.
-        phase: Names of the objectives that the present epoch pursues; `objective` may read it.
-        optimizers: By objective, once compiled; that of the first is also Keras's `optimizer`.
+        step: int64 weight, the number of updates done so far; noise and schedules depend on it.
+        rows_seen: int64 weight, the number of rows met so far; a row counts each time that it is met.
+        phase: Names of the objectives that the present epoch trains; `objective` may read it.
+        optimizers: The optimiser of each objective, by name, once the model is compiled; the first one is also Keras's
+            `optimizer`.
     """
 
     rows_are: ClassVar[str] = "training users"
-    """What a batch is made of, for messages."""
+    """The name of the rows that a batch consists of, for messages."""
     loss_terms: tuple[str, ...] = ()
-    """Names of the per-user means that `objective` gives beside the loss, to be logged."""
+    """Names of the per-user means that `objective` returns beside the loss; they are logged."""
     logged_weights: tuple[str, ...] = ()
     """Names of scalar weights that are logged as they are."""
 
@@ -85,19 +86,19 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         self.rows_seen = self.add_state("rows_seen", "int64")
         self._histories: TrainingRows | None = None
         self.phase: tuple[str, ...] = ()
-        # Behind a proxy, since Keras would save a dictionary's optimisers with the model.
+        # The dictionary is behind a proxy, since Keras would save the optimisers of a plain one with the model.
         self.optimizers: Mapping[str, Any] = MappingProxyType({})
         self._steps: dict[tuple[str, ...], Any] = {}
         self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", *self.loss_terms)}
 
     def add_state(self, name: str, dtype: str = "float32", value: float = 0, shape: Sequence[int] = ()):
-        """Numbers that are saved and restored with the model but not trained, a `keras.Variable`; at first all equal.
+        """A `keras.Variable` that is saved and restored with the model, but not trained; its entries start equal.
 
         Args:
             name: Name of the weight.
             dtype: Type of the weight.
             value: Initial value.
-            shape: () for a scalar.
+            shape: Shape of the weight; () for a scalar.
         """
         return self.add_weight(
             name=name,
@@ -112,20 +113,20 @@ class GradientRecommender(BuiltByConstructor, Recommender):
 
     @classmethod
     def adapted(cls, settings: Mapping[str, Any], plan: Plan) -> Iterator[tuple[str, Any, str]]:
-        """The settings that the data's size asks to be others than the paper's.
+        """Adapts settings whose values from the paper do not suit the size of the data.
 
         Args:
             settings: All settings of the model.
-            plan: What is planned.
+            plan: The plan of the training run.
 
         Yields:
-            Name, new value, and why, as it continues "name: new instead of old".
+            The name of a setting, its new value, and the reason, as a text that continues "name: new instead of old".
         """
         yield from ()
 
     @classmethod
     def n_rows(cls, train: sp.csr_array) -> int:
-        """The rows that an epoch streams: one for each user."""
+        """Number of rows that an epoch streams: one for each user."""
         return train.shape[0]
 
     def attach(self, train: sp.csr_array) -> None:
@@ -135,12 +136,12 @@ class GradientRecommender(BuiltByConstructor, Recommender):
             train: CSR [n_users, n_items].
         """
         self._histories = RowStore(train, with_values=self.predicts_ratings)
-        self._forget_steps()  # a compiled step would go on reading the former matrix
+        self._forget_steps()  # a compiled step would continue to read the former matrix
 
     def detach(self) -> None:
-        """Lets go of training rows, optimisers and compiled steps; what remains is the model.
+        """Drops the training rows, the optimisers and the compiled steps, so that only the model itself remains.
 
-        Keras would store an optimiser in a `.keras` file whatever it is told.
+        Otherwise Keras would store the optimiser in a `.keras` file, whatever arguments it is given.
         """
         self._histories = None
         self.optimizer, self.optimizers = None, MappingProxyType({})
@@ -149,10 +150,10 @@ class GradientRecommender(BuiltByConstructor, Recommender):
 
     @property
     def histories(self) -> TrainingRows:
-        """The training rows, each of which an epoch meets once.
+        """The training rows; an epoch meets each of them once.
 
         Raises:
-            InputError: When none are attached.
+            InputError: If no training rows are attached.
         """
         if self._histories is None:
             raise InputError(f"{self.name} has no training rows; tfvae.training.loop.prepare_to_fit attaches them.")
@@ -160,15 +161,15 @@ class GradientRecommender(BuiltByConstructor, Recommender):
 
     @property
     def objectives(self) -> dict[str, Objective]:
-        """What the model is trained for, by name."""
+        """The objectives that the model is trained for, by name."""
         return {"model": Objective(self.trainable_variables)}
 
     def phase_of(self, epoch: int) -> tuple[str, ...]:
-        """The names of the objectives that an epoch, counted from 0, pursues."""
+        """The names of the objectives that an epoch, counted from 0, trains."""
         return tuple(self.objectives)
 
     def round_ends(self, epoch: int) -> bool:
-        """Whether a round of phases ends with this epoch, counted from 0; then the model is validated."""
+        """Whether a round of phases ends with this epoch, counted from 0; only then the model is validated."""
         return True
 
     def starts_from_best(self, epoch: int) -> bool:
@@ -177,37 +178,37 @@ class GradientRecommender(BuiltByConstructor, Recommender):
 
     @property
     def patient_from(self) -> int:
-        """The epoch, counted from 0, before which early stopping counts no epoch as one without a better value."""
+        """The epoch, counted from 0, before which early stopping does not count."""
         return 0
 
     def begin_epoch(self, epoch: int) -> None:
-        """Enters the phase of an epoch, counted from 0; called by `fit`, outside the graph."""
+        """Enters the phase of an epoch, counted from 0; `fit` calls it, outside the graph."""
         self.phase = self.phase_of(epoch)
         self._steps[self.phase] = use_step(self, self._steps.get(self.phase))
 
     def end_epoch(self) -> None:
-        """Renews what follows from an epoch's weights; called by `fit` before the model is validated and saved."""
+        """Recomputes state that depends on the weights; `fit` calls it before the model is validated and saved."""
 
     def before_step(self) -> None:
-        """Sets what a schedule drives; called in the graph before each update."""
+        """Sets the weights that follow a schedule; called in the graph before each update."""
 
     @abc.abstractmethod
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
-        """Per-user means to report, and those to be lowered.
+        """The losses that are minimised, and the means over users that are reported.
 
         Args:
-            batch: The batch; both the input and the target.
+            batch: The batch, which is both the input and the target.
             noise: The random numbers of this step.
 
         Returns:
-            Scalars by name: the losses of the phase's objectives, and those of `loss_terms` that the phase computes.
+            Scalars by name: the losses of the phase's objectives, and the `loss_terms` that the phase computes.
         """
 
     def compile(self, optimizer: str | keras.optimizers.Optimizer = "adam", **kwargs) -> None:
-        """Keras's `compile`; objectives beyond the first have optimisers of the same kind and settings.
+        """Keras's `compile`; each further objective gets an optimiser of the same kind and settings.
 
         Args:
-            optimizer: An optimiser or its name, as Keras takes it.
+            optimizer: An optimiser or its name, as in Keras.
             **kwargs: Arguments of `keras.Model.compile`.
         """
         super().compile(optimizer=optimizer, **kwargs)
@@ -223,16 +224,16 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         self._forget_steps()
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles a loaded model as it was; Keras leaves that out where `compile` is a class's own."""
+        """Compiles a loaded model as before; Keras does not do so itself where a class overrides `compile`."""
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     def fit(self, *args, callbacks=None, **kwargs) -> keras.callbacks.History:
-        """Keras's `fit` on a dataset of user row numbers; enters and ends each epoch before other callbacks.
+        """Keras's `fit` on a dataset of user row numbers; `begin_epoch` and `end_epoch` run before other callbacks.
 
         Raises:
-            InputError: When no training rows are attached.
+            InputError: If no training rows are attached.
         """
-        self._epochs_done()  # needs training rows
+        self._epochs_done()  # raises if there are no training rows
         phases = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda *_: self.begin_epoch(self._epochs_done()),
             on_epoch_end=lambda *_: self.end_epoch(),
@@ -241,7 +242,7 @@ class GradientRecommender(BuiltByConstructor, Recommender):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """Means over an epoch's users, reset by Keras after each epoch."""
+        """Means over an epoch's users; Keras resets them at the start of each epoch."""
         return list(self._means.values())
 
     def _epochs_done(self) -> int:
@@ -251,13 +252,13 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         self._steps = {}
         forget_step(self)
 
-    @tf.autograph.experimental.do_not_convert  # there is no Python control flow to convert, only time to lose
+    @tf.autograph.experimental.do_not_convert  # there is no Python control flow to convert, and trying takes time
     def train_step(self, users: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One update of the present phase on the users of these row numbers, int64 [B]."""
+        """One update of the present phase on the users with these row numbers, int64 [B]."""
         context = tf.distribute.get_replica_context()
         batch = self.histories.gather(users)
         n_users = tf.cast(tf.shape(users)[0], tf.float32)
-        # Replicas may hold batches of unequal size; their gradients are summed, so each counts by its users.
+        # Replicas may hold batches of unequal size. Their gradients are summed, so each is weighted by its users.
         n_all = context.all_reduce(tf.distribute.ReduceOp.SUM, n_users)
         share = n_users / n_all
         objectives = {name: objective for name, objective in self.objectives.items() if name in self.phase}
@@ -268,17 +269,17 @@ class GradientRecommender(BuiltByConstructor, Recommender):
             means = self.objective(batch, Noise(self.seed, self.step.value))
             regulariser = sum(self.losses) / context.num_replicas_in_sync
             for name in losses:
-                # A replica without users has a mean of nothing, which is NaN, and a share of 0.
+                # On a replica without users the mean is NaN, and the share is 0.
                 loss = tf.math.multiply_no_nan(means[name], share) + regulariser
                 losses[name] = tf.debugging.check_numerics(loss, "the loss")
         for name, loss in losses.items():
             lowering = {objective: list(of.variables) for objective, of in objectives.items() if of.loss == name}
-            gradients = tape.gradient(loss, lowering)  # one backward pass, however many optimisers share it
+            gradients = tape.gradient(loss, lowering)  # one backward pass for all optimisers of this loss
             for objective, variables in lowering.items():
                 self.optimizers[objective].apply(gradients[objective], variables)
         self.step.assign_add(1)
         self.rows_seen.assign_add(tf.cast(n_all, tf.int64))
-        # Keras would average the replicas' own means, however many users each had.
+        # Keras would average the replicas' own means, regardless of their numbers of users.
         shares = {name: tf.math.multiply_no_nan(means[name], share) for name in self.loss_terms if name in means}
         shares["loss"] = losses[objectives[self.phase[0]].loss]
         for name, value in context.all_reduce(tf.distribute.ReduceOp.SUM, shares).items():

@@ -5,8 +5,8 @@ Kim, Suh: Enhancing VAEs for Collaborative Filtering: Flexible Priors & Gating M
     q_φ(z_1 | x, z_2) q_ψ(z_2 | x)                                                                       (eq. 5)
     p_θ(x | z_1, z_2) p_λ(z_1 | z_2) p(z_2),   p(z_2) = 1/K Σ_k q_ψ(z_2 | u_k)                           (eq. 6)
 
-How the networks join their two inputs is in the authors' code only, and there in two ways: with one hidden layer the
-inputs are laid side by side before it; with more, each input has a first layer of its own, and the second joins them.
+Only the authors' code says how the networks join their two inputs, and it has two ways: with one hidden layer, the
+inputs are concatenated before it; with more, each input has a first layer of its own, and the second layer joins them.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ __all__ = ["HVamp"]
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class HVamp(WithVampPrior):
-    """The hierarchical VAE with a VampPrior; "H+Vamp (Gated)" with `gated=True`.
+    """The hierarchical VAE with a VampPrior; `gated=True` is "H+Vamp (Gated)".
 
-    `encoder`, `posterior` and `prior` are those of z_2, as `Vamp` has them. z_1 and z_2 have the same width.
+    `encoder`, `posterior` and `prior` belong to z_2 and are the same as in `Vamp`. z_1 and z_2 have the same width.
 
     Args:
         n_items: Number of items, I.
         **kwargs: Settings of `WithVampPrior` and `EVCF`; `hidden` needs at least one width.
 
     Raises:
-        InputError: When `hidden` is empty.
+        InputError: If `hidden` is empty.
     """
 
     example_settings = EXAMPLE | {
@@ -80,18 +80,18 @@ class HVamp(WithVampPrior):
         self.built = True
 
     def lower_posterior(self, batch: SparseBatch, z2: tf.Tensor, noise: Noise | None = None) -> tfd.Distribution:
-        """q(z_1 | x, z_2) of B users; drops items by a mask of its own."""
+        """The posterior q(z_1 | x, z_2) of B users; its dropout is independent of that of `posterior`."""
         return diagonal_normal(*self.moments(self.lower_encoder(batch, z2, noise=noise)))
 
     def lower_prior(self, z2: tf.Tensor) -> tfd.Distribution:
-        """p(z_1 | z_2) of B users."""
+        """The prior p(z_1 | z_2) of B users."""
         code = z2
         for layer in self.lower_prior_layers:
             code = layer(code)
         return diagonal_normal(*self.moments(code))
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
-        """-E log p(x | z_1, z_2) + β (KL of z_1 + KL of z_2), averaged over users, with one sample of each."""
+        """-E log p(x | z_1, z_2) + β (KL of z_1 + KL of z_2), averaged over users, with one sample of each code."""
         upper = self.posterior(batch, noise)
         z2 = sample_with(noise, "z2", upper)
         lower = self.lower_posterior(batch, z2, noise)
@@ -104,7 +104,7 @@ class HVamp(WithVampPrior):
         return {"loss": loss, "nll": nll, "kl": divergence, "kl_z1": kl_z1, "kl_z2": kl_z2}
 
     def importance(self, batch: SparseBatch) -> Callable[[Noise], tf.Tensor]:
-        """As `MultVAE.importance`, of z_1 and z_2 together."""
+        """The same as `VariationalAutoencoder.importance`, for z_1 and z_2 together."""
         upper, prior = self.posterior(batch), self.prior()
 
         def log_weight(noise: Noise) -> tf.Tensor:
@@ -124,7 +124,7 @@ class HVamp(WithVampPrior):
 
 
 class _JointEncoder(keras.layers.Layer):
-    """From a user row and a code to the moments of another code; the wiring is in the module's text."""
+    """Maps a user row and a code to the moments of another code; the module's docstring says how they are joined."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class _JointEncoder(keras.layers.Layer):
 
 
 class _JointDecoder(keras.layers.Layer):
-    """From two codes to item logits; the wiring is in the module's text."""
+    """Maps two codes to item logits; the module's docstring says how they are joined."""
 
     def __init__(self, n_items: int, hidden: Sequence[int], code_dim: int, layer_config: LayerConfig, name: str):
         super().__init__(name=name, dtype=layer_config.dtype)

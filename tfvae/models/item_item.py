@@ -1,4 +1,4 @@
-"""What the baselines share whose model is an item-item matrix: its scores, its memory, the Gram matrix."""
+"""The base class of baselines whose model is an item-item matrix: its scores and memory, and the Gram matrix."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ItemItem(MatrixRecommender):
 
     Args:
         n_items: Width of the catalogue, I.
-        seed: Taken like every model's; there is nothing random here.
+        seed: It has no effect, since nothing is random here; every model takes it.
         **kwargs: Arguments of `keras.Model`.
 
     Attributes:
@@ -58,14 +58,14 @@ class ItemItem(MatrixRecommender):
         return tf.ensure_shape(total, (None, self.n_items))
 
     def require_memory(self, dtype: DTypeLike, what: str) -> str:
-        """The size of an item-item matrix, in words; an error where there is no room for it.
+        """The size of an item-item matrix, as a text such as "3.23 GB"; raises if memory cannot hold the matrix.
 
         Args:
             dtype: Type of the matrix.
-            what: Its name in the error.
+            what: Name of the matrix in the error.
 
         Raises:
-            TooLargeError: When it is larger than the free memory.
+            TooLargeError: If the matrix is larger than the free memory.
         """
         need, free = self.n_items**2 * np.dtype(dtype).itemsize, psutil.virtual_memory().available
         if need > free:
@@ -78,10 +78,10 @@ class ItemItem(MatrixRecommender):
 
 
 def gram(train: csr_array, dtype: DTypeLike = np.float32) -> np.ndarray:
-    """X'X of a binary matrix, item by item: row i counts the items of the users that have i.
+    """X'X of a binary matrix, item by item: row i counts the items of the users that have item i.
 
-    Counting needs no memory beyond the result, and is faster than a sparse product, whose result is
-    nearly dense. The counts are exact, in float32 up to 2²⁴ users.
+    Counting needs no memory beyond the result, and is faster than a sparse product, whose result would be
+    nearly dense. The counts are exact; in float32 they are so up to 2²⁴ users.
 
     Args:
         train: Binary user rows, sparse [n_users, n_items], each item at most once per user.

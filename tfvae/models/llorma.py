@@ -1,14 +1,14 @@
-"""LLORMA-Global: a matrix of ratings as many matrices of low rank, each near a point of its own, trained together.
+"""LLORMA-Global: several low-rank models of a rating matrix, each local to an anchor point, trained together.
 
-Lee, Kim, Lebanon, Singer: Local Low-Rank Matrix Approximation, ICML 2013; the joint training is that of Lee, Kim,
-Lebanon, Singer, Bengio: LLORMA, JMLR 17, 2016. A factorisation of low rank, made first, gives vectors of users and
-items, and the angle between two of them a distance, d(s, t) = arccos(s·t / ‖s‖‖t‖). T training ratings (a_t, b_t),
-drawn at random, are the anchors, around which the Epanechnikov kernel gives weight to user u and item i:
+Lee, Kim, Lebanon, Singer: Local Low-Rank Matrix Approximation, ICML 2013; the joint training is from Lee, Kim, Lebanon,
+Singer, Bengio: LLORMA, JMLR 17, 2016. A first factorisation of low rank gives vectors of users and items. The angle
+between two vectors is their distance, d(s, t) = arccos(s·t / ‖s‖‖t‖). T training ratings (a_t, b_t), drawn at random,
+are the anchors. The Epanechnikov kernel around anchor t gives user u and item i the weight
 
     K_t(u, i) = k(d(u, a_t))·k(d(i, b_t)),     k(d) = (1 − d²)·1[d < h]
 
-Each anchor has a model P_t Q_t' of its own. The prediction is their mean by these weights (Nadaraya, Watson), and that
-is what is fitted to the ratings Ω that are there:
+Each anchor has a local model P_t Q_t'. The prediction is the mean of the local models with these weights (Nadaraya,
+Watson), and this mean is fitted to the observed ratings Ω:
 
     r̂_ui = μ + Σ_t K_t(u, i) p_tu·q_ti / Σ_t K_t(u, i),     min Σ_{(u,i) ∈ Ω} (r_ui − r̂_ui)² + λ Σ_t (‖P_t‖² + ‖Q_t‖²)
 
@@ -42,11 +42,11 @@ def epanechnikov(vectors: np.ndarray, anchors: np.ndarray, bandwidth: float) -> 
 
     Args:
         vectors: [N, D].
-        anchors: int [T], which of the vectors are anchors.
-        bandwidth: h, in radians; above 1, weights of less than zero are left out too.
+        anchors: int [T], the numbers of the vectors that are anchors.
+        bandwidth: h, in radians; above 1, negative weights become 0.
 
     Returns:
-        (1 − d²)·1[d < h], float64 [N, T]; a vector of zeros has no angle, and is near to nothing.
+        (1 − d²)·1[d < h], float64 [N, T]; a vector of zeros has no angle, and gets the weight 0 everywhere.
     """
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     directions = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
@@ -58,26 +58,26 @@ def epanechnikov(vectors: np.ndarray, anchors: np.ndarray, bandwidth: float) -> 
 class LLORMA(GradientRecommender):
     """LLORMA-Global: the weighted mean of local factorisations, trained together by gradient.
 
-    A pair that no anchor is near to is given the mean rating. Each user has factors of their own, which are trained;
-    one who was not in the training matrix cannot be answered.
+    If no anchor is near both the user and the item, the prediction is the mean rating. Each user has trained factors of
+    their own, so that the model cannot score users who were not in the training matrix.
 
     Args:
         n_items: Width of the catalogue.
         n_users: Number of training users.
         local_models: T, the number of anchors.
-        rank: R, of each local model.
-        pre_rank: Rank of the factorisation that distances are taken from.
-        pre_regularization: Its λ, the same for each user and item.
+        rank: R, the rank of each local model.
+        pre_rank: Rank of the first factorisation, which the distances are computed from.
+        pre_regularization: λ of the first factorisation, the same for each user and item.
         bandwidth: h of the kernel, an angle in radians.
-        regularization: λ of the local models, in squared units of the ratings. The papers' 1e-3 is applied in every
-            step of a descent over few ratings; over all ratings once, as here, that is some 1.
-        **kwargs: `seed`, also of the anchors, and those of `keras.Model`.
+        regularization: λ of the local models, in squared units of the ratings. The papers' 1e-3 applies in every step
+            of a descent over few ratings. Here λ counts once for all ratings, where the equivalent is about 1.
+        **kwargs: `seed`, which also draws the anchors, and the arguments of `keras.Model`.
 
     Attributes:
         user_factors: float32 weight [n_users, T·R], P, anchor by anchor.
         item_factors: float32 weight [n_items, T·R], Q.
-        user_weights: float32 weight [n_users, T], k of users; set by `attach`.
-        item_weights: float32 weight [n_items, T], k of items; set by `attach`.
+        user_weights: float32 weight [n_users, T], the kernel k(d(u, a_t)); set by `attach`.
+        item_weights: float32 weight [n_items, T], the kernel k(d(i, b_t)); set by `attach`.
         rating_mean: float32 weight, μ; set by `attach`.
 
     Raises:
@@ -124,13 +124,14 @@ class LLORMA(GradientRecommender):
         self.rating_mean = self.add_state("rating_mean")
         self.user_weights = self.add_state("user_weights", shape=(self.n_users, local_models))
         self.item_weights = self.add_state("item_weights", shape=(n_items, local_models))
-        # Each local model can hold biases from the start. From nothing but noise, users would first be fitted on that.
+        # One coordinate of 1 on each side lets a local model hold biases from the start. If all factors started as
+        # noise, the users' factors would first be fitted to the noise of the items' factors.
         self.user_factors = self._table("user_factors", self.n_users, 0 if rank > 1 else None)
         self.item_factors = self._table("item_factors", n_items, rank - 1)
         self.built = True
 
     def _table(self, name: str, rows: int, ones: int | None) -> keras.Variable:
-        """Factors from N(0, 0.05²), but for one coordinate of each local model, which is 1."""
+        """Factors from N(0, 0.05²); in each local model the coordinate `ones` is 1 instead, unless `ones` is None."""
         table = self.add_weight(
             name=name,
             shape=(rows, self.local_models * self.rank),
@@ -145,15 +146,15 @@ class LLORMA(GradientRecommender):
         return table
 
     def attach(self, train: sp.csr_array) -> None:
-        """Takes the training ratings: their mean, the factorisation that distances are taken from, the anchors.
+        """Takes the training ratings, and computes their mean, the first factorisation and the kernel weights.
 
-        All of it follows from the matrix and the seed, so that a resumed run has the same.
+        All results depend on the matrix and the seed only, so that a resumed run has the same ones.
 
         Args:
             train: Ratings, CSR [n_users, n_items].
 
         Raises:
-            InputError: If it is of other users or items, or has fewer ratings than there are local models.
+            InputError: If `require_ratings` refuses the matrix, or it has fewer ratings than there are local models.
         """
         require_ratings(self, train)
         if train.nnz < self.local_models:
@@ -162,7 +163,7 @@ class LLORMA(GradientRecommender):
                 "lower local_models."
             )
         self.rating_mean.assign(np.mean(train.data, dtype=np.float64))
-        # The ratings as they are, not centred: vectors then lie in one half of their space, and angles are small.
+        # The ratings are not centred here. Then the vectors lie in one half of their space, and the angles are small.
         seed = derive_seed(self.seed, "pre-training")
         users, items = alternate(train, self.pre_rank, self.pre_regularization, PRE_ITERATIONS, seed)
         rng = np.random.default_rng(derive_seed(self.seed, "anchors"))
@@ -173,7 +174,7 @@ class LLORMA(GradientRecommender):
         super().attach(train)
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
-        """The squared errors of the batch's ratings with their share of the penalty, a mean over users."""
+        """The squared errors of the batch's ratings plus the batch's share of the penalty, as a mean over users."""
         user_factors = tf.gather(self.user_factors.value, batch.users)
         found = self._predictions(batch.users, user_factors)
         places = tf.stack([batch.segment_ids, batch.items], axis=1)
@@ -184,16 +185,16 @@ class LLORMA(GradientRecommender):
         return {"loss": error + self.regularization * penalty, "squared_error": error}
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
-        """r̂ of all items, float32 [B, n_items].
+        """The predicted ratings r̂ of all items, float32 [B, n_items].
 
         Raises:
-            InputError: For users that have no row number.
+            InputError: If the batch has no row numbers of users.
         """
         users = require_users(self, batch)
         return self._predictions(users, tf.gather(self.user_factors.value, users))
 
     def _predictions(self, users: tf.Tensor, user_factors: tf.Tensor) -> tf.Tensor:
-        """r̂, [B, n_items], of the users of these row numbers, whose factors [B, T·R] are gathered already."""
+        """r̂, [B, n_items], of the users with these row numbers and these factors, [B, T·R]."""
         user_weights = tf.gather(self.user_weights.value, users)
         item_weights = tf.convert_to_tensor(self.item_weights.value)
         weighted_users = self._weighted(user_factors, user_weights)
@@ -203,6 +204,6 @@ class LLORMA(GradientRecommender):
         return self.rating_mean.value + tf.math.divide_no_nan(sums, totals)
 
     def _weighted(self, factors: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        """Factors [N, T·R], each local model's multiplied by its weight of [N, T]."""
+        """Factors [N, T·R], where those of each local model are multiplied by its weight from [N, T]."""
         by_anchor = tf.reshape(factors, [-1, self.local_models, self.rank]) * weights[:, :, None]
         return tf.reshape(by_anchor, [-1, self.local_models * self.rank])

@@ -1,4 +1,4 @@
-"""What is known of items or users besides their ratings, as numbers a network can read."""
+"""Encodes metadata of items or users (genres, year, gender, age, occupation) as numbers for a network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.preprocessing import MultiLabelBinarizer, StandardScaler
 
 __all__ = ["encode_metadata"]
 
-MOST_CATEGORIES = 100  # a column of more distinct values, such as postcodes, names rather than describes
+MOST_CATEGORIES = 100  # a column of more distinct values, such as postcodes, identifies rather than describes
 SEPARATOR = "|"
 _YEAR = re.compile(r"\((\d{4})\)\s*$")
 
@@ -22,14 +22,14 @@ def encode_metadata(
 ) -> tuple[np.ndarray, list[str]]:
     """One row of numbers for each of n items or users.
 
-    Text that lists values ("Comedy|Drama") has a 0 or 1 for each of them, and other text and whole numbers have one for
-    each category; broken numbers, and the year that ends a title ("Heat (1995)"), are standardised. What is missing (an
-    empty text, NaN, no year) is 0 throughout, which is also the mean of a standardised column. Text and whole numbers
-    of more than 100 distinct values are left out.
+    Text and whole numbers become one column of 0 and 1 for each category; a text may list several categories
+    ("Comedy|Drama"). Floating-point numbers, and the year at the end of a title ("Heat (1995)"), are standardised. A
+    missing value (an empty text, NaN, no year) becomes 0 in all its columns; 0 is also the mean of a standardised
+    column. A feature of text or whole numbers with more than 100 distinct categories is left out.
 
     Args:
         features: Named arrays [n].
-        n: How many rows there are, be there features or not.
+        n: Number of rows, which is needed when there are no features.
         titles: Titles [n], or None.
 
     Returns:
@@ -56,10 +56,10 @@ def encode_metadata(
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:
-    """The values with mean 0 and variance 1, float64 [n, 1]; 0 where there is none, and throughout where all agree."""
+    """The values scaled to mean 0 and variance 1, float64 [n, 1]; a missing value is 0, equal values are all 0."""
     known = np.where(np.isfinite(values), values, np.nan).astype(np.float64)[:, None]
     if np.isnan(known).all():
         return np.zeros_like(known)
-    # What is missing is left out of mean and variance, and is then given the mean, which is 0 by now.
+    # Missing values are left out of mean and variance, and then get the mean, which is 0 after the scaling.
     imputer = SimpleImputer(strategy="constant", fill_value=0.0)
     return make_pipeline(StandardScaler(), imputer).fit_transform(known)

@@ -7,8 +7,8 @@ Liang, Krishnan, Hoffman, Jebara: Variational Autoencoders for Collaborative Fil
     q_φ(z_u | x_u) = N(μ_φ(x_u), diag σ²_φ(x_u))                                                        (eq. 5)
     L_β(x_u) = E_q log p_θ(x_u | z_u) - β·KL(q_φ(z_u | x_u) ‖ p(z_u))                                   (eq. 7)
 
-Where paper and authors' code differ (weight decay, the cap of β, initialisers) the code gives the published numbers
-and is followed; see DEVIATIONS.md.
+Where the paper and the authors' code differ (weight decay, the cap of β, initialisers), the code gives the published
+numbers, so this module follows the code; see DEVIATIONS.md.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class MultVAE(VariationalAutoencoder):
 
     Args:
         n_items: Number of items, I.
-        hidden: Widths of the encoder's hidden layers, and in reverse of the decoder's; (600,) makes
+        hidden: Widths of the encoder's hidden layers; the decoder has them in reverse. (600,) makes
             [I, 600, 200, 600, I].
         beta_cap: The largest KL weight; 0.2 on ML-20M.
-        anneal_updates: Steps in which β would rise from 0 to 1; the slope does not depend on the cap. 0 means the cap
-            from the start.
+        anneal_updates: Number of steps in which β would rise from 0 to 1; the slope does not depend on the cap. With 0,
+            β is at the cap from the start.
         **kwargs: `latent_dim`, `activation`, `dropout`, `likelihood`, `c1`, `c0`, `weight_decay`, `seed`, and arguments
             of `keras.Model`, such as `dtype="mixed_bfloat16"`.
 
@@ -73,7 +73,7 @@ class MultVAE(VariationalAutoencoder):
         self.built = True
 
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
-        """q_φ(z | x) of B users (equation 5)."""
+        """The posterior q_φ(z | x) of B users (equation 5)."""
         mean, log_variance = tf.split(self.encoder(batch, noise=noise), 2, axis=1)
         return diagonal_normal(mean, log_variance)
 
@@ -93,8 +93,8 @@ class MultDAE(Autoencoder):
     Args:
         n_items: Number of items, I.
         weight_decay: λ of λ·Σ‖W‖²; the paper's 0.01 is 0.01/500 in these units.
-        **kwargs: `hidden`, where () makes [I, 200, I], which the authors' code found best; `latent_dim`, `activation`,
-            `dropout`, `likelihood`, `c1`, `c0`, `seed`, and arguments of `keras.Model`.
+        **kwargs: `hidden` (the default () makes [I, 200, I], which the authors' code found best), `latent_dim`,
+            `activation`, `dropout`, `likelihood`, `c1`, `c0`, `seed`, and arguments of `keras.Model`.
     """
 
     example_settings = EXAMPLE | {"likelihood": "logistic"}
@@ -117,10 +117,10 @@ class MultDAE(Autoencoder):
         self.built = True
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
-        """The negative log-likelihood of the clean row given the dropped one, averaged over users."""
+        """The negative log-likelihood of the whole row given the row after dropout, averaged over users."""
         nll = -tf.reduce_mean(self.log_likelihood(self.encoder(batch, noise=noise), batch))
         return {"loss": nll, "nll": nll}
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
-        """f_θ(g_φ(x)): logits [B, n_items] for the clean history."""
+        """f_θ(g_φ(x)): logits [B, n_items] for the whole history, without dropout."""
         return self.decoder(self.encoder(batch))

@@ -1,14 +1,15 @@
-"""NCF: networks that score a pair of a user and an item, each known by a vector: GMF, MLP and NeuMF.
+"""NCF: networks that score a pair of a user and an item from a learned vector of each: GMF, MLP and NeuMF.
 
 He, Liao, Zhang, Nie, Hu, Chua: Neural Collaborative Filtering, WWW 2017, section 3:
 
     GMF:    φ = p_u ⊙ q_i                                                                        (eqs. 8 and 9)
     MLP:    φ = relu(W_L' … relu(W_1' [p_u; q_i] + b_1) … + b_L)                                        (eq. 10)
-    NeuMF:  φ = [φ_GMF; φ_MLP], of vectors of their own                                                 (eq. 12)
+    NeuMF:  φ = [φ_GMF; φ_MLP], each part with vectors of its own                                       (eq. 12)
     ŷ_ui = σ(h'φ + b),    L = −Σ_{(u,i) seen} log ŷ_ui − Σ_{(u,j) drawn} log(1 − ŷ_uj)                   (eq. 7)
 
-An epoch meets each pair of a user and one of their items once, in an order of its own, and with it some items drawn
-that the user does not have. So a batch is of pairs, not of users as elsewhere in tfvae.
+An epoch meets each pair of a user and one of their items once, in a random order of its own. With each such pair it
+draws some negatives, items that the user does not have. So a batch consists of pairs, not of users as elsewhere in
+tfvae.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ GMF_PART, MLP_PART, NEUMF = "gmf", "mlp", "neumf"
 
 
 class Pairs(NamedTuple):
-    """N pairs to be trained on.
+    """N pairs of a user and an item for one training step.
 
     Attributes:
         users: int64 [N], rows of the training matrix.
-        items: int32 [N].
-        labels: float32 [N], 1 for items seen, 0 for those drawn.
-        weights: float32 [N], 0 where there was nothing to draw, 1 else.
+        items: int32 [N], columns of the training matrix.
+        labels: float32 [N], 1 for seen items, 0 for negatives.
+        weights: float32 [N], 0 for a negative that could not be drawn because the user has all items, otherwise 1.
     """
 
     users: tf.Tensor
@@ -50,28 +51,28 @@ class Pairs(NamedTuple):
     weights: tf.Tensor
 
     def cross_entropy(self, logits: tf.Tensor) -> tf.Tensor:
-        """Equation 7 as a mean over pairs: a scalar of logits [N]."""
+        """Equation 7 as a mean over pairs: a scalar, given the logits [N]."""
         each = tf.nn.sigmoid_cross_entropy_with_logits(self.labels, logits)
         return tf.reduce_sum(self.weights * each) / tf.cast(tf.size(each), tf.float32)
 
 
 class _NCF(GradientRecommender):
-    """What the three have in common.
+    """The base class of the three models.
 
-    A user is a row of the training matrix and nothing else: there are no scores for those it was not trained on.
+    The model knows a user only as a row of the training matrix, so that it cannot score users it was not trained on.
 
     Args:
         n_items: Width of the catalogue, I.
         n_users: Number of training users.
-        factors: f, the width of φ (of each part's, in NeuMF). MLP's vectors are of 4f, its layers of 4f, 2f and f.
-        negatives: Items drawn for each one of a user.
-        weight_decay: λ of λ·Σ‖·‖² over tables and kernels, the output layer's excluded; on the scale of a mean over
-            pairs, of which each user has but a few, so that it must be small.
-        **kwargs: `seed` and those of `keras.Model`.
+        factors: f, the width of φ; in NeuMF, of the φ of each part. MLP's vectors have width 4f, its layers 4f, 2f, f.
+        negatives: Number of negatives that are drawn for each seen item.
+        weight_decay: λ of λ·Σ‖·‖² over tables and kernels, except the output layer's. It must be small, since it is
+            added to a mean over pairs, and a batch has only a few pairs of each user.
+        **kwargs: `seed`, and the arguments of `keras.Model`.
 
     Attributes:
-        networks: One or two networks from a pair to φ.
-        head: The layer from all φ to the logit of ŷ.
+        networks: One or two networks that map a pair to φ.
+        head: The layer that maps all φ to the logit of ŷ.
 
     Raises:
         InputError: Without `n_users`.
@@ -100,17 +101,17 @@ class _NCF(GradientRecommender):
         self.weight_decay = weight_decay
 
     def make_part(self, kind: type[PairNetwork], name: str) -> PairNetwork:
-        """A network from pairs to φ."""
+        """A new network that maps pairs to φ."""
         layer_config = LayerConfig("relu", weight_decay=self.weight_decay, seed=self.seed, dtype=self.dtype_policy)
         return kind(self.n_users, self.n_items, self.factors, layer_config, name)
 
     def make_head(self, name: str) -> PairLogit:
-        """An output layer, for the φ of all `networks` of NeuMF and for one of them else."""
+        """A new output layer, for the φ of both parts if `name` is NeuMF's, otherwise for the φ of one part."""
         return PairLogit(self.factors * (2 if name == NEUMF else 1), self.seed, f"{name}_output")
 
     @classmethod
     def n_rows(cls, train: sp.csr_array) -> int:
-        """The pairs that an epoch streams: one for each item of each user."""
+        """Number of pairs that an epoch streams: one for each item of each user."""
         return train.nnz
 
     def attach(self, train: sp.csr_array) -> None:
@@ -124,32 +125,32 @@ class _NCF(GradientRecommender):
 
     @property
     def histories(self) -> PairStore:
-        """The training pairs; errors as of `GradientRecommender.histories`."""
-        return cast(PairStore, super().histories)  # `attach` gives no other
+        """The training pairs; raises the same errors as `GradientRecommender.histories`."""
+        return cast(PairStore, super().histories)  # `attach` stores nothing else
 
     def join(self, part: PairNetwork, users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
-        """φ of N pairs, float32 [N, factors]; what depends on one side only is computed once for each user and item.
+        """φ of N pairs, float32 [N, factors]; each distinct user's side and item's side is computed only once.
 
         Args:
             part: One of the networks.
-            users: Row numbers, int [N].
-            items: int32 [N].
+            users: Row numbers of the users, int [N].
+            items: Item columns, int32 [N].
         """
         (users, of_user), (items, of_item) = tf.unique(users), tf.unique(items)
         return part.join(tf.gather(part.of_users(users), of_user), tf.gather(part.of_items(items), of_item))
 
     def pair_logits(self, users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
-        """The logit of ŷ of N pairs, float32 [N]; see `join`."""
+        """The logits of ŷ for N pairs, float32 [N]; see `join` for the arguments."""
         return self.head([self.join(part, users, items) for part in self.networks])
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
-        """The cross-entropy of B pairs seen and of those drawn for them."""
+        """The cross-entropy of B seen pairs and of the negatives that are drawn for them."""
         pairs = self.pairs(batch, noise)
         bce = pairs.cross_entropy(self.pair_logits(pairs.users, pairs.items))
         return {"loss": bce, "bce": bce}
 
     def pairs(self, batch: SparseBatch, noise: Noise) -> Pairs:
-        """What a step trains on: B pairs seen, and for each some with an item drawn."""
+        """The pairs that a step trains on: B seen pairs, and `negatives` pairs with a drawn item for each."""
         for_whom = tf.repeat(batch.users, self.negatives)
         drawn, some_unseen = self.histories.unseen(for_whom, noise.uniform(tf.shape(for_whom), "negatives"))
         weights = tf.cast(some_unseen, tf.float32)
@@ -162,10 +163,12 @@ class _NCF(GradientRecommender):
         )
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
-        """The logits of ŷ for all items, float32 [B, n_items], user by user: at once they would need [B, n_items, 4f].
+        """The logits of ŷ for all items, float32 [B, n_items].
+
+        They are computed user by user, since all users at once would need an array [B, n_items, 4f].
 
         Raises:
-            InputError: When the rows do not say whose they are.
+            InputError: If the batch has no row numbers of users.
         """
         users = require_users(self, batch)
         of_items = [part.of_items(tf.range(self.n_items)) for part in self.networks]
@@ -178,18 +181,18 @@ class _NCF(GradientRecommender):
         return tf.map_fn(of_one, of_users, fn_output_signature=tf.TensorSpec([self.n_items], tf.float32))
 
     def scores_at(self, batch: SparseBatch, places: tf.Tensor) -> tf.Tensor:
-        """The logits of ŷ of these pairs alone, float32 [n]; errors as of `scores`."""
+        """The logits of ŷ for these pairs alone, float32 [n]; raises the same errors as `scores`."""
         return self.pair_logits(tf.gather(require_users(self, batch), places[:, 0]), places[:, 1])
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class GMF(_NCF):
-    """Generalised matrix factorisation: the product of a user's and an item's vector, each entry weighted.
+    """Generalised matrix factorisation: the element-wise product of a user's and an item's vector, with weights.
 
     Args:
         n_items: Width of the catalogue, I.
         n_users: Number of training users.
-        **kwargs: `factors`, `negatives`, `weight_decay`, `seed` and those of `keras.Model`.
+        **kwargs: `factors`, `negatives`, `weight_decay`, `seed`, and the arguments of `keras.Model`.
     """
 
     example_settings: ClassVar[dict[str, Any]] = {
@@ -215,12 +218,12 @@ class GMF(_NCF):
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class MLP(_NCF):
-    """A multilayer perceptron on a user's and an item's vector, laid side by side.
+    """A multilayer perceptron on the concatenation of a user's and an item's vector.
 
     Args:
         n_items: Width of the catalogue, I.
         n_users: Number of training users.
-        **kwargs: `factors`, `negatives`, `weight_decay`, `seed` and those of `keras.Model`.
+        **kwargs: `factors`, `negatives`, `weight_decay`, `seed`, and the arguments of `keras.Model`.
     """
 
     example_settings: ClassVar[dict[str, Any]] = {
@@ -248,21 +251,22 @@ class MLP(_NCF):
 class NeuMF(_NCF):
     """GMF and MLP side by side, under one output layer.
 
-    With pre-training (section 3.4.1) both are trained alone first, each with an output layer of its own. Then the
-    output layers are mixed, α times GMF's beside 1 − α times MLP's, biases too, and all is trained together. The two
-    share nothing, so that they are pre-trained in the same epochs; before the mix there is nothing to be validated.
+    With pre-training (section 3.4.1) each part is first trained alone, with an output layer of its own. Then the two
+    output layers are combined: α times GMF's kernel is concatenated with 1 − α times MLP's, and the biases are added
+    with the same weights. From then on everything is trained together. The two parts share no weights, so that they
+    are pre-trained in the same epochs. The model is not validated before the output layers are combined.
 
     Args:
         n_items: Width of the catalogue, I.
         n_users: Number of training users.
-        gmf_epochs: Epochs in which GMF is trained alone; 0 for no pre-training.
-        mlp_epochs: Epochs in which MLP is trained alone, counted from the first as well; 0 for no pre-training.
-        mix: α.
-        fine_tuning_rate: The learning rate after pre-training; that of the run where there is none.
-        **kwargs: `factors`, `negatives`, `weight_decay`, `seed` and those of `keras.Model`.
+        gmf_epochs: Number of epochs in which GMF is trained alone; 0 for no pre-training.
+        mlp_epochs: Number of epochs in which MLP is trained alone, also from the first epoch; 0 for no pre-training.
+        mix: α, the weight of GMF's output layer.
+        fine_tuning_rate: The learning rate after pre-training; without pre-training it has no effect.
+        **kwargs: `factors`, `negatives`, `weight_decay`, `seed`, and the arguments of `keras.Model`.
 
     Raises:
-        InputError: When only one part is to be pre-trained.
+        InputError: If only one of `gmf_epochs` and `mlp_epochs` is 0.
     """
 
     example_settings: ClassVar[dict[str, Any]] = {
@@ -312,12 +316,12 @@ class NeuMF(_NCF):
 
     @property
     def pretraining_epochs(self) -> int:
-        """Epochs before the two parts become one model."""
+        """Number of epochs before the two parts become one model."""
         return max(self.gmf_epochs, self.mlp_epochs)
 
     @property
     def objectives(self) -> dict[str, Objective]:
-        """Those of the two parts alone, which have optimisers of their own, and that of the whole."""
+        """The objectives of the two parts alone, if there is pre-training, and the objective of the whole model."""
         alone = {
             name: Objective([*part.trainable_variables, *head.trainable_variables], f"{name}_bce")
             for name, part, head in zip((GMF_PART, MLP_PART), self.networks, self.heads_alone, strict=False)
@@ -327,12 +331,12 @@ class NeuMF(_NCF):
         return alone | {NEUMF: Objective(whole, learning_rate=self.fine_tuning_rate if alone else None)}
 
     def phase_of(self, epoch: int) -> tuple[str, ...]:
-        """The parts that are pre-trained; then the whole."""
+        """The parts that the epoch pre-trains, and afterwards the whole model."""
         alone = {GMF_PART: self.gmf_epochs, MLP_PART: self.mlp_epochs}
         return tuple(name for name, epochs in alone.items() if epoch < epochs) or (NEUMF,)
 
     def round_ends(self, epoch: int) -> bool:
-        """Before pre-training is over there is no whole to be validated."""
+        """Whether pre-training is over; before that there is no whole model to validate."""
         return epoch >= self.pretraining_epochs
 
     @property
@@ -341,7 +345,7 @@ class NeuMF(_NCF):
         return self.pretraining_epochs
 
     def begin_epoch(self, epoch: int) -> None:
-        """Mixes the output layers when pre-training is over; it does so again in a run resumed from there."""
+        """Combines the output layers when pre-training is over; a run that is resumed there does so again."""
         if epoch == self.pretraining_epochs and self.heads_alone:
             gmf, mlp = self.heads_alone
             kernels = [self.mix * gmf.kernel.value, (1 - self.mix) * mlp.kernel.value]
@@ -350,7 +354,7 @@ class NeuMF(_NCF):
         super().begin_epoch(epoch)
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
-        """The cross-entropies of what the phase trains, all of the same pairs."""
+        """The cross-entropies of the networks that the phase trains, all on the same pairs."""
         if self.phase == (NEUMF,):
             return super().objective(batch, noise)
         pairs = self.pairs(batch, noise)

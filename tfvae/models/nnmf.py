@@ -5,9 +5,9 @@ Dziugaite, Roy: Neural Network Matrix Factorization, arXiv:1511.06443, section 2
     r̂_nm = f_θ(U_n, V_m, U'_n ∘ V'_m),
     min_{θ,U,V,U',V'} Σ_{(n,m) ∈ O} (r_nm − r̂_nm)² + λ(‖U‖² + ‖V‖² + ‖U'‖² + ‖V'‖²)
 
-f_θ is a multilayer perceptron, U_n and V_m are features of length D that go into it as they are, U'_n and V'_m matrices
-D' × K, of which D' inner products of length K go in. O are the ratings that are there: all others are left out of the
-sum, and so have no gradient. The mean rating is added to what the network gives.
+f_θ is a multilayer perceptron. Its inputs are the features U_n and V_m, of length D each, and D' inner products of
+length K, between the corresponding rows of the D' × K matrices U'_n and V'_m. O holds the observed ratings; all others
+are left out of the sum, and so have no gradient. The mean rating is added to the output of the network.
 """
 
 from __future__ import annotations
@@ -31,26 +31,27 @@ __all__ = ["NNMF"]
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class NNMF(GradientRecommender):
-    """NNMF: a perceptron on features of users and items, and on the products of others.
+    """NNMF: a perceptron on features of users and items, and on products of further features.
 
-    A user has features of their own, which are trained; one who was not in the training matrix cannot be answered.
+    Each user has trained features of their own, so that the model cannot score users who were not in the training
+    matrix.
 
     Args:
         n_items: Width of the catalogue, M.
         n_users: Number of training users, N.
-        features: D, the length of what goes into the network as it is.
-        products: D', the number of inner products that go in.
-        product_rank: K, their length.
+        features: D, the number of a user's or an item's features that are inputs of the network themselves.
+        products: D', the number of inner products among the network's inputs.
+        product_rank: K, the length of these inner products.
         hidden: Widths of the sigmoid layers of f.
-        regularization: λ, in squared units of the ratings; the network's own weights are free.
-        network_learning_rate: Learning rate of the network's weights. A user's features move once an epoch, the network
-            with every batch; at the features' rate it would grow so fast that they need no length, and λ would keep
-            nothing.
-        **kwargs: `seed`, and those of `keras.Model`.
+        regularization: λ, in squared units of the ratings; the network's own weights are not penalised.
+        network_learning_rate: Learning rate of the network's weights. The network is updated with every batch, but a
+            user's features only once an epoch. At the features' rate the network's weights would grow so fast that
+            small features are enough, and the penalty λ of the features would have no effect.
+        **kwargs: `seed`, and the arguments of `keras.Model`.
 
     Attributes:
-        user_features: float32 weight [n_users, D + D'·K], U beside U'.
-        item_features: float32 weight [n_items, D + D'·K], V beside V'.
+        user_features: float32 weight [n_users, D + D'·K], the concatenation of U and U'.
+        item_features: float32 weight [n_items, D + D'·K], the concatenation of V and V'.
         rating_mean: float32 weight, the mean training rating; set by `attach`.
 
     Raises:
@@ -113,7 +114,8 @@ class NNMF(GradientRecommender):
             layer.build((None, inputs))
             self.network.append(layer)
             inputs = units
-        # A random network says something of everyone, some 3 stars; it starts at the mean rating instead.
+        # The output of a random network may be as large as 3 stars. With this bias it starts at 0 for features of zero,
+        # so that the predictions start near the mean rating.
         nobody = tf.zeros([1, width])
         self.network[-1].bias.assign(-self.predict_pairs(nobody, nobody))
         self.built = True
@@ -129,7 +131,7 @@ class NNMF(GradientRecommender):
 
     @property
     def objectives(self) -> dict[str, Objective]:
-        """Features and network, which lower the same loss at rates of their own."""
+        """The features and the network lower the same loss, each with a learning rate of its own."""
         network = [variable for layer in self.network for variable in layer.trainable_variables]
         return {
             "features": Objective([self.user_features, self.item_features]),
@@ -143,14 +145,14 @@ class NNMF(GradientRecommender):
             train: Ratings, CSR [n_users, n_items].
 
         Raises:
-            InputError: If it is of other users or items, or has no ratings.
+            InputError: If it is of other users or items, has no ratings, or has some that are NaN or infinite.
         """
         require_ratings(self, train)
         self.rating_mean.assign(np.mean(train.data, dtype=np.float64))
         super().attach(train)
 
     def predict_pairs(self, users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
-        """r̂, float32 [P], of P pairs, from the features [P, D + D'·K] of their users and of their items."""
+        """The predictions r̂ of P pairs, float32 [P], from the features of their users and items, [P, D + D'·K]."""
         products = users[:, self.features :] * items[:, self.features :]
         if self.product_rank > 1:
             products = tf.reduce_sum(tf.reshape(products, [-1, self.products, self.product_rank]), axis=2)
@@ -160,7 +162,7 @@ class NNMF(GradientRecommender):
         return self.rating_mean.value + tf.cast(code[:, 0], tf.float32)
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
-        """The squared errors of the batch's ratings with their share of the penalty, a mean over users."""
+        """The squared errors of the batch's ratings plus the batch's share of the penalty, as a mean over users."""
         item_features = tf.convert_to_tensor(self.item_features.value)
         users = tf.gather(self.user_features.value, batch.users)
         found = self.predict_pairs(tf.gather(users, batch.segment_ids), tf.gather(item_features, batch.items))
@@ -171,10 +173,12 @@ class NNMF(GradientRecommender):
         return {"loss": error + self.regularization * penalty, "squared_error": error}
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
-        """r̂ of all items, float32 [B, n_items], user by user, since all pairs at once would be B·n_items features.
+        """The predicted ratings r̂ of all items, float32 [B, n_items].
+
+        They are computed user by user, since all pairs at once would need the features of B·n_items pairs.
 
         Raises:
-            InputError: For users that have no row number.
+            InputError: If the batch has no row numbers of users.
         """
         users = tf.gather(self.user_features.value, require_users(self, batch))
         item_features = tf.convert_to_tensor(self.item_features.value)

@@ -1,19 +1,19 @@
 """PMF and BiasMF: factors of users and items that predict ratings, by alternating least squares.
 
 Salakhutdinov, Mnih: Probabilistic Matrix Factorization, NIPS 2007 (equation 4), and Koren, Bell, Volinsky: Matrix
-Factorization Techniques for Recommender Systems, Computer 42(8), 2009 (equations 4 and 5). Over the ratings r_ui that
-are there, with the mean rating μ taken off first,
+Factorization Techniques for Recommender Systems, Computer 42(8), 2009 (equations 4 and 5). The sums are over the
+observed ratings r_ui, from which the mean rating μ is subtracted first:
 
     PMF:      min Σ (r_ui − μ − p_u·q_i)²              + λ(Σ_u ‖p_u‖² + Σ_i ‖q_i‖²)
     BiasMF:   min Σ (r_ui − μ − b_u − b_i − p_u·q_i)²  + λ(Σ_u ‖p_u‖² + Σ_i ‖q_i‖²) + λ_b(Σ_u b_u² + Σ_i b_i²)
 
-With the items fixed each user is a ridge regression on the vectors of the items rated, with the users fixed each item;
-the two take turns, which lowers the objective each time. The bias is one more coefficient: a user's [b_u, p_u] is found
-on [1, q_i] for what b_i leaves. Weighted regularisation (ALS-WR; Zhou et al., AAIM 2008, section 3) multiplies each
-user's and item's penalty by the number of its ratings.
+With the items fixed, each user's vector is a ridge regression on the vectors of the items they rated. With the users
+fixed, each item's vector is such a regression too. The two steps take turns; each lowers the objective. The bias is one
+more coefficient: a user's [b_u, p_u] is the regression of r_ui − μ − b_i on [1, q_i]. Weighted regularisation (ALS-WR;
+Zhou et al., AAIM 2008, section 3) multiplies the penalty of each user and item by their number of ratings.
 
-A user is always answered by that same step from the items as they were trained, so that the items are all that the
-model keeps and users it has never met are no others.
+To score any user, the model repeats the user step with the trained items. Therefore it keeps only the items, and it
+treats new users in the same way as training users.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ __all__ = ["PMF", "BiasMF"]
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class PMF(MatrixRecommender):
-    """PMF at its maximum a posteriori: a rating is μ + p_u·q_i.
+    """PMF with maximum a posteriori estimates: a predicted rating is μ + p_u·q_i.
 
     In the paper λ is σ² / σ_U² = σ² / σ_V²: the variance of the ratings' noise over that of the factors' priors.
 
     Args:
         n_items: Width of the catalogue, I.
         factors: Length of a user's and an item's vector, K.
-        regularization: λ, in squared units of the ratings. The best on ML-1M is some 11, or 0.06 when it is weighted.
-        weighted_regularization: Whether a user's and an item's λ is multiplied by the number of its ratings.
+        regularization: λ, in squared units of the ratings. The best on ML-1M is about 11, or 0.06 with weights.
+        weighted_regularization: Whether the λ of a user or an item is multiplied by their number of ratings.
         iterations: Rounds of all users, then all items.
         seed: Seed of the initial factors.
         **kwargs: Arguments of `keras.Model`.
 
     Attributes:
-        item_vectors: float32 weight [n_items, K]: q, or [b_i, q] of width 1 + K where there are biases.
+        item_vectors: float32 weight [n_items, K], q; or [n_items, 1 + K], [b_i, q], if there are biases.
         rating_mean: float32 weight, μ.
 
     Raises:
@@ -95,7 +95,7 @@ class PMF(MatrixRecommender):
 
     @property
     def _bias_penalty(self) -> float | None:
-        """λ_b; None where there are no biases."""
+        """λ_b; None if there are no biases."""
         return None
 
     @property
@@ -108,10 +108,10 @@ class PMF(MatrixRecommender):
         Args:
             train: Ratings, sparse [n_users, n_items]; a stored zero is a rating of zero.
             log: Called with one line of progress at a time, at most once a minute.
-            folder: Without effect; this fit keeps no parts.
+            folder: It has no effect, since this fit keeps no parts.
 
         Raises:
-            InputError: If the matrix has no ratings, one that is not a number, or another width.
+            InputError: If the matrix has no ratings, one that is NaN or infinite, or another number of items.
         """
         check_ratings(self, train)
         name = type(self).__name__
@@ -144,13 +144,13 @@ class PMF(MatrixRecommender):
         """The least-squares step of B users from their ratings, with the items fixed.
 
         Args:
-            batch: With values, the ratings; of any users.
+            batch: The ratings of any users, as the batch's values.
 
         Returns:
-            p, or [b_u, p] where there are biases: float32 [B, D]; zeros for an empty row.
+            p_u, or [b_u, p_u] if there are biases, float32 [B, D]; zeros for an empty row.
 
         Raises:
-            InputError: If the rows have no ratings.
+            InputError: If the batch has no values.
         """
         if batch.values is None:
             raise InputError(f"{type(self).__name__} needs the ratings of a user; these rows have items only.")
@@ -162,17 +162,17 @@ class PMF(MatrixRecommender):
         return tf.linalg.cholesky_solve(tf.linalg.cholesky(systems), likelihood.projection[:, :, None])[:, :, 0]
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
-        """Predicted ratings of all items, float32 [B, n_items]; without clipping.
+        """Predicted ratings of all items, float32 [B, n_items], not clipped to the scale.
 
         Raises:
-            InputError: If the rows have no ratings.
+            InputError: If the batch has no values.
         """
         regressors, offsets = self._item_side()
         products = tf.matmul(self.user_vectors(batch), regressors, transpose_b=True)
         return products + self.rating_mean.value + offsets
 
     def _item_side(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """What users are regressed on, [n_items, D], and what is taken off their ratings beside μ, [n_items]."""
+        """The regressors of users, [n_items, D], and the offsets subtracted from ratings besides μ, [n_items]."""
         vectors = tf.convert_to_tensor(self.item_vectors.value)
         if not self._biased:
             return vectors, tf.zeros([self.n_items])
@@ -181,14 +181,14 @@ class PMF(MatrixRecommender):
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class BiasMF(PMF):
-    """BiasMF: a rating is μ + b_u + b_i + p_u·q_i, biases and factors found together.
+    """BiasMF: a predicted rating is μ + b_u + b_i + p_u·q_i; biases and factors are fitted together.
 
     Args:
         n_items: Width of the catalogue, I.
         factors: Length of a user's and an item's vector, K.
-        regularization: λ, of the factors.
-        bias_regularization: λ_b, of the biases. The paper has one λ for both.
-        **kwargs: `weighted_regularization`, `iterations`, `seed`, and those of `keras.Model`.
+        regularization: λ, the penalty of the factors.
+        bias_regularization: λ_b, the penalty of the biases. The paper has one λ for both.
+        **kwargs: `weighted_regularization`, `iterations`, `seed`, and the arguments of `keras.Model`.
 
     Raises:
         InputError: If a setting is not a positive number.

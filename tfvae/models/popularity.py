@@ -1,4 +1,4 @@
-"""Popularity: every user is offered what most users have."""
+"""Popularity: every user is recommended the items that most users have."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Popularity(MatrixRecommender):
 
     Args:
         n_items: Width of the catalogue.
-        seed: Taken like every model's; there is nothing random here.
+        seed: It has no effect, since nothing is random here; every model takes it.
         **kwargs: Arguments of `keras.Model`.
     """
 
@@ -63,7 +63,7 @@ class Popularity(MatrixRecommender):
         Args:
             train: Binary user rows, sparse [n_users, n_items].
             log: Called with one line of progress.
-            folder: Without effect; this fit keeps no parts.
+            folder: It has no effect, since this fit keeps no parts.
         """
         log(f"popularity: counting {train.nnz:,} interactions")
         self.item_counts.assign(np.bincount(train.indices, minlength=self.n_items).astype(np.float32))

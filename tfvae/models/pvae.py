@@ -3,12 +3,12 @@
 Ma, Gong, Hernández-Lobato, Koenigstein, Nowozin, Zhang: Partial VAE for Hybrid Recommender System, 2018:
 
     z ~ N(0, I),   p(r | z) = Π_m N(r_m | f_m(z), σ²)                                                    (eq. 1)
-    L_p = E_q [log q(z | r_O) - log p(r_O | z) - log p(z)] ≥ KL(q(z | r_O) ‖ p(z | r_O))                 (eq. 2)
+    L_p = E_q [log q(z | r_O) - log p(r_O | z) - log p(z)] = KL(q(z | r_O) ‖ p(z | r_O)) - log p(r_O)    (eq. 2)
     q(z | r_O) = N(μ, diag s²)(c),   c = NN_2(σ(Σ_{m ∈ O} NN_1(e_m · r_m)))                              (eq. 3, App. A)
 
-A row is a user (U-p-VAE) or, with the matrix transposed, an item (I-p-VAE); the model does not know which. Its special
-cases are rows of the paper's Table 1: without NN_1 it is a VAE of zero-imputed ratings, and with a point estimate in
-place of the posterior an autoencoder.
+A row is a user (U-p-VAE) or, with the matrix transposed, an item (I-p-VAE); the model does not know which. Two special
+cases are rows of the paper's Table 1: without NN_1 the model is a VAE of zero-imputed ratings, and with a point
+estimate in place of the posterior it is an autoencoder.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["PVAE"]
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class PVAE(GradientRecommender):
-    """p-VAE; what the paper leaves open (nearly all of it) is a setting. The defaults suit the users of MovieLens-1M.
+    """p-VAE. Whatever the paper leaves open is a setting here; the defaults suit rows of MovieLens-1M's users.
 
     Example:
         >>> import tensorflow as tf
@@ -56,29 +56,31 @@ class PVAE(GradientRecommender):
 
     Args:
         n_items: Width of a row: the items, or the users where rows are items.
-        n_features: Width of what is known of a column; `for_split` finds it.
-        embedding_dim: Learned part of e_m. Without NN_1 it is the width of the encoder's hidden layer: the paper's are
-            100 for users and 500 for items.
-        element: Form of an element s_m: "product" e_m · r_m or "concat" [e_m, r_m].
+        n_features: Width of the metadata of a column; `for_split` finds it.
+        embedding_dim: Width of the learned part of e_m. Without NN_1 and metadata it is the width of the encoder's
+            hidden layer, which the paper sets to 100 for users and 500 for items.
+        element: Form of an element s_m: "product" is e_m · r_m, "concat" is [e_m, r_m].
         element_hidden: Widths of NN_1's layers; () makes a VAE of zero-imputed ratings.
-        element_activation: Activation of NN_1's layers; `activation` if None.
-        pooling: "sum" or "max" over the elements.
+        element_activation: Activation of NN_1's layers; None takes `activation`.
+        pooling: How the elements are pooled, "sum" or "max".
         encoder_hidden: Widths of NN_2's hidden layers.
         latent_dim: Length of z, H.
-        decoder_hidden: Widths of the decoder's hidden layers; without, the ratings are a linear function of z.
+        decoder_hidden: Widths of the decoder's hidden layers; with (), the ratings are a linear function of z.
         activation: Activation of the other hidden layers, and σ.
         initializer: Initialiser of the layers; see `LayerConfig`.
-        center: What is taken off a rating before it is encoded: nothing, the mean of all, or that of its column.
+        center: What is subtracted from a rating before it is encoded: "none" is nothing, "mean" is the mean of all
+            ratings, "columns" is the damped mean of its column.
         variance: σ² of a rating, in squared units of the ratings; 0.02 on a scale from 0 to 1 is 0.32 on 1 to 5.
-        beta: Weight of the divergence; the bound has 1.
-        stochastic: Whether there is a posterior; without, z = μ and nothing diverges: the autoencoders of Table 1.
-        dropout: Share of a row's ratings that are not encoded in training; all are to be explained.
-        weight_decay: λ of λ·Σ‖W‖², beside the bound of one row.
-        metadata: Whether what is known of the columns (genres and year; gender, age and occupation) is part of e_m.
-        **kwargs: `seed`, and those of `keras.Model`.
+        beta: KL weight; it is 1 in the bound.
+        stochastic: Whether there is a posterior. Without one, z = μ and the loss has no KL term; this gives the
+            autoencoders of Table 1.
+        dropout: Share of a row's ratings that the encoder does not see in training; the likelihood is of all ratings.
+        weight_decay: λ of λ·Σ‖W‖², which is added to the bound of one row.
+        metadata: Whether metadata of the columns (genres and year; gender, age and occupation) is part of e_m.
+        **kwargs: `seed`, and the arguments of `keras.Model`.
 
     Attributes:
-        centers: float32 weight [n_items], what is taken off.
+        centers: float32 weight [n_items], what is subtracted from the ratings of each column.
     """
 
     example_settings: ClassVar[dict[str, Any]] = {
@@ -177,14 +179,15 @@ class PVAE(GradientRecommender):
 
     @classmethod
     def has_rating_posterior(cls, settings: Mapping[str, Any]) -> bool:
-        """Whether there is a posterior over codes: with `stochastic`."""
+        """Whether there is a posterior over codes, which the setting `stochastic` says."""
         return settings["stochastic"]
 
     @classmethod
     def for_split(cls, split: Split, **settings) -> PVAE:
-        """The untrained model for a split's columns, with what is known of them where `metadata` asks for it.
+        """An untrained model for a split's columns, with their metadata if the setting `metadata` is true.
 
-        That is scaled to the size of the learned embeddings at first, which it would drown otherwise.
+        The metadata are multiplied by the standard deviation of the initial learned embeddings; otherwise they would
+        dominate these.
         """
         if not settings.get("metadata"):
             return cls(split.n_items, **settings)
@@ -198,7 +201,7 @@ class PVAE(GradientRecommender):
         return super().get_config() | {"n_features": self.n_features}
 
     def attach(self, train: sp.csr_array) -> None:
-        """Gives the model the ratings to learn from; an untrained one starts from them.
+        """Gives the model the ratings to learn from; an untrained model also calls `start_from` with them.
 
         Args:
             train: CSR [n_rows, n_items] of ratings; a stored zero is a rating of zero.
@@ -208,23 +211,23 @@ class PVAE(GradientRecommender):
             self.start_from(train)
 
     def start_from(self, train: sp.csr_array) -> None:
-        """Sets what is taken off the ratings, and makes the columns' damped means the output biases."""
+        """Sets `centers` from the ratings, and sets the output biases to the columns' damped means."""
         means = column_means(train)
         self.decoder.bias.assign(means)
         centers = {"none": 0.0, "mean": train.data.mean(dtype=float), "columns": means}[self.center]
         self.centers.assign(np.broadcast_to(centers, means.shape).astype(np.float32))
 
     def code(self, batch: SparseBatch, noise: Noise | None = None) -> tf.Tensor:
-        """What the encoder makes of the ratings of B rows: the moments of q(z | r_O), or z itself."""
+        """The encoder's output for the ratings of B rows: the moments of q(z | r_O), or z itself."""
         values = batch.values - tf.gather(tf.convert_to_tensor(self.centers.value), batch.items)
         return tf.cast(self.encoder(batch._replace(values=values), noise=noise), tf.float32)
 
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
-        """q(z | r_O) of B rows."""
+        """The posterior q(z | r_O) of B rows."""
         return diagonal_normal(*tf.split(self.code(batch, noise), 2, axis=1))
 
     def prior(self) -> tfd.Distribution:
-        """p(z)."""
+        """The prior p(z)."""
         return standard_normal(self.latent_dim)
 
     def hidden(self, z: tf.Tensor) -> tf.Tensor:
@@ -241,7 +244,7 @@ class PVAE(GradientRecommender):
         )
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
-        """L_p averaged over rows, up to log p(r_O), with one reparameterised sample of z."""
+        """L_p with the KL weight `beta`, averaged over rows, from one sample of z; without posterior, the NLL."""
         if not self.stochastic:
             nll = -tf.reduce_mean(self.log_likelihood(self.code(batch, noise), batch))
             return {"loss": nll, "nll": nll}
@@ -260,14 +263,14 @@ class PVAE(GradientRecommender):
         return self.decoder(self.hidden(self.mean_code(batch)))
 
     def rating_sd(self, batch: SparseBatch, n_samples: int = 10) -> tf.Tensor:
-        """How uncertain the predicted ratings are: the sd of p(r | r_O) ≈ 1/S Σ_s N(r | f(z_s), σ²), z_s ~ q(z | r_O).
+        """The standard deviation of p(r | r_O) ≈ 1/S Σ_s N(r | f(z_s), σ²) with z_s ~ q(z | r_O), for each rating.
 
-        It is √(σ² + the variance of f(z_s) over the samples), which are z_s = μ + s·ε_s with the same ε_s for all rows
-        and calls: equal rows have equal answers, in whatever batch they come.
+        It is √(σ² + the variance of f(z_s) over the samples). The samples are z_s = μ + s·ε_s with the same ε_s for all
+        rows and calls, so that equal rows have equal results in every batch.
 
         Args:
             batch: The ratings of B rows.
-            n_samples: S.
+            n_samples: S, the number of samples.
 
         Returns:
             float32 [B, n_items], in units of the ratings; at least σ.
@@ -281,7 +284,8 @@ class PVAE(GradientRecommender):
         mean, spread = posterior.mean(), posterior.stddev()
         epsilons = Noise(self.seed, tf.zeros([], tf.int64)).normal([n_samples, self.latent_dim], "rating_sd")
         at_mean = self.decoder(self.hidden(mean))
-        # Sums over samples, one at a time, hold one array [B, n_items] for all S; deviations lose no digits.
+        # The samples are added up one at a time, so that no array [S, B, n_items] is made; sums of deviations from the
+        # prediction at μ lose few digits.
         total = squares = tf.zeros_like(at_mean)
         for epsilon in tf.unstack(epsilons):
             deviation = self.decoder(self.hidden(mean + spread * epsilon)) - at_mean

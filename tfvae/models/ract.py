@@ -1,12 +1,13 @@
-"""RaCT: Mult-VAE whose last epochs are trained by a critic that has learnt to predict the ranking metric.
+"""RaCT: Mult-VAE that is trained in its last epochs by a critic, which has learnt to predict the ranking metric.
 
 Lobel, Li, Gao, Carin: RaCT: Toward Amortized Ranking-Critical Training for Collaborative Filtering, ICLR 2020. NDCG
-has no useful gradient. A small network, the critic, learns to predict it from what does have one:
+has no useful gradient. A small network, the critic, learns to predict NDCG from three features, the last of which has a
+gradient:
 
     ŷ_u = critic(number of items shown, number of items withheld, -log p(x_u | z_u))
 
-It is trained in three phases: the actor by Mult-VAE's objective; the critic to predict NDCG@100 of the withheld items;
-then the actor to raise ŷ, while the critic goes on learning.
+Training has three phases. First the actor is trained by Mult-VAE's objective. Then the critic is trained to predict
+NDCG@100 of the withheld items. Finally the actor is trained to raise ŷ, while the training of the critic continues.
 """
 
 from __future__ import annotations
@@ -43,32 +44,33 @@ Feature = Literal["seen", "unseen", "nll"]
 class RaCT(VariationalAutoencoder):
     """Mult-VAE as the actor, and its critic.
 
-    The phases follow each other within one training run: `actor_epochs`, `critic_epochs`, and the rest of the run's
-    epochs for both. The critic starts from the actor's best epoch on validation users.
+    The phases follow each other within one training run: `actor_epochs` for the actor, `critic_epochs` for the critic,
+    and the rest of the run's epochs for both. The second phase starts from the weights of the actor's best epoch on
+    validation users.
 
     Args:
         n_items: Number of items, I.
-        hidden: Widths of the actor's hidden layers: the encoder's, and in reverse the decoder's.
+        hidden: Widths of the hidden layers of the actor's encoder; the decoder has them in reverse.
         separate_heads: Whether the actor's μ and log σ² come from two layers, as in the authors' code, instead of one
-            of twice the width; needs a hidden layer.
+            of twice the width; two layers need a hidden layer before them.
         beta_cap: The largest KL weight of the first phase.
-        anneal_updates: Steps in which β would rise from 0 to 1.
-        actor_epochs: Epochs of the first phase.
-        critic_epochs: Epochs of the second.
-        critic_learning_rate: In the second and third phase.
-        fine_tuning_rate: The actor's learning rate in the third.
+        anneal_updates: Number of steps in which β would rise from 0 to 1.
+        actor_epochs: Number of epochs of the first phase.
+        critic_epochs: Number of epochs of the second phase.
+        critic_learning_rate: The critic's learning rate, in the second and third phase.
+        fine_tuning_rate: The actor's learning rate in the third phase.
         critic_hidden: Widths of the critic's hidden layers.
-        critic_features: What the critic sees: "seen" and "unseen", the numbers of items kept and dropped by the
-            encoder's dropout, and "nll" of the whole history. Without "nll" it could teach the actor nothing.
-        critic_weight_decay: λ of λ·Σ‖W‖² over the critic's kernels; 1e-4 per user of the batch of 500.
-        normalize_features: Whether what the critic sees is centred and scaled by running moments of the first phase,
-            as the paper says. The authors' code has a layer for that, but never moves its moments.
+        critic_features: The critic's inputs: "seen" and "unseen", the numbers of items that the encoder's dropout keeps
+            and drops, and "nll", that of the whole history. Without "nll" the actor would get no gradient.
+        critic_weight_decay: λ of λ·Σ‖W‖² over the critic's kernels; 1e-4 divided by the authors' batch of 500 users.
+        normalize_features: Whether the critic's inputs are centred and scaled by running moments of the first phase,
+            as the paper says. The authors' code has a layer for that, but never updates its moments.
         cutoff: k of the NDCG@k that is predicted.
         **kwargs: `latent_dim`, `activation`, `dropout`, `likelihood`, `c1`, `c0`, `weight_decay`, `seed`, and arguments
             of `keras.Model`.
 
     Raises:
-        InputError: If the critic does not see "nll", or there are to be two heads without a hidden layer.
+        InputError: If `critic_features` lack "nll", or `separate_heads` is set and there is no hidden layer.
     """
 
     example_settings = EXAMPLE | {
@@ -147,14 +149,14 @@ class RaCT(VariationalAutoencoder):
         self.built = True
 
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
-        """The actor's q(z | x) of B users."""
+        """The actor's posterior q(z | x) of B users."""
         return diagonal_normal(*tf.split(self.encoder(batch, noise=noise), 2, axis=1))
 
     # ---- the schedule -------------------------------------------------------------------------------
 
     @property
     def objectives(self) -> dict[str, Objective]:
-        """The actor's and the critic's; in the third phase the actor has another optimiser and another loss."""
+        """The objectives of actor and critic; the actor has another optimiser and another loss in the third phase."""
         actor = [*self.encoder.trainable_variables, *self.decoder.trainable_variables]
         critic = [variable for layer in self.critic for variable in layer.trainable_variables]
         return {
@@ -164,24 +166,24 @@ class RaCT(VariationalAutoencoder):
         }
 
     def phase_of(self, epoch: int) -> tuple[str, ...]:
-        """Actor; critic; both."""
+        """The actor's objective, then the critic's, then both."""
         if epoch < self.actor_epochs:
             return (ACTOR,)
         return (CRITIC,) if epoch < self.patient_from else (ACTOR_CRITIC, CRITIC)
 
     @property
     def patient_from(self) -> int:
-        """The third phase: patience must not end a run before it."""
+        """The first epoch of the third phase; early stopping must not end a run before it."""
         return self.actor_epochs + self.critic_epochs
 
     def before_step(self) -> None:
-        """Sets β in the first phase; the others have no KL, and keep the β of the epoch that the critic starts from."""
+        """Sets β in the first phase; the later phases have no KL term, and keep the β that they start from."""
         if self.phase == (ACTOR,):
             super().before_step()
 
     @classmethod
     def adapted(cls, settings: Mapping[str, Any], plan: Plan) -> Iterator[tuple[str, Any, str]]:
-        """Where the first two phases would take all planned epochs, they get a half and a quarter of them."""
+        """Shortens phases that would leave no epoch for the third: they get a half and a quarter of the epochs."""
         first, second, epochs = settings["actor_epochs"], settings["critic_epochs"], plan.epochs
         if first + second >= epochs and not {"actor_epochs", "critic_epochs"} & plan.given:
             first, second = max(1, epochs // 2), max(1, epochs // 4)
@@ -191,13 +193,13 @@ class RaCT(VariationalAutoencoder):
         yield from super().adapted(settings, plan)
 
     def starts_from_best(self, epoch: int) -> bool:
-        """The critic learns from the actor's best epoch, as in the authors' code."""
+        """Whether this is the critic's first epoch; it starts from the actor's best one, as in the authors' code."""
         return epoch == self.actor_epochs
 
     # ---- the objective ------------------------------------------------------------------------------
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
-        """Mult-VAE's loss in the first phase; then the critic's squared error, and 1 less the NDCG it predicts."""
+        """Mult-VAE's loss in the first phase; then the critic's squared error, and 1 - the NDCG that it predicts."""
         posterior = self.posterior(batch, noise)
         z = sample_with(noise, "z", posterior)
         logits = self.decoder(z)
@@ -220,13 +222,13 @@ class RaCT(VariationalAutoencoder):
         }
 
     def _features(self, batch: SparseBatch, kept: tf.Tensor, nll: tf.Tensor) -> tf.Tensor:
-        """What the critic sees of B users, float32 [B, features], as it is."""
+        """The critic's inputs for B users before they are normalised, float32 [B, features]."""
         seen = tf.math.unsorted_segment_sum(tf.cast(kept, tf.float32), batch.segment_ids, tf.shape(nll)[0])
         values = {"seen": seen, "unseen": batch.lengths - seen, "nll": nll}
         return tf.stack([values[feature] for feature in self.critic_features], axis=1)
 
     def _observe(self, features: tf.Tensor) -> None:
-        """Moves the running moments of the features: plain means at first, later those of the latest updates."""
+        """Updates the running moments of the features: plain means at first, later exponential moving averages."""
         features = tf.stop_gradient(features)
         sums = (tf.reduce_sum(features, 0), tf.reduce_sum(features**2, 0), tf.cast(tf.shape(features)[0], tf.float32))
         total, squares, n_users = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, sums)
@@ -236,7 +238,7 @@ class RaCT(VariationalAutoencoder):
         self.feature_squares.assign_add(step * (squares / n_users - self.feature_squares.value))
 
     def _predicted(self, features: tf.Tensor) -> tf.Tensor:
-        """The NDCG the critic predicts for B users, float32 [B], in (0, 1)."""
+        """The NDCG that the critic predicts for B users, float32 [B], in (0, 1)."""
         means, squares = self.feature_means.value, self.feature_squares.value
         variances = tf.maximum(squares - means**2, 0.0)
         hidden = (features - means) * tf.math.rsqrt(variances + 1e-3)

@@ -2,18 +2,19 @@
 
 Salakhutdinov, Mnih, Hinton: Restricted Boltzmann Machines for Collaborative Filtering, ICML 2007, section 2. Each row
 has a machine of its own, whose visible units are its observed ratings only: softmax units over the K levels of the
-scale. All machines share weights, and with p(v, h) ∝ exp(-E(v, h)) of each:
+scale. All machines share their weights. For each of them, with p(v, h) ∝ exp(-E(v, h)):
 
     E(v, h) = - Σ_i b_i(v_i) - Σ_j c_j h_j - Σ_ij W_ij(v_i) (h_j - ½)
     p(v_i = k | h) = softmax_k(b_i(k) + Σ_j W_ij(k) (h_j - ½))                                         (eq. 1)
     p(h_j = 1 | v) = σ(a_j),   a_j = c_j + Σ_i W_ij(v_i)                                               (eq. 2)
     F(v) = -log Σ_h exp(-E(v, h)) = - Σ_i b_i(v_i) - Σ_j (softplus(a_j) - ½ (a_j - c_j))
 
-The ½ is not in the paper. It only renames biases, b_i(k) being the paper's plus ½ Σ_j W_ij(k), but the gradients of
-the weights are then of the hidden units' deviations (Montavon and Müller, Deep Boltzmann Machines and the Centering
-Trick, 2012). Without it all units of an untrained machine learn the same.
+The ½ is not in the paper. The model is the same with other biases: b_i(k) is the paper's bias plus ½ Σ_j W_ij(k). But
+the gradients of the weights then depend on the hidden units' deviations from ½ (Montavon and Müller, Deep Boltzmann
+Machines and the Centering Trick, 2012). Without the ½, all hidden units of an untrained machine learn the same.
 
-Contrastive divergence (section 2.2) lowers F at the data and raises it where a short Gibbs chain from them ends.
+Contrastive divergence (section 2.2) lowers F at the data and raises it at the end of a short Gibbs chain that starts at
+the data.
 """
 
 from __future__ import annotations
@@ -50,17 +51,17 @@ class RBM(GradientRecommender):
         n_items: Width of a row, I: the items, or the users where rows are items.
         units: Number of hidden units.
         n_levels: K, at least the number of different ratings in the training rows; 10 for half stars.
-        steps: Steps of the Gibbs chain at first.
+        steps: Steps of the Gibbs chain before epoch `later_from`.
         later_steps: Steps of the chain from epoch `later_from` on.
         later_from: An epoch, counted from 0.
-        weight_decay: Factor of Σ W², beside the divergence of one row; biases are free.
-        **kwargs: `seed`, and those of `keras.Model`.
+        weight_decay: Factor of Σ W², which is added to the loss of one row; biases are not penalised.
+        **kwargs: `seed`, and the arguments of `keras.Model`.
 
     Attributes:
-        levels: float32 weight [n_levels], the ratings there are, ascending; where there are fewer, the highest is
-            repeated.
-        hidden_field: The layer of a_j; its kernel has the row i·K + k for W_i(k).
-        visible_bias: float32 weight [I·K], b_i(k) at i·K + k.
+        levels: float32 weight [n_levels], the distinct ratings in ascending order; if there are fewer, the highest one
+            is repeated.
+        hidden_field: The layer that computes a_j; row i·K + k of its kernel is W_i(k).
+        visible_bias: float32 weight [I·K], which has b_i(k) at i·K + k.
     """
 
     example_settings: ClassVar[dict[str, Any]] = {
@@ -96,7 +97,8 @@ class RBM(GradientRecommender):
         self.later_from = later_from
         self.weight_decay = weight_decay
         self.levels = self.add_state("levels", shape=(n_levels,))
-        # A chain of binary states needs no half precision, and free energies of many ratings do not bear it.
+        # Half precision would gain nothing in a chain of binary states, and is too coarse for the free energies of many
+        # ratings.
         layer_config = LayerConfig("linear", weight_decay=weight_decay, seed=self.seed, dtype="float32")
         self.hidden_field = WeightedEmbeddingBag(n_items * n_levels, units, layer_config, name="hidden_field")
         self.visible_bias = self.add_weight(
@@ -105,17 +107,17 @@ class RBM(GradientRecommender):
         self.built = True
 
     def attach(self, train: sp.csr_array) -> None:
-        """Gives the model the ratings to learn from; an untrained one takes their levels and frequencies from them.
+        """Gives the model the ratings to learn from; an untrained model takes levels and visible biases from them.
 
-        Its visible biases start as the logarithms of the columns' frequencies of the levels, to which one rating of
-        the overall frequencies is added, so that a column without ratings has these.
+        The visible biases start as the logarithms of the levels' frequencies in each column. One rating, spread over
+        the levels by their overall frequencies, is added to each column, so that a column without ratings has these.
 
         Args:
             train: CSR [n_rows, n_items] of ratings.
 
         Raises:
-            InputError: When there are no ratings, some that are no numbers, more than `n_levels` different ones, or,
-                for a model that has been trained, some it has not met.
+            InputError: If there are no ratings, one is NaN or infinite, there are more than `n_levels` different ones,
+                or a model that has been trained meets a rating that is not among its levels.
         """
         levels = np.unique(train.data)
         if not levels.size or not np.isfinite(levels).all():
@@ -142,7 +144,7 @@ class RBM(GradientRecommender):
         return np.log(counts / counts.sum(axis=1, keepdims=True)).ravel()
 
     def visibles(self, batch: SparseBatch) -> SparseBatch:
-        """The units that are on: `items` are i·K + k in the place of item i and its rating, `values` are 1."""
+        """The visible units that are on: item i with level k becomes the `items` entry i·K + k, with the value 1."""
         distances = tf.abs(batch.ratings[:, None] - tf.convert_to_tensor(self.levels.value))
         return self._switched_on(batch, tf.argmin(distances, axis=1))
 
@@ -151,7 +153,7 @@ class RBM(GradientRecommender):
         return batch._replace(items=units, values=tf.ones_like(units, tf.float32))
 
     def free_energy(self, visibles: SparseBatch) -> tf.Tensor:
-        """F(v) of B rows of visible units that are on, float32 [B]."""
+        """The free energy F(v) of B rows, given the visible units that are on, float32 [B]."""
         biases = tf.gather(tf.convert_to_tensor(self.visible_bias.value), visibles.items)
         of_visibles = tf.math.unsorted_segment_sum(biases, visibles.segment_ids, tf.shape(visibles.lengths)[0])
         field = self.hidden_field(visibles)
@@ -159,14 +161,14 @@ class RBM(GradientRecommender):
         return -of_visibles - tf.reduce_sum(tf.nn.softplus(field) - of_weights, axis=1)
 
     def logits(self, hidden: tf.Tensor, batch: SparseBatch | None = None) -> tf.Tensor:
-        """b_i(k) + Σ_j W_ij(k) (h_j - ½), of which p(v | h) is the softmax over the last axis.
+        """The logits b_i(k) + Σ_j W_ij(k) (h_j - ½); p(v | h) is their softmax over the last axis.
 
         Args:
             hidden: float32 [B, units], states or probabilities of the hidden units.
-            batch: B rows, for the logits at their items only.
+            batch: B rows, to get the logits at their items only; None for all items.
 
         Returns:
-            float32 [B, n_items, n_levels], or [nnz, n_levels] in the order of `rows.items`.
+            float32 [B, n_items, n_levels], or [nnz, n_levels] in the order of `batch.items`.
         """
         products = tf.matmul(hidden - CENTER, tf.convert_to_tensor(self.hidden_field.kernel.value), transpose_b=True)
         products = tf.reshape(products, [-1, self.n_items, self.n_levels])
@@ -182,15 +184,15 @@ class RBM(GradientRecommender):
         return tf.linalg.matvec(tf.nn.softmax(logits), self.levels.value)
 
     def chain(self, batch: SparseBatch, steps: int, noise: Noise) -> tuple[SparseBatch, tf.Tensor]:
-        """Block Gibbs sampling from the observed ratings: hidden units, then ratings at the same places, by turns.
+        """Block Gibbs sampling from the observed ratings: it draws the hidden units, then the ratings, in turn.
 
         Args:
             batch: B rows of ratings.
-            steps: Times that the ratings are drawn anew.
+            steps: Number of times that the ratings are drawn.
             noise: The random numbers.
 
         Returns:
-            The visible units that are on in the end, and the logits [nnz, n_levels] they were drawn by.
+            The visible units that are on at the end, and the logits [nnz, n_levels] that they were drawn from.
         """
         visibles, logits = self.visibles(batch), None
         for step in range(steps):
@@ -205,14 +207,14 @@ class RBM(GradientRecommender):
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """F(data) - F(end of the chain), averaged over rows.
 
-        The end is a constant, so that the gradient is that of contrastive divergence: the difference of ∂F at the data
-        and at the end.
+        The end is treated as a constant, so that the gradient is that of contrastive divergence: the difference between
+        ∂F at the data and ∂F at the end.
         """
         early = self.rows_seen.value // self.histories.n_rows < self.later_from
         end, logits = tf.cond(
             early, lambda: self.chain(batch, self.steps, noise), lambda: self.chain(batch, self.later_steps, noise)
         )
-        # One product for both, since its gradient is as large as the kernel.
+        # Both ends of the chain go through one product, since its gradient is as large as the kernel.
         start, (n_rows,) = self.visibles(batch), tf.unstack(tf.shape(batch.lengths))
         both = SparseBatch(
             items=tf.concat([start.items, tf.stop_gradient(end.items)], axis=0),

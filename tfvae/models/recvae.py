@@ -1,14 +1,14 @@
-"""RecVAE: Mult-VAE with a deep encoder, a composite prior, a KL weight of each user's own, and alternating training.
+"""RecVAE: Mult-VAE with a deep encoder, a composite prior, one KL weight for each user, and alternating training.
 
 Shenbin, Alekseev, Tutubalina, Malykh, Nikolenko: RecVAE: A New Variational Autoencoder for Top-N Recommendations with
-Implicit Feedback, WSDM 2020; here by its slides and the authors' code:
+Implicit Feedback, WSDM 2020. This module follows the slides of the paper and the authors' code:
 
     L(x_u) = E_q log Mult(x_u | π(z)) - γ·|x_u|·KL(q_φ(z | x_u) ‖ p(z | φ_old, x_u))                  (rescaling)
     p(z | φ_old, x) = α·N(z | 0, I) + (1 - α)·q_φ_old(z | x)                                   (composite prior)
 
-In a round the encoder is trained for three epochs, on histories with items dropped; then it becomes the old encoder
-φ_old of the prior; then the decoder is trained for one epoch, on whole histories. Each of these parts is a setting, so
-that `RecVAE` with all of them the other way is Mult-VAE.
+In each round the encoder is first trained for three epochs, on histories with items dropped. Then a copy of it becomes
+the old encoder φ_old of the prior. Then the decoder is trained for one epoch, on whole histories. Each of these parts
+is a setting; with all of them switched off, `RecVAE` is Mult-VAE.
 """
 
 from __future__ import annotations
@@ -47,30 +47,32 @@ class RecVAE(VariationalAutoencoder):
     Args:
         n_items: Number of items, I.
         hidden: Widths of the encoder's hidden layers.
-        encoder_type: "dense", in which each layer adds up all before it (`DenselyConnectedEncoder`), or "plain".
+        encoder_type: "dense", in which each layer adds the outputs of all layers before it (`DenselyConnectedEncoder`),
+            or "plain".
         layer_norm_epsilon: ε of the dense encoder's layer normalisation: 0.1 in the authors' code, 1e-5 in the notebook
             of their paper.
-        decoder_hidden: Widths of the decoder's hidden layers; () makes it linear: item embeddings and a bias.
+        decoder_hidden: Widths of the decoder's hidden layers; () makes a linear decoder of item embeddings and a bias.
         activation: Activation of the hidden layers.
         initializer: "fan-in", as in the authors' code; see `LayerConfig`.
-        prior_type: "composite" mixes in each latent dimension by itself, as in the authors' code; "joint-composite"
-            mixes whole vectors, as the formula reads; "standard" is Mult-VAE's.
-        prior_weights: Weights of N(0, I), the old posterior and the wide N(0, e¹⁰·I).
-        kl_weight: "rescaled" weighs a user's KL by γ times the number of their items; "annealed" by Mult-VAE's β;
-            "fixed" by `beta_cap` from the start.
+        prior_type: "composite" is a mixture in each latent dimension separately, as in the authors' code;
+            "joint-composite" is a mixture of whole vectors, as in the formula; "standard" is Mult-VAE's prior.
+        prior_weights: Weights of N(0, I), of the old posterior and of the wide N(0, e¹⁰·I).
+        kl_weight: The KL weight of a user: "rescaled" is γ times the number of their items; "annealed" is Mult-VAE's β;
+            "fixed" is `beta_cap` from the start.
         gamma: γ; 0.005 on ML-20M, 0.0035 on Netflix, 0.01 on MSD.
-        beta_cap: The largest KL weight, unless it is rescaled.
-        anneal_updates: Steps in which an annealed β would rise from 0 to 1.
-        alternation: Epochs of the encoder and of the decoder in a round; () trains both in every epoch, and each
-            epoch is a round.
-        denoise_decoder: Whether items are dropped also where only the decoder is trained.
-        divergence: "sampled", the one-sample estimate, or "analytic"; only the standard prior has a closed form.
+        beta_cap: The largest KL weight; a rescaled KL weight has no cap.
+        anneal_updates: Number of steps in which an annealed β would rise from 0 to 1.
+        alternation: Numbers of epochs of the encoder and of the decoder in a round; () trains both in every epoch, and
+            each epoch is a round.
+        denoise_decoder: Whether items are also dropped while only the decoder is trained.
+        divergence: "sampled" is the one-sample estimate of the KL, "analytic" is its closed form, which only the
+            standard prior has.
         **kwargs: `latent_dim`, `dropout`, `likelihood`, `c1`, `c0`, `weight_decay`, `seed`, and arguments of
             `keras.Model`.
 
     Raises:
-        InputError: If `prior_weights` do not sum to 1, `alternation` is neither empty nor a pair, the widths do not
-            suit the dense encoder, or the divergence is to be analytic where the prior is a mixture.
+        InputError: If `prior_weights` do not sum to 1, `alternation` is neither empty nor a pair, the dense encoder has
+            no hidden layers or some of unequal width, or `divergence` is "analytic" and the prior is a mixture.
     """
 
     example_settings = EXAMPLE | {
@@ -155,7 +157,7 @@ class RecVAE(VariationalAutoencoder):
         self.built = True
 
     def _new_encoder(self, name: str) -> keras.layers.Layer:
-        """A network from user rows to the moments of q(z | x); by its name it draws its own weights and dropout."""
+        """A network from user rows to the moments of q(z | x); its name determines its random weights and dropout."""
         sizes = self.n_items, self.hidden, 2 * self.latent_dim
         layers = self.layer_config(initializer=self.initializer)
         if self.encoder_type == "dense":
@@ -165,31 +167,31 @@ class RecVAE(VariationalAutoencoder):
 
     @classmethod
     def kl_weight_cap(cls, settings: Mapping[str, Any]) -> str | None:
-        """The setting that caps β, where it is annealed."""
+        """The setting that caps β, or None if β is not annealed."""
         return "beta_cap" if settings["kl_weight"] == "annealed" else None
 
     @classmethod
     def adapted(cls, settings: Mapping[str, Any], plan: Plan) -> Iterator[tuple[str, Any, str]]:
-        """As Mult-VAE's, where β is annealed."""
+        """The same as Mult-VAE's if β is annealed, otherwise nothing."""
         if settings["kl_weight"] == "annealed":
             yield from super().adapted(settings, plan)
 
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
-        """q(z | x) of B users."""
+        """The posterior q(z | x) of B users."""
         return _normal(self.encoder(batch, noise=noise))
 
     # ---- the prior ----------------------------------------------------------------------------------
 
     @property
     def has_one_prior(self) -> bool:
-        """Whether p(z) is the same for all users; the composite prior is not."""
+        """Whether p(z) is the same for all users, which is true of the standard prior only."""
         return self.prior_type == "standard"
 
     def prior(self, batch: SparseBatch | None = None, noise: Noise | None = None) -> tfd.Distribution:
-        """p(z | φ_old, x) of B users, from their whole histories; the standard prior needs none.
+        """The prior p(z | φ_old, x) of B users, from their whole histories; the standard prior needs no users.
 
         Raises:
-            InputError: When the prior is composite and no users are given.
+            InputError: If the prior is composite and no users are given.
         """
         if self.old_encoder is None:
             return super().prior()
@@ -208,37 +210,40 @@ class RecVAE(VariationalAutoencoder):
 
     @property
     def objectives(self) -> dict[str, Objective]:
-        """Encoder and decoder lower the same loss, each by an optimiser of its own."""
+        """Encoder and decoder lower the same loss, each with an optimiser of its own."""
         return {
             ENCODER: Objective(self.encoder.trainable_variables),
             DECODER: Objective(self.decoder.trainable_variables),
         }
 
     def phase_of(self, epoch: int) -> tuple[str, ...]:
-        """The encoder, then the decoder; or always both."""
+        """The encoder or the decoder, in turn; both if there is no alternation."""
         if not self.alternation:
             return ENCODER, DECODER
         return (ENCODER,) if self._epoch_of_round(epoch) < self.alternation[0] else (DECODER,)
 
     def round_ends(self, epoch: int) -> bool:
-        """After the decoder's last epoch."""
+        """Whether this is the last epoch of its round."""
         return self._epoch_of_round(epoch + 1) == 0
 
     def _epoch_of_round(self, epoch: int) -> int:
         return epoch % sum(self.alternation or (1,))
 
     def attach(self, train: sp.csr_array) -> None:
-        """As `GradientRecommender.attach`."""
+        """See `GradientRecommender.attach`."""
         super().attach(train)
         self._old_codes = None
 
     def detach(self) -> None:
-        """As `GradientRecommender.detach`."""
+        """See `GradientRecommender.detach`."""
         super().detach()
         self._old_codes = None
 
     def begin_epoch(self, epoch: int) -> None:
-        """Enters the epoch's phase; before the decoder's first epoch of a round the encoder becomes the old one."""
+        """Enters the epoch's phase; the old encoder becomes a copy of the encoder before the decoder's first epoch.
+
+        That happens once in each round; without alternation, it happens before each epoch but the first.
+        """
         super().begin_epoch(epoch)
         if self.old_encoder is None:
             return
@@ -253,14 +258,14 @@ class RecVAE(VariationalAutoencoder):
     # ---- the objective ------------------------------------------------------------------------------
 
     def log_likelihood(self, code: tf.Tensor, batch: SparseBatch) -> tf.Tensor:
-        """As `Autoencoder.log_likelihood`; the decoder's weights have no gradient where only the encoder is trained."""
+        """See `Autoencoder.log_likelihood`; the multinomial takes a faster form while only the encoder is trained."""
         if self.phase != (ENCODER,) or self.likelihood != "multinomial":
             return super().log_likelihood(code, batch)
         last, hidden = self.decoder.last, tf.cast(self.decoder.last_hidden(code), self.compute_dtype)
         return Multinomial(last(tf.stop_gradient(hidden))).log_prob_rows_of(hidden, last.kernel.value, batch)
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
-        """The negative of L, averaged over users, with one reparameterised sample of z."""
+        """-L averaged over users, with one reparameterised sample of z."""
         old_code = None if self._old_codes is None else self._old_codes.of(batch.users)
         if ENCODER in self.phase or self.denoise_decoder:
             posterior = self.posterior(batch, noise)
@@ -277,20 +282,20 @@ class RecVAE(VariationalAutoencoder):
 
 
 def _normal(code: tf.Tensor) -> tfd.Distribution:
-    """N(μ, diag σ²) of B users, whose μ and log σ² are the two halves of an encoder's output."""
+    """N(μ, diag σ²) of B users, where μ and log σ² are the two halves of an encoder's output."""
     return diagonal_normal(*tf.split(code, 2, axis=1))
 
 
 class _OldCodes:
-    """What the old encoder makes of every training user's whole history, float32 [n_users, outputs].
+    """The old encoder's outputs for every training user's whole history, float32 [n_users, outputs].
 
-    The old encoder changes once a round. So one pass over the users serves the prior in all of the round's epochs, and
-    stands for the encoder itself where that is frozen.
+    The old encoder changes once a round. So one pass over the users serves the prior in all epochs of the round. While
+    the decoder is trained, the outputs also replace those of the encoder, which is equal to the old one then.
 
     Args:
         encoder: The old encoder.
         histories: The training rows.
-        outputs: Width of its code.
+        outputs: Width of the old encoder's output.
     """
 
     def __init__(self, encoder: keras.layers.Layer, histories: TrainingRows, outputs: int):
@@ -300,7 +305,7 @@ class _OldCodes:
             return tf.cast(encoder(histories.gather(users)), tf.float32)
 
         self._encode = tf.function(encode, [tf.TensorSpec([None], tf.int64)], autograph=False).get_concrete_function()
-        # Not a weight: it follows from the old encoder's, which are saved.
+        # The codes are no weight of the model: they follow from the weights of the old encoder, which are saved.
         self._codes = tf.Variable(
             tf.zeros([self._n_users, outputs]),
             trainable=False,
@@ -308,11 +313,11 @@ class _OldCodes:
         )
 
     def renew(self) -> None:
-        """Encodes all users anew, in the same batches every time, so that a resumed run has the same bits."""
+        """Encodes all users again, in the same batches every time, so that a resumed run has the same bits."""
         users = tf.range(self._n_users, dtype=tf.int64)
         starts = range(0, self._n_users, USERS_AT_ONCE)
         self._codes.assign(tf.concat([self._encode(users[start : start + USERS_AT_ONCE]) for start in starts], axis=0))
 
     def of(self, users: tf.Tensor) -> tf.Tensor:
-        """The codes of these row numbers, [B, outputs]."""
+        """The codes of the users with these row numbers, [B, outputs]."""
         return tf.gather(self._codes, users)

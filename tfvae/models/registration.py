@@ -1,7 +1,8 @@
-"""Lets Keras find tfvae's classes when it loads a file, without loading them before.
+"""Lets Keras find tfvae's classes when it loads a file, without importing them earlier.
 
-`keras.models.load_model` knows a class only once its module has been imported and has registered it. `import tfvae`
-loads neither Keras nor a model, so Keras asks here: when it meets the name of a class of tfvae, its module is imported.
+`keras.models.load_model` knows a class only after its module has been imported and has registered it. `import tfvae`
+loads neither Keras nor a model. So this module extends Keras's registry: when Keras looks up the name of a class of
+tfvae, the module of that class is imported.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def register_lazily(registration: Any) -> None:
 
 
 class _LazyClasses(dict):
-    """Keras's custom objects by name; a class of tfvae is imported when it is asked for, and so registers itself."""
+    """Keras's custom objects by name; the lookup of a tfvae class imports its module, which registers the class."""
 
     def __contains__(self, name: Any) -> bool:
         if not super().__contains__(name) and isinstance(name, str) and name.startswith(PACKAGE):

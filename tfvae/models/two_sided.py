@@ -1,8 +1,8 @@
-"""The two-sided p-VAE: a partial VAE of users and one of items, which predict a rating together. Ours, in no paper.
+"""The two-sided p-VAE: a partial VAE of users and one of items predict a rating together. It is ours, from no paper.
 
-Two p-VAEs explain the same ratings, one with the users as rows and one with the items, each trained by its own partial
-bound (`models/pvae.py`, equation 2). A rating is predicted by a weighted mean of the two, where the item side knows a
-user by the vector that explains their ratings best from the codes of the items that they rated:
+Two p-VAEs model the same ratings, one with the users as rows and one with the items as rows. Each is trained by its own
+partial bound (`models/pvae.py`, equation 2). The prediction is a weighted mean of the two. The item side represents a
+user by the vector that best predicts their ratings from the codes of the items that they rated:
 
     users:   z_u ~ N(0, I),   p(r_ui | z_u) = N(f_i(z_u), σ_U²),           q(z_u | r_u) = N(μ_u, diag s_u²)
     items:   z_i ~ N(0, I),   p(r_ui | z_i) = N(v_u · z_i + b_u, σ_I²),    q(z_i | r_i) = N(μ_i, diag s_i²)
@@ -10,10 +10,11 @@ user by the vector that explains their ratings best from the codes of the items 
     r̂_ui = w·(v_u · μ_i + b_u) + (1 - w)·f_i(μ_u)
     v_u, b_u = argmin Σ_{i ∈ u} E_q(z_i) (r_ui - v · z_i - b)² + λ‖v - v̄‖² + (b - b̄)²
 
-The last line is the item side's bound as a function of a user's vector, with its decay towards the mean v̄, b̄ of the
-trained vectors in place of 0. It has a closed form. So a prediction needs a user's ratings and nothing else of them; on
-ratings of ML-1M that were held out to tune it, it is also better than the vectors that the item side was trained with.
-With linear decoders the mean over samples of the codes is the prediction from their means.
+The last line minimises the item side's bound as a function of one user's vector, with weight decay towards the mean
+v̄, b̄ of the trained vectors instead of towards 0. The minimum has a closed form. So a prediction needs only the user's
+ratings, and the user may be new. On held-out ratings of ML-1M that served for tuning, it is also better than a
+prediction with the vectors that the item side was trained with. Since the decoders are linear, the mean prediction over
+samples of the codes equals the prediction from the codes' means.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ ITEMS_AT_ONCE = 500
 
 
 class _Items(NamedTuple):
-    """The training ratings item by item, and what the item side makes of items, by number, in a graph."""
+    """The training ratings as rows of items, and a graph that encodes the items with given numbers."""
 
     ratings: RowStore
     encode: Callable[[tf.Tensor], tf.Tensor]
@@ -51,22 +52,22 @@ class _Items(NamedTuple):
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class TwoSidedPVAE(GradientRecommender):
-    """The two-sided p-VAE; most settings are pairs, of the user side and of the item side.
+    """The two-sided p-VAE; most settings are pairs, with a value for the user side and one for the item side.
 
-    An update takes a batch of users, and as large a share of the items: an epoch passes once over both. Each side
-    encodes the ratings as they are and has a linear decoder.
+    An update takes a batch of users, and the same share of the items, so that an epoch passes once over both. Each side
+    encodes the ratings without centring them, and has a linear decoder.
 
     Args:
         n_items: Width of the catalogue.
-        n_users: Number of training users, the width of an item's row.
-        weight: w, of the item side's prediction.
+        n_users: Number of training users, which is the width of an item's row.
+        weight: w, the weight of the item side's prediction.
         ridge: λ, in squared units of the ratings.
-        hidden: Widths of the embeddings e_m, and so of the encoders' hidden layers.
+        hidden: Widths of the embeddings e_m, which are also the widths of the encoders' hidden layers.
         latent_dim: Lengths of z_u and z_i.
         variance: σ² of a rating, in squared units of the ratings.
-        dropout: Shares of a row's ratings that are not encoded in training; all are to be explained.
-        weight_decay: Factor of Σ‖W‖², beside the bound of one row.
-        **kwargs: `seed`, and those of `keras.Model`.
+        dropout: Shares of a row's ratings that the encoder does not see in training; the likelihood is of all ratings.
+        weight_decay: Factors of Σ‖W‖², which is added to the bound of one row.
+        **kwargs: `seed`, and the arguments of `keras.Model`.
 
     Attributes:
         user_side: The `PVAE` whose rows are users.
@@ -153,13 +154,13 @@ class TwoSidedPVAE(GradientRecommender):
         return [(USERS, self.user_side), (ITEMS, self.item_side)]
 
     def attach(self, train: sp.csr_array) -> None:
-        """Gives both sides the ratings to learn from; an untrained model starts from them, as p-VAE does.
+        """Gives both sides the ratings to learn from; an untrained model also starts from them, as `PVAE` does.
 
         Args:
             train: CSR [n_users, n_items] of ratings; a stored zero is a rating of zero.
 
         Raises:
-            InputError: If it is of other users or items, or has no ratings.
+            InputError: If it is of other users or items, has no ratings, or has some that are NaN or infinite.
         """
         require_ratings(self, train)
         super().attach(train)
@@ -174,32 +175,36 @@ class TwoSidedPVAE(GradientRecommender):
         self._items = _Items(ratings, encode)
 
     def detach(self) -> None:
-        """As `GradientRecommender.detach`."""
+        """See `GradientRecommender.detach`."""
         super().detach()
         self._items = None
 
     @property
     def items(self) -> _Items:
-        """The training ratings item by item; raises InputError when none are attached."""
+        """The training ratings as rows of items.
+
+        Raises:
+            InputError: If no training rows are attached.
+        """
         if self._items is None:
             raise InputError(f"{self.name} has no training rows; tfvae.training.loop.prepare_to_fit attaches them.")
         return self._items
 
     def end_epoch(self) -> None:
-        """Encodes all items anew, in the same batches every time, so that a resumed run has the same bits."""
+        """Encodes all items again, in the same batches every time, so that a resumed run has the same bits."""
         items = tf.range(self.n_items, dtype=tf.int64)
         starts = range(0, self.n_items, ITEMS_AT_ONCE)
         codes = [self.items.encode(items[start : start + ITEMS_AT_ONCE]) for start in starts]
         self.item_codes.assign(tf.concat(codes, axis=0))
 
     def items_of_update(self, n_users: tf.Tensor) -> tf.Tensor:
-        """The items that the next update meets: as large a share of all, at least one, as its users are of all users.
+        """The items of the next update: the same share of all items as its users are of all users, at least one item.
 
         Args:
-            n_users: Users that the update meets, int64.
+            n_users: Number of users of the update, int64 scalar.
 
         Returns:
-            int64 [n]; those of an epoch's updates are a permutation that follows from seed and epoch alone.
+            int64 [n]. In each epoch, the updates take them from one permutation, which depends on seed and epoch only.
         """
         epoch, met = self.rows_seen.value // self.n_users, self.rows_seen.value % self.n_users
         key = tf.stack([tf.constant(derive_seed(self.seed, ITEMS), tf.int64), epoch])
@@ -208,8 +213,8 @@ class TwoSidedPVAE(GradientRecommender):
         return order[first : tf.maximum(last, first + 1)]
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
-        """The two partial bounds: of the batch's users, averaged over them, and of the update's items likewise."""
-        # Replicas share the users; each has all items of the update, whose gradients are then averaged.
+        """The two partial bounds, averaged over the batch's users and over the update's items."""
+        # Each replica has its own users, but all items of the update; the gradients of the items are averaged.
         n_users = tf.distribute.get_replica_context().all_reduce(
             tf.distribute.ReduceOp.SUM, tf.size(batch.lengths, tf.int64)
         )
@@ -224,9 +229,9 @@ class TwoSidedPVAE(GradientRecommender):
     # ---- prediction ---------------------------------------------------------------------------------
 
     def user_vectors(self, batch: SparseBatch) -> tf.Tensor:
-        """b_u and v_u of B users, trained on or not, float32 [B, 1 + latent_dim]; an empty row gets the average user's.
+        """b_u and v_u of B users, new or not, float32 [B, 1 + latent_dim]; an empty row gets the average b̄ and v̄.
 
-        With E (r - v · z - b)² = (r - v · μ - b)² + v' diag(s²) v it is a ridge regression on the items' codes.
+        Since E (r - v · z - b)² = (r - v · μ - b)² + v' diag(s²) v, this is a ridge regression on the items' codes.
         """
         log_variances = self.item_codes.value[:, self.latent_dim[1] :]
         decoder = self.item_side.decoder
@@ -241,11 +246,11 @@ class TwoSidedPVAE(GradientRecommender):
         return average + tf.linalg.cholesky_solve(tf.linalg.cholesky(systems), targets[:, :, None])[:, :, 0]
 
     def _regressors(self) -> tf.Tensor:
-        """1 and μ_i of all items, float32 [n_items, 1 + latent_dim]."""
+        """The regressors 1 and μ_i of all items, float32 [n_items, 1 + latent_dim]."""
         means = self.item_codes.value[:, : self.latent_dim[1]]
         return tf.pad(means, [[0, 0], [1, 0]], constant_values=1.0)
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
-        """r̂, float32 [B, n_items], not clipped to the scale."""
+        """The predicted ratings r̂, float32 [B, n_items], not clipped to the scale."""
         of_items = tf.matmul(self.user_vectors(batch), self._regressors(), transpose_b=True)
         return self.weight * of_items + (1 - self.weight) * self.user_side.scores(batch)

@@ -1,7 +1,7 @@
-"""Vamp: Mult-VAE with a mixture of its own posteriors as prior.
+"""Vamp: Mult-VAE whose prior is a mixture of its own posteriors.
 
 Kim, Suh: Enhancing VAEs for Collaborative Filtering: Flexible Priors & Gating Mechanisms, RecSys 2019, section 4.1;
-the prior is Tomczak's and Welling's (VAE with a VampPrior, AISTATS 2018):
+the prior is from Tomczak and Welling (VAE with a VampPrior, AISTATS 2018):
 
     p_λ(z) = 1/K Σ_k q_φ(z | u_k),   u_1 … u_K learnt user rows, the pseudo-inputs                      (eq. 4)
 """
@@ -33,7 +33,7 @@ class WithVampPrior(EVCF):
 
     Args:
         n_items: Number of items, I.
-        n_pseudo_inputs: K, components of the prior; it should be far below the number of users.
+        n_pseudo_inputs: K, the number of the prior's components; it should be far below the number of users.
         divergence: "sampled": KL(q ‖ p) has no closed form where p is a mixture.
         **kwargs: Settings of `EVCF`.
     """
@@ -52,20 +52,20 @@ class WithVampPrior(EVCF):
 
     @classmethod
     def adapted(cls, settings: Mapping[str, Any], plan: Plan) -> Iterator[tuple[str, Any, str]]:
-        """Also, there is at most one pseudo-input for ten training users."""
+        """Limits the pseudo-inputs to one for ten training users, and adapts what `EVCF.adapted` does."""
         most = max(1, plan.n_users // USERS_PER_PSEUDO_INPUT)
         fewer = min(settings["n_pseudo_inputs"], most)
         yield "n_pseudo_inputs", fewer, f", since there are {plan.n_users:,} training users."
         yield from super().adapted(settings, plan)
 
     def prior(self, batch: SparseBatch | None = None, noise: Noise | None = None) -> VampPrior:
-        """p_λ(z): pseudo-inputs go through the encoder's dropout in training, but are never normalised."""
+        """The prior p_λ(z); in training the encoder's dropout acts on the pseudo-inputs, which are never normalised."""
         return VampPrior(*self.moments(self.encoder.encode_dense(self.pseudo_inputs.clipped(), noise)))
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class Vamp(WithVampPrior):
-    """Mult-VAE with a VampPrior, trained as EVCF's authors do; "Vamp (Gated)" with `gated=True`.
+    """Mult-VAE with a VampPrior, trained as EVCF's authors do; `gated=True` is "Vamp (Gated)".
 
     Args:
         n_items: Number of items, I.

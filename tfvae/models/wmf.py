@@ -1,12 +1,12 @@
 """WMF: weighted matrix factorisation of implicit feedback, by alternating least squares.
 
 Hu, Koren, Volinsky: Collaborative Filtering for Implicit Feedback Datasets, ICDM 2008, section 4, equation 3, with the
-two-valued confidence that it has in the tables of Mult-VAE (Liang et al., WWW 2018, section 4.3) and later papers:
+two-valued confidence of the tables of Mult-VAE (Liang et al., WWW 2018, section 4.3) and of later papers:
 
     min_{U,V}  Σ_ui c_ui (x_ui − u_u·v_i)² + λ(Σ_u ‖u_u‖² + Σ_i ‖v_i‖²),   c_ui = weight where x_ui = 1, else 1.
 
-With the items fixed, each user has a closed form (equation 4), with the users fixed each item; the two take turns.
-A held-out user is folded in by that same step, once, with the items V as they were trained:
+With the items fixed, each user's factors have a closed form (equation 4); with the users fixed, each item's factors
+have one too. The two steps take turns. A held-out user is folded in by one user step with the trained items V:
 
     (V'V + (weight − 1) Σ_{i∈u} v_i v_i' + λI) u = weight Σ_{i∈u} v_i,   scores = V u,
 
@@ -40,11 +40,11 @@ Solver = Literal["conjugate-gradients", "cholesky"]
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class WMF(MatrixRecommender):
-    """WMF (Hu et al. 2008): scores are the inner products of item factors and the factors a user is folded in with.
+    """WMF (Hu et al. 2008): scores are the inner products of item factors and the factors of the folded-in user.
 
-    Trained on all cores by the `implicit` library. Its conjugate gradients take three steps per system from the former
-    iteration's factors (Takács, Pilászy, Tikk 2011), in time linear in `factors`; "cholesky" solves each system to the
-    end, in quadratic time: at 200 factors it takes twenty times as long. Both have the same fixed points.
+    The `implicit` library trains it on all cores. Its conjugate gradients take three steps per system from the former
+    iteration's factors (Takács, Pilászy, Tikk 2011), in time linear in `factors`. "cholesky" solves each system
+    exactly, in quadratic time; at 200 factors it takes twenty times as long. Both have the same fixed points.
 
     Example:
         >>> import tfvae
@@ -60,10 +60,10 @@ class WMF(MatrixRecommender):
     Args:
         n_items: Width of the catalogue, I.
         factors: Length of a user's and an item's vector, K; the paper's grid is 100 and 200.
-        weight: Confidence of a one where a zero has 1; the paper's grid is 2, 5, 10, 30, 50 and 100.
-        regularization: λ, the same for every user and item, however many events it has. The papers' tables do not
-            give it; the best grows with `weight`.
-        iterations: Rounds of all users, then all items.
+        weight: Confidence of a one; that of a zero is 1. The paper's grid is 2, 5, 10, 30, 50 and 100.
+        regularization: λ, the same for every user and item, whatever their numbers of events. The papers' tables do not
+            give it; the best value grows with `weight`.
+        iterations: Number of rounds; each solves for all users, then for all items.
         solver: Solver used in training, "conjugate-gradients" or "cholesky"; folding in is always exact.
         seed: Seed of the initial factors.
         **kwargs: Arguments of `keras.Model`.
@@ -72,7 +72,7 @@ class WMF(MatrixRecommender):
         item_factors: V, float32 weight [n_items, factors].
 
     Raises:
-        InputError: If a setting is not a positive number or `solver` unknown.
+        InputError: If a setting is not a positive number or `solver` is unknown.
     """
 
     example_settings: ClassVar[dict[str, Any]] = {
@@ -121,10 +121,10 @@ class WMF(MatrixRecommender):
         Args:
             train: Binary user rows, sparse [n_users, n_items], each item at most once per user.
             log: Called with one line of progress at a time, at most once a minute.
-            folder: Without effect; this fit keeps no parts.
+            folder: It has no effect, since this fit keeps no parts.
 
         Raises:
-            InputError: If the matrix is not binary or of another width.
+            InputError: If the matrix is not binary or has another number of items.
             DivergedError: If a system cannot be solved or a factor is no longer a number.
         """
         check_matrix(self, train)
@@ -137,7 +137,7 @@ class WMF(MatrixRecommender):
         def after(iteration: int, seconds: float, loss: float | None) -> None:
             progress(f"WMF: {iteration + 1} of {self.iterations} iterations, {seconds:.0f} s each")
 
-        # On more than one thread BLAS would compete with the library's own threads, which it warns of.
+        # With more than one thread, BLAS would compete with the library's own threads, of which the library warns.
         with threadpool_limits(1, user_api="blas"):
             als = AlternatingLeastSquares(
                 factors=self.factors,
@@ -157,7 +157,7 @@ class WMF(MatrixRecommender):
         self.item_factors.assign(als.item_factors)
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
-        """Inner products of all items with the folded-in users, float32 [B, n_items]; zeros for an empty history."""
+        """Inner products of all items with the folded-in users, float32 [B, n_items]; an empty history gets zeros."""
         item_factors = tf.convert_to_tensor(self.item_factors.value)
         shared = tf.matmul(item_factors, item_factors, transpose_a=True) + self.regularization * tf.eye(self.factors)
 
@@ -167,7 +167,7 @@ class WMF(MatrixRecommender):
             total = self.weight * tf.reduce_sum(own, axis=0)
             return tf.linalg.cholesky_solve(tf.linalg.cholesky(system), total[:, None])[:, 0]
 
-        # User by user, since the systems of all users at once would be [B, K, K], and their items [nnz, K].
+        # It goes user by user, since all users at once would need arrays [B, K, K] for systems and [nnz, K] for items.
         histories = tf.RaggedTensor.from_value_rowids(batch.items, batch.segment_ids, tf.shape(batch.lengths)[0])
         user_factors = tf.map_fn(fold_in, histories, fn_output_signature=tf.TensorSpec([self.factors], tf.float32))
         return tf.matmul(user_factors, item_factors, transpose_b=True)

@@ -1,9 +1,9 @@
 """The wire format: user rows as flat non-zeros, gathered inside the graph from one stored CSR matrix.
 
 tf.data streams *row numbers* only, of users or of their pairs with items. The CSR arrays live once in memory as
-tensors, and a batch's rows are gathered from them inside the graph. Nothing dense is made, a batch costs less than a
-millisecond, and `tf.distribute` accepts it (it refuses sparse and ragged batches). At the door to the outside
-(serving) a batch is padded ids; `unpad` turns it into the same flat non-zeros before the first layer.
+tensors, and a batch's rows are gathered from them inside the graph. No dense array is made, a batch costs less than a
+millisecond, and `tf.distribute` accepts row numbers (it refuses sparse and ragged batches). In serving, a batch arrives
+as padded ids; `unpad` turns it into the same flat non-zeros before the first layer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SparseBatch(NamedTuple):
     """A batch of B user rows with nnz stored items in all.
 
     Attributes:
-        items: int32 [nnz], item columns, user by user.
+        items: int32 [nnz], item columns, one user after the other.
         segment_ids: int32 [nnz], the batch row of each stored item, ascending.
         lengths: float32 [B], the number of stored items of each user (0 for an empty history).
         values: float32 [nnz], ratings or weights; None when the data are binary.
@@ -50,7 +50,7 @@ class SparseBatch(NamedTuple):
 
     @property
     def ratings(self) -> tf.Tensor:
-        """The values, for who cannot do without.
+        """The values, for callers that need them.
 
         Raises:
             InputError: If the data are binary.
@@ -61,22 +61,22 @@ class SparseBatch(NamedTuple):
 
 
 class TrainingRows(Protocol):
-    """What `fit` streams by number: a `RowStore` or a `PairStore`."""
+    """The rows whose numbers `fit` streams: a `RowStore` or a `PairStore`."""
 
     n_rows: int
 
     def gather(self, numbers: tf.Tensor, /) -> SparseBatch:
-        """The rows of these numbers, int [B]."""
+        """The rows with these numbers, int [B]."""
 
 
 class RowStore:
-    """A user-by-item matrix held as tensors, of which batches of rows are gathered in the graph.
+    """A user-by-item matrix held as tensors, from which batches of rows are gathered in the graph.
 
-    It is no weight: it is neither trained nor saved with a model.
+    The tensors are no weights: they are neither trained nor saved with a model.
 
     Args:
-        matrix: CSR [n_rows, n_items]; explicit values are kept only with `with_values`.
-        with_values: Whether batches carry the stored values (ratings); binary data leave them out.
+        matrix: CSR [n_rows, n_items]; its values are kept only with `with_values`.
+        with_values: Whether batches carry the stored values (ratings); binary data need none.
     """
 
     def __init__(self, matrix: sp.csr_array, with_values: bool = False):
@@ -109,13 +109,13 @@ class RowStore:
 
 
 class PairStore:
-    """The stored entries of a user-by-item matrix, each streamed as a row of its own with one item.
+    """The stored entries of a user-by-item matrix; each is streamed as a row of its own with one item.
 
     Args:
         matrix: CSR [n_users, n_items].
 
     Attributes:
-        n_rows: Stored entries.
+        n_rows: Number of stored entries.
     """
 
     def __init__(self, matrix: sp.csr_array):
@@ -123,7 +123,8 @@ class PairStore:
         self.n_rows, self.n_items = matrix.nnz, matrix.shape[1]
         lengths, starts = np.diff(matrix.indptr), matrix.indptr[:-1]
         users = np.repeat(np.arange(matrix.shape[0]), lengths)
-        # Of a user's items the j-th (from 0), i, has i - j items before it that they do not have. That ascends with j.
+        # If i is the j-th item of a user, counted from 0, then i - j of the items before it are unseen. This number
+        # ascends with j.
         unseen_before = matrix.indices - (np.arange(matrix.nnz) - starts[users])
         self._users, self._items = tf.constant(users), tf.constant(matrix.indices.astype(np.int32))
         self._starts, self._unseen = (tf.constant(a.astype(np.int32)) for a in (starts, self.n_items - lengths))
@@ -133,10 +134,10 @@ class PairStore:
         """The pairs of a batch.
 
         Args:
-            numbers: int [B], of the stored entries, row by row.
+            numbers: int [B], numbers of stored entries, which are counted row by row.
 
         Returns:
-            B rows in the wire format; `users` are the rows of the matrix.
+            B rows in the wire format; `users` are row numbers of the matrix.
         """
         return SparseBatch(
             items=tf.gather(self._items, numbers),
@@ -146,19 +147,19 @@ class PairStore:
         )
 
     def unseen(self, users: tf.Tensor, uniform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Items that the users do not have, each of them equally likely.
+        """Draws for each user one item that they do not have; all such items are equally likely.
 
         Args:
             users: int64 [N], rows of the matrix.
             uniform: float32 [N], draws from U[0, 1).
 
         Returns:
-            Items, int32 [N], and whether there was one to draw, bool [N]; else the item is one that the user has.
+            The items, int32 [N], and whether there was one to draw, bool [N]; if not, the user has the given item.
         """
         choices = tf.gather(self._unseen, users)
         rank = tf.minimum(tf.cast(uniform * tf.cast(choices, tf.float32), tf.int32), choices - 1)
-        # The item of that rank has as many seen ones before it as have at most so many unseen ones before them; one
-        # search in all rows laid end to end finds them.
+        # The unseen item of that rank comes after every seen item that has at most `rank` unseen items before it. One
+        # search in the concatenation of all rows counts these seen items.
         found = tf.searchsorted(self._unseen_before, self._keys(users, rank), side="right")
         items = rank + found - tf.gather(self._starts, users)
         return tf.clip_by_value(items, 0, self.n_items - 1), choices > 0
@@ -168,11 +169,11 @@ class PairStore:
 
 
 def as_matrix(x: Any, n_items: int, *, ratings: bool) -> sp.csr_array:
-    """Histories as people have them, as the matrix that a `RowStore` holds.
+    """The matrix that a `RowStore` holds, made from histories in any common format.
 
     Args:
         x: A SciPy sparse matrix, or a dense array, list of lists or tensor, [B, n_items]; or a `SparseBatch` outside
-            graphs. A stored zero of a sparse matrix is a rating of zero; in a dense one 0 means that there is no
+            graphs. A stored zero of a sparse matrix is a rating of zero; in a dense array 0 means that there is no
             rating.
         n_items: Number of items of the model.
         ratings: Whether the values are ratings; otherwise they are ones.
@@ -181,7 +182,7 @@ def as_matrix(x: Any, n_items: int, *, ratings: bool) -> sp.csr_array:
         CSR [B, n_items], float32, with sorted indices.
 
     Raises:
-        InputError: If it is something else, has another number of columns, or values that cannot be.
+        InputError: If `x` is of another type, has another number of columns, or has impossible values.
     """
     expected = f"expected histories as a SciPy sparse matrix or an array of shape [n, {n_items}]"
     if isinstance(x, SparseBatch):
@@ -214,15 +215,15 @@ def as_matrix(x: Any, n_items: int, *, ratings: bool) -> sp.csr_array:
 
 
 def as_batch(x: Any, n_items: int, *, ratings: bool = False) -> SparseBatch:
-    """The wire format of whatever histories come as: a `SparseBatch` as it is, anything else through `as_matrix`.
+    """The wire format of histories; a `SparseBatch` is returned as it is, anything else goes through `as_matrix`.
 
     Args:
-        x: As for `as_matrix`, or a `SparseBatch`.
+        x: A `SparseBatch`, or anything that `as_matrix` takes.
         n_items: Number of items of the model.
         ratings: Whether the values are ratings.
 
     Raises:
-        InputError: As `as_matrix` raises it.
+        InputError: If `as_matrix` refuses `x`, or a `SparseBatch` has items outside the catalogue.
 
     Example:
         >>> as_batch([[1, 0, 1], [0, 0, 0]], n_items=3).items.numpy().tolist()
@@ -233,7 +234,7 @@ def as_batch(x: Any, n_items: int, *, ratings: bool = False) -> SparseBatch:
         return x
     matrix = as_matrix(x, n_items, ratings=ratings)
     batch = RowStore(matrix, with_values=ratings).gather(tf.range(matrix.shape[0], dtype=tf.int64))
-    return batch._replace(users=None)  # they are rows of no training matrix
+    return batch._replace(users=None)  # the rows belong to no training matrix
 
 
 def _matrix_of(batch: SparseBatch, n_items: int, ratings: bool) -> sp.csr_array:
@@ -245,7 +246,7 @@ def _matrix_of(batch: SparseBatch, n_items: int, ratings: bool) -> sp.csr_array:
 
 
 def _refuse_other_items(batch: SparseBatch, n_items: int) -> None:
-    """Refuses a batch of another catalogue; in a graph its items are not known yet."""
+    """Refuses a batch with items outside the catalogue; in a graph the items are not known yet and not checked."""
     if tf.is_symbolic_tensor(batch.items):
         return
     items = np.asarray(batch.items)
@@ -255,12 +256,12 @@ def _refuse_other_items(batch: SparseBatch, n_items: int) -> None:
 
 
 def unpad(padded: tf.Tensor, pad: int = -1, values: tf.Tensor | None = None) -> SparseBatch:
-    """Turns padded item columns into the wire format; pads may stand anywhere in a row.
+    """Turns padded item columns into the wire format; pads may be anywhere in a row.
 
     Args:
         padded: int32 [B, L], item columns and pads.
-        pad: The pad.
-        values: float32 [B, L], the items' ratings or weights, anything at pads; None for binary rows.
+        pad: The number that serves as the pad.
+        values: float32 [B, L], the items' ratings or weights; they may be anything at pads. None for binary rows.
 
     Returns:
         The rows without pads.
@@ -275,14 +276,14 @@ def unpad(padded: tf.Tensor, pad: int = -1, values: tf.Tensor | None = None) -> 
 
 
 def column_means(ratings: sp.csr_array, damping: float = 5.0) -> np.ndarray:
-    """The mean rating of each column, drawn towards the mean of all so that few ratings say little.
+    """The mean rating of each column, damped towards the overall mean, so that a few ratings have little effect.
 
     Args:
         ratings: CSR [n_rows, n_items]; a stored zero is a rating of zero.
-        damping: So many ratings of the overall mean are added to each column; more than none.
+        damping: How many ratings of the overall mean are added to each column; must be positive.
 
     Returns:
-        float32 [n_items]; of a column without ratings the overall mean, which is 0 where there are none at all.
+        float32 [n_items]. A column without ratings has the overall mean, which is 0 if there are no ratings at all.
     """
     n_items = ratings.shape[1]
     counts = np.bincount(ratings.indices, minlength=n_items)
@@ -292,37 +293,37 @@ def column_means(ratings: sp.csr_array, damping: float = 5.0) -> np.ndarray:
 
 
 def check_batch_size(n_rows: int, batch_size: int, kind: str = "training users") -> None:
-    """Refuses a batch that is larger than the data.
+    """Refuses a batch size that is larger than the data.
 
     Raises:
-        InputError: When it is, or is empty.
+        InputError: If it is larger, or less than 1.
     """
     if not 0 < batch_size <= n_rows:
         raise InputError(f"batch_size is {batch_size}, but there are {n_rows} {kind}; choose 1 to {n_rows}.")
 
 
 def steps_per_epoch(n_rows: int, batch_size: int) -> int:
-    """Updates in one pass over the rows; the last, smaller batch counts."""
+    """Number of updates in one pass over the rows; the last, smaller batch counts too."""
     return -(-n_rows // batch_size)
 
 
 def row_numbers(n_rows: int, batch_size: int, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
-    """Batches of row numbers, epoch after epoch without end, each epoch a fresh full permutation.
+    """Batches of row numbers for an endless sequence of epochs; each epoch is a new permutation of all rows.
 
     The order is a function of the seed and the epoch's number alone, so that a resumed run meets the rows in
-    the order of the uninterrupted one.
+    the same order as an uninterrupted one.
 
     Args:
-        n_rows: Training users, or whatever else a batch is made of.
-        batch_size: Rows per batch; the last batch of an epoch keeps what is left.
+        n_rows: Number of rows: of training users, or of pairs.
+        batch_size: Rows per batch; the last batch of an epoch has the remaining rows.
         seed: The run's seed.
-        first_epoch: The epoch to begin with, counted from 0.
+        first_epoch: The first epoch, counted from 0.
 
     Returns:
         A dataset of int64 [B]; `steps_per_epoch` batches make one epoch.
 
     Raises:
-        InputError: When a batch would be larger than the data.
+        InputError: If a batch would be larger than the data, or empty.
     """
     check_batch_size(n_rows, batch_size)
 

@@ -1,7 +1,7 @@
 """The log-likelihood of ratings under Gaussian noise, as a quadratic form of the hidden vector that predicts them.
 
-It is one half of the target of Hamiltonian Monte Carlo (`nn/hmc.py`), and, with a penalty added to its precision, the
-ridge regression by which PMF, BiasMF and the two-sided p-VAE find the vector of a user.
+It is one of the two terms of the target of Hamiltonian Monte Carlo (`nn/hmc.py`). With a penalty added to its
+precision, it is also the ridge regression by which PMF, BiasMF and the two-sided p-VAE find the vector of a user.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ __all__ = ["GaussianRatings"]
 class GaussianRatings(NamedTuple):
     """Σ_j log N(r_j | v_j·h + b_j, σ²) over the items j that a user has rated, as a function of h (p-VAE, equation 1).
 
-    The code z itself is h, or h is the decoder's last hidden layer; v_j and b_j are the linear layer that follows. In h
-    the sum is a quadratic form, made in one pass over the ratings,
+    h is the decoder's last hidden layer, or the code z itself if there is none; v_j and b_j are the linear layer that
+    follows. As a function of h, the sum is a quadratic form, which is computed in one pass over the ratings:
 
         -½ (h'Ph - 2 q'h + c),   P = Σ_j v_j v_j' / σ²,   q = Σ_j v_j (r_j - b_j) / σ²,   c = Σ_j (r_j - b_j)² / σ² + …
 
-    so that a step of a sampler costs H² for a user, however many ratings and items there are. With a hidden layer of
-    100 on ML-1M that is a tenth of the dense product with all items, and a sixth of gathering at the ratings.
+    So a step of a sampler costs H² operations for a user, whatever the number of ratings and items. With a hidden layer
+    of 100 on ML-1M that takes a tenth of the time of the dense product with all items, and a sixth of the time of
+    gathering at the ratings.
 
     Attributes:
         precision: float32 [B, H, H], P.
         projection: float32 [B, H], q.
-        constant: float32 [B], c, with the normaliser.
+        constant: float32 [B], c, which includes the normaliser.
     """
 
     precision: tf.Tensor
@@ -39,10 +40,10 @@ class GaussianRatings(NamedTuple):
 
     @classmethod
     def of(cls, batch: SparseBatch, item_vectors: tf.Tensor, biases: tf.Tensor, variance: float) -> GaussianRatings:
-        """The likelihood of B users' ratings; meanwhile it takes nnz · H floats.
+        """The likelihood of B users' ratings; its computation needs memory for nnz · H floats.
 
         Args:
-            batch: With values, the ratings; user by user, as the wire format has them.
+            batch: The ratings, as the batch's values, one user after the other as in the wire format.
             item_vectors: float32 [n_items, H], v.
             biases: float32 [n_items], b.
             variance: σ², in squared units of the ratings.
@@ -64,7 +65,7 @@ class GaussianRatings(NamedTuple):
         return cls(grams / variance, sums[:, :-1] / variance, sums[:, -1] / variance + normaliser)
 
     def log_prob(self, h: tf.Tensor) -> tf.Tensor:
-        """Log-likelihoods float32 [B] of h, float32 [B, H]; its own gradient with respect to h saves half the work."""
+        """Log-likelihoods, float32 [B], of h, float32 [B, H]; a custom gradient with respect to h halves the work."""
         return _quadratic(h, *self)
 
 

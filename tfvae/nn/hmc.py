@@ -1,18 +1,20 @@
-"""Latent codes of many users refined by Hamiltonian Monte Carlo: from an encoder's guess to samples of p(z | x).
+"""Hamiltonian Monte Carlo for the latent codes of many users: from an encoder's codes to samples of p(z | x).
 
 p-VAE (section 3, "Baselines") improves its predictions by "running Hamiltonian Monte Carlo on latent space z with 20
 leapfrog steps and 10 samples", started at the encoder's codes; Neal: MCMC using Hamiltonian dynamics, 2011. The chains
-are `tfp.mcmc.HamiltonianMonteCarlo` under `tfp.mcmc.DualAveragingStepSizeAdaptation`, one for each user, side by side.
-This module knows no model: the target is whatever function of codes it is given. For p-VAE it is the log joint density
+are `tfp.mcmc.HamiltonianMonteCarlo` under `tfp.mcmc.DualAveragingStepSizeAdaptation`, one chain for each user, and run
+in parallel. This module does not depend on any model: the target is a function of codes that the caller gives. For
+p-VAE it is the log joint density
 
     log p(z, r) = log N(z | 0, I) + Σ_j log N(r_j | f_j(z), σ²)     over the items j that the user has rated,
 
-which differs from log p(z | r) by a constant; `log_joint` in `evaluation/predictive.py` is that line, and
+which differs from log p(z | r) by a constant. `log_joint` in `evaluation/predictive.py` implements this line, and
 `nn/gaussian_ratings.py` its second term.
 
-Each chain has a step size of its own. A user of 2,000 ratings has a posterior ten times narrower than one of 20, so
-that a shared step would suit neither; and what happens to a user must not depend on who is beside them. The paper gives
-neither step size nor burn-in. Here the step is adapted in the burn-in and then fixed, as a Markov chain must have it.
+Each chain has a step size of its own. The posterior of a user with 2,000 ratings is ten times narrower than that of a
+user with 20, so that a shared step would suit neither. Also, the samples of one user must not depend on the other users
+in the batch. The paper gives neither step size nor burn-in. Here the step size is adapted during the burn-in and then
+fixed, as a Markov chain requires.
 """
 
 from __future__ import annotations
@@ -32,20 +34,21 @@ from tfvae.system.errors import DivergedError, InputError
 __all__ = ["USERS_AT_ONCE", "Sampler", "Samples"]
 
 USERS_AT_ONCE = 64  # their Gram matrices stay in the cache from one leapfrog step to the next
-DIVERGED = -1000.0  # log acceptance ratio; Stan's bound
-SHORTEST = 0.3  # share of its chain's step size that a proposal may take
+DIVERGED = -1000.0  # log acceptance ratio below which a proposal has diverged; Stan's bound
+SHORTEST = 0.3  # the smallest share of its chain's step size that a proposal takes
 ADAPTED_SHARE = 0.8  # of the burn-in
 
 
 class Samples(NamedTuple):
-    """S samples of each of C chains; NumPy arrays from `Sampler.sample_users`, tensors from `Sampler.sample`.
+    """S samples of each of C chains: NumPy arrays from `Sampler.sample_users`, tensors from `Sampler.sample`.
 
     Attributes:
         codes: float32 [S, C, D]; finite wherever the chain's start is.
         acceptance: float32 [C], mean probability of acceptance of the S proposals; 0.7 to 0.98 is healthy.
-        step_size: float32 [C], of the leapfrog, after adaptation; in units of the codes. Proposals take 0.3 to 1 of it.
-        divergences: int32 [C], how many of the S proposals ended where the target is not finite, or with 1,000 nats
-            too much energy. They are rejected: the chain stays where it was.
+        step_size: float32 [C], the leapfrog step size after adaptation, in units of the codes; a proposal takes a share
+            between 0.3 and 1 of it.
+        divergences: int32 [C], the number of the S proposals whose energy is not finite, or is more than 1,000 nats too
+            high. They are rejected: the chain stays at its last state.
     """
 
     codes: Any
@@ -56,12 +59,12 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class Sampler:
-    """How chains are run.
+    """The settings of the chains, and the methods that run them.
 
     Example:
         >>> import tensorflow as tf
         >>> from tfvae.nn.hmc import Sampler
-        >>> def log_prob(codes):  # of N(3, I), up to a constant
+        >>> def log_prob(codes):  # that of N(3, I), up to a constant
         ...     return -0.5 * tf.reduce_sum((codes - 3.0) ** 2, axis=1)
         >>> samples = Sampler(jit_compile=False).sample(log_prob, start=tf.zeros([500, 2]), seed=1)
         >>> samples.codes.shape
@@ -70,15 +73,16 @@ class Sampler:
         3.0
 
     Attributes:
-        n_samples: S, the consecutive states of each chain that are kept.
-        n_burn_in: Proposals before these; in the first 80 % the step size is adapted. With 0 it stays `step_size`.
-        n_leapfrog: Leapfrog steps of a proposal.
-        step_size: The first step size, in units of the codes; two orders of magnitude off do no harm.
-        target_acceptance: What the step size is adapted for, as a mean over the shares of it that proposals take; a
-            short burn-in ends above it, at about 0.9. With the 0.651 that is best for a fixed step (Neal, section 4.4)
-            the longest shares of some chains would be unstable.
-        jit_compile: Whether XLA compiles the chains; False for a target with operations that XLA lacks. The draws are
-            then others.
+        n_samples: S, the number of consecutive states of each chain that are kept.
+        n_burn_in: Number of proposals before these; in the first 80 % of them the step size is adapted. With 0 it stays
+            `step_size`.
+        n_leapfrog: Number of leapfrog steps of a proposal.
+        step_size: The first step size, in units of the codes; it may be wrong by two orders of magnitude.
+        target_acceptance: The mean acceptance that the step size is adapted to reach; a short burn-in ends above it, at
+            about 0.9. With 0.651, which is best for a fixed step (Neal, section 4.4), the longest steps of some chains
+            would be unstable.
+        jit_compile: Whether XLA compiles the chains; False for a target with operations that XLA lacks. Without XLA the
+            random draws are different.
 
     Raises:
         InputError: If a setting is out of its range.
@@ -92,7 +96,7 @@ class Sampler:
     jit_compile: bool = True
 
     def __post_init__(self) -> None:
-        """Refuses settings out of their range."""
+        """Refuses settings that are out of their range."""
         for name, least in (("n_samples", 1), ("n_burn_in", 0), ("n_leapfrog", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; expected at least {least}.")
@@ -101,19 +105,19 @@ class Sampler:
                 raise InputError(f"{name} is {getattr(self, name)}; expected a number above 0 and below {below}.")
 
     def sample(self, log_prob: Callable[[tf.Tensor], tf.Tensor], start: tf.Tensor, seed: int) -> Samples:
-        """Samples C targets at once, by one program.
+        """Samples C targets at once, in one program.
 
-        Inside a `tf.function` the values at the start cannot be refused: a chain whose target is not finite there
-        stays, with S divergences.
+        Inside a `tf.function` bad starts cannot be refused: a chain whose target is not finite at its start stays
+        there, with S divergences.
 
         Args:
-            log_prob: The target, from codes float32 [C, D] to log densities float32 [C], each up to a constant; that of
-                chain c depends on code c alone.
-            start: float32 [C, D], such as the encoder's means or samples.
+            log_prob: The target, which maps codes, float32 [C, D], to log densities, float32 [C], each up to a
+                constant. The log density of chain c depends on code c alone.
+            start: The first codes, float32 [C, D], such as the encoder's means or samples.
             seed: Seed of the random draws; another C gives other draws.
 
         Returns:
-            The samples, tensors.
+            The samples, as tensors.
 
         Raises:
             InputError: If `start` or the target's value has the wrong shape.
@@ -130,18 +134,21 @@ class Sampler:
     def sample_users(self, log_prob: Callable, facts: Callable, start: np.ndarray, seed: int) -> Samples:
         """Samples the codes of any number of users, 64 at a time (`USERS_AT_ONCE`), by one compiled program.
 
-        Users 64·b to 64·b + 63 share their noise with no others, so that a user's samples do not depend on how many
-        users follow. That 64 is no setting: another number would change every draw (not their law) and spare nothing.
+        Users 64·b to 64·b + 63 are one block with noise of its own, so that a user's samples do not depend on how many
+        users follow. The 64 is not a setting, since another number would change every draw (though not their
+        distribution) and save nothing.
 
         Args:
-            log_prob: The target, from codes float32 [64, D] and the facts of their users to log densities float32 [64].
-            facts: From user numbers int64 [64] to what `log_prob` has to know of them: tensors, or a (named) tuple of
-                tensors, of the same shapes whoever the users. Runs once for each 64 users and need not suit XLA.
-            start: float32 [N, D], of users 0 to N - 1.
+            log_prob: The target, which maps codes, float32 [64, D], and the facts of their users to log densities,
+                float32 [64].
+            facts: Maps user numbers, int64 [64], to the data that `log_prob` needs of these users: tensors, or a
+                (named) tuple of tensors, whose shapes are the same for all users. It runs once for each 64 users, and
+                XLA does not compile it.
+            start: The first codes of users 0 to N - 1, float32 [N, D].
             seed: Seed of the random draws.
 
         Returns:
-            The samples of N chains, NumPy arrays.
+            The samples of N chains, as NumPy arrays.
 
         Raises:
             InputError: If `start` or the target's value has the wrong shape.
@@ -164,7 +171,7 @@ class Sampler:
         return Samples(np.concatenate(codes, axis=1), *map(np.concatenate, rest))
 
     def _compiled(self, log_prob: Callable, start: tf.Tensor, facts: Any) -> Callable:
-        """One program: from start, facts and seed to `Samples` and whether each chain can start, bool [C]."""
+        """A program that maps start, facts and seed to `Samples`, and to whether each chain can start, bool [C]."""
 
         def chains(start: tf.Tensor, facts: Any, seed: tf.Tensor) -> tuple[Samples, tf.Tensor]:
             def target(codes: tf.Tensor) -> tf.Tensor:
@@ -198,14 +205,15 @@ class Sampler:
 
 
 class _RandomSteps(tfp.mcmc.HamiltonianMonteCarlo):
-    """HMC whose every proposal takes a random share, 0.3 to 1, of its chain's step size (Neal, section 3.2).
+    """HMC in which each proposal takes a random share, 0.3 to 1, of its chain's step size (Neal, section 3.2).
 
-    With a fixed size, directions in which the posterior is as wide as the prior, of which a user of few ratings has
-    many, come full circle together where 20 steps happen to make 2π: ten samples are then worth one or two.
+    For a user with few ratings, the posterior is as wide as the prior in many directions. With a fixed step size, the
+    motion in all these directions is periodic with the same period. If 20 steps happen to make one period, 2π, each
+    proposal ends near its start, and ten samples are worth one or two.
     """
 
     def one_step(self, current_state: Any, previous_kernel_results: Any, seed: Any = None) -> tuple[Any, Any]:
-        """As of the base class."""
+        """See the base class."""
         seed, seed_of_shares = tfp.random.split_seed(seed)
         steps = previous_kernel_results.accepted_results.step_size
         shares = tf.random.stateless_uniform(tf.shape(steps), seed_of_shares, SHORTEST, 1.0)
@@ -240,7 +248,7 @@ def _key(seed: int, block: int) -> tf.Tensor:
 
 @contextlib.contextmanager
 def _full_precision() -> Iterator[None]:
-    """Keeps products of matrices from TF32, whose rounding recent GPUs would add to the energies; not in a graph."""
+    """Switches off TF32, whose rounding on recent GPUs would add errors to the energies; not for use in a graph."""
     was = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:

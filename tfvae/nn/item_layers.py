@@ -1,8 +1,8 @@
-"""The layers that are as wide as the catalogue: the sparse first one, the item-major last one, the pseudo-inputs.
+"""The layers that are as wide as the catalogue: the sparse first layer, the item-major last one, the pseudo-inputs.
 
-The first layer multiplies the non-zeros of a user row with the rows of its kernel, by `nn/sparse_ops.py`; the last one
-keeps its kernel item-major, [n_items, units], the layout in which its three matrix products (one forward, two backward)
-are fastest.
+The first layer multiplies the non-zeros of a user row with the rows of its kernel, by `nn/sparse_ops.py`. The last
+layer keeps its kernel item-major, [n_items, units], since its three matrix products (one forward, two backward) are
+fastest in this layout.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class EmbeddingBag(keras.layers.Layer):
     For a user with n items the output is the activation of `bias + Σ_i m_i · kernel[i] / (√n · keep)`, where m_i
     is 1 with probability `keep` in training and always 1 otherwise: the row is normalised first, then dropped
     (inverted dropout), as in the authors' code. A user without items gets the activation of the bias. A gated
-    layer multiplies it with the sigmoid of the same expression of a second kernel and bias.
+    layer multiplies the output with the sigmoid of the same expression with a second kernel and bias.
 
     Example:
         >>> import tensorflow as tf
@@ -42,8 +42,8 @@ class EmbeddingBag(keras.layers.Layer):
         layer_config: How the layer is made.
         dropout: Share of the non-zeros dropped in training.
         normalize: Whether to divide by √n.
-        beside: Width of a dense input laid beside the user row, neither normalised nor dropped; its rows of the
-            kernel follow those of the items.
+        beside: Width of a dense input that is concatenated to the user row, and is neither normalised nor dropped; its
+            rows of the kernel follow those of the items.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class EmbeddingBag(keras.layers.Layer):
         beside: int = 0,
         **kwargs,
     ):
-        # Keras would otherwise cast the counts to bfloat16, which has no 257.
+        # Otherwise Keras would cast the counts to bfloat16, which cannot represent 257.
         super().__init__(autocast=False, dtype=layer_config.dtype, **kwargs)
         self.n_items = n_items
         self.activation = keras.activations.get("linear" if layer_config.gated else layer_config.activation)
@@ -95,8 +95,8 @@ class EmbeddingBag(keras.layers.Layer):
 
         Args:
             batch: The batch.
-            noise: Drops items; None in evaluation.
-            beside: float [B, beside], where the layer was made for one.
+            noise: The random numbers that drop items; None in evaluation.
+            beside: The dense input, float [B, beside], if the layer was made for one.
         """
         items, segment_ids, keep = batch.items, batch.segment_ids, 1.0
         if noise is not None and self.dropout:
@@ -115,11 +115,13 @@ class EmbeddingBag(keras.layers.Layer):
         return self._activated(product)
 
     def encode_dense(self, inputs: tf.Tensor, noise: Noise | None = None) -> tf.Tensor:
-        """Maps dense rows to [K, units]: dropped as user rows are, but not normalised (EVCF's pseudo-inputs).
+        """Maps dense rows to [K, units]; dropout acts on them as on user rows, but they are not normalised.
+
+        EVCF's pseudo-inputs are such rows.
 
         Args:
-            inputs: float32 [K, n_items].
-            noise: Drops entries; None in evaluation.
+            inputs: The dense rows, float32 [K, n_items].
+            noise: The random numbers that drop entries; None in evaluation.
         """
         keep = 1.0
         if noise is not None and self.dropout:
@@ -129,7 +131,7 @@ class EmbeddingBag(keras.layers.Layer):
         inputs = tf.cast(inputs, self.compute_dtype)
 
         def product(kernel):
-            # The inverse of `keep` is taken of the narrow side of the product.
+            # The narrow result is divided by `keep`, not the wide input.
             return tf.cast(tf.matmul(inputs, tf.cast(kernel, self.compute_dtype)), tf.float32) / keep
 
         return self._activated(product)
@@ -145,9 +147,9 @@ class WeightedEmbeddingBag(keras.layers.Layer):
     """Dropout and the first matrix product on the ratings of user rows.
 
     For a user with ratings r_i the output is the activation of `bias + Σ_i m_i · r_i · kernel[i] / keep`, where m_i is
-    1 with probability `keep` in training and always 1 otherwise. What is missing adds nothing, and neither does a
-    rating of 0; a user without ratings gets the activation of the bias. Other values than the ratings, such as their
-    deviations from a mean, go in as `batch._replace(values=...)`. They have a gradient too.
+    1 with probability `keep` in training and always 1 otherwise. Missing ratings add nothing, and neither does a
+    rating of 0; a user without ratings gets the activation of the bias. Pass other values than the ratings, such as
+    their deviations from a mean, as `batch._replace(values=...)`. The values have a gradient too.
 
     Args:
         n_items: Rows of the kernel.
@@ -188,7 +190,7 @@ class WeightedEmbeddingBag(keras.layers.Layer):
 
 
 class ItemLogits(keras.layers.Layer):
-    """The last layer: one float32 logit per item, or a predicted rating.
+    """The last layer, with one float32 output per item: a logit or a predicted rating.
 
     Args:
         n_items: Width of the output.
@@ -213,27 +215,27 @@ class ItemLogits(keras.layers.Layer):
     def call(self, hidden: tf.Tensor) -> tf.Tensor:
         """Maps [B, units] to float32 logits [B, n_items]."""
         products = tf.matmul(hidden, tf.convert_to_tensor(self.kernel), transpose_b=True)
-        # The softmax over all items needs float32 also in a mixed-precision run.
+        # The softmax over all items needs float32, even in a mixed-precision run.
         return tf.nn.bias_add(tf.cast(products, tf.float32), tf.convert_to_tensor(self.bias.value))
 
     def at_the_items_of(self, batch: SparseBatch, hidden: tf.Tensor) -> tf.Tensor:
-        """The outputs of `call` at the stored items of B user rows, with a gradient that visits no others.
+        """The outputs of `call` at the stored items of B user rows; the gradient is computed for these items only.
 
         Args:
             batch: The batch.
-            hidden: [B, units].
+            hidden: The input of the layer, [B, units].
 
         Returns:
-            float32 [nnz], in the order of `rows.items`.
+            float32 [nnz], in the order of `batch.items`.
         """
         products = products_at(hidden, tf.convert_to_tensor(self.kernel), batch.items, batch.segment_ids)
         return tf.cast(products, tf.float32) + tf.gather(tf.convert_to_tensor(self.bias.value), batch.items)
 
 
 class PseudoInputs(keras.layers.Layer):
-    """K learnt user rows u_k, dense, each entry in [0, 1] (EVCF, equation 4; VampPrior, AISTATS 2018).
+    """K learnt, dense user rows u_k, with each entry in [0, 1] (EVCF, equation 4; VampPrior, AISTATS 2018).
 
-    The weights start from N(0.05, 0.01²) and are clipped on their way out, so that an entry outside [0, 1] has no
+    The weights start from N(0.05, 0.01²). They are clipped when they are read, so that an entry outside [0, 1] has no
     gradient, as in the authors' code.
 
     Args:
@@ -259,6 +261,6 @@ class PseudoInputs(keras.layers.Layer):
 
 @tf.custom_gradient
 def _clip_to_unit(values: tf.Tensor):
-    """`tf.clip_by_value(values, 0, 1)`, whose own gradient passes twice as often over a large array."""
+    """`tf.clip_by_value(values, 0, 1)` with a custom gradient, which makes half as many passes over the array."""
     clipped = tf.clip_by_value(values, 0.0, 1.0)
     return clipped, lambda upstream: tf.where(tf.equal(clipped, values), upstream, 0.0)

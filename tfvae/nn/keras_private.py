@@ -1,6 +1,6 @@
-"""The private parts of Keras that tfvae depends on, in one place, so that an upgrade of Keras breaks here or nowhere.
+"""The private parts of Keras that tfvae uses, in one place, so that an upgrade of Keras can break only this module.
 
-Each has a test of its own in `tests/test_keras_private.py`, which says what is expected of Keras.
+Each part has a test of its own in `tests/test_keras_private.py`, which says what is expected of Keras.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ __all__ = ["BuiltByConstructor", "adam_moments", "forget_step", "summary_writer"
 
 
 class BuiltByConstructor:
-    """To be inherited before `keras.Model`: `fit` builds nothing, since the constructor has built everything.
+    """Keeps `fit` from building the model, since the constructor has built it; to be inherited before `keras.Model`.
 
-    Under `tf.distribute` Keras would build a model by calling it on the mean of the replicas' batches. Where a batch
-    holds row numbers such a mean has no meaning, and it fails where the replicas' batches are of unequal size.
+    Under `tf.distribute` Keras would build a model by calling it on the mean of the replicas' batches. The mean of row
+    numbers is meaningless, and it fails if the replicas' batches have unequal sizes.
     """
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
@@ -30,10 +30,10 @@ def use_step(model: keras.Model, step: Callable | None) -> Callable:
 
     Args:
         model: A compiled model.
-        step: What an earlier call returned; None to compile `model.train_step` anew.
+        step: A step that an earlier call returned; None to compile `model.train_step` again.
 
     Returns:
-        The step in use.
+        The step that `fit` now runs.
     """
     model.train_function = step
     model.make_train_function()
@@ -41,16 +41,16 @@ def use_step(model: keras.Model, step: Callable | None) -> Callable:
 
 
 def forget_step(model: keras.Model) -> None:
-    """Lets the next `fit` compile `model.train_step` anew."""
+    """Makes the next `fit` compile `model.train_step` again."""
     model.train_function = None
 
 
 def adam_moments(optimizer: keras.optimizers.Adam, variable: keras.Variable) -> tuple[tf.Variable, tf.Variable]:
-    """The running means of a variable's gradient and of its square, which an optimiser that is built keeps.
+    """The running means of a variable's gradient and of the squared gradient, from a built optimiser.
 
     Args:
         optimizer: Keras's Adam or a subclass.
-        variable: One of the variables that it was built with.
+        variable: One of the variables that the optimiser was built with.
 
     Returns:
         Two variables of the variable's shape.
@@ -60,5 +60,5 @@ def adam_moments(optimizer: keras.optimizers.Adam, variable: keras.Variable) -> 
 
 
 def summary_writer(callback: keras.callbacks.TensorBoard) -> tf.summary.SummaryWriter:
-    """The writer of a TensorBoard callback's training curves."""
+    """The writer with which a TensorBoard callback writes the training curves."""
     return callback._train_writer

@@ -20,10 +20,10 @@ class LayerConfig:
         activation: Activation of the hidden layers; a gated layer has none.
         gated: Whether hidden layers are gated linear units (EVCF, equation 7).
         initializer: "glorot" as in Mult-VAE's code: Glorot uniform kernels, biases from a truncated normal of sd
-            0.001. "he" as in EVCF's: kernels from N(0, 2 / fan_in), not truncated, biases from U(±1/√fan_in).
-            "fan-in" as in RecVAE's, PyTorch's own: kernels and biases from U(±1/√fan_in).
-        weight_decay: λ of λ·Σ kernel², added to the model's losses.
-        seed: Seed of the initialisers; each layer draws by its name, so that no two draw alike.
+            0.001. "he" as in EVCF's code: kernels from N(0, 2 / fan_in), not truncated, biases from U(±1/√fan_in).
+            "fan-in" as in RecVAE's code, the default of PyTorch: kernels and biases from U(±1/√fan_in).
+        weight_decay: λ of λ·Σ kernel², which is added to the model's losses.
+        seed: Seed of the initialisers; each layer also uses its name, so that no two layers draw the same numbers.
         dtype: A Keras dtype policy.
     """
 
@@ -35,15 +35,15 @@ class LayerConfig:
     dtype: Any = None
 
     def for_output(self, activation: str = "linear") -> LayerConfig:
-        """The style of an output layer: never gated, with an activation of its own."""
+        """The configuration of an output layer: never gated, with an activation of its own."""
         return replace(self, activation=activation, gated=False)
 
     def weights(self, name: str, fan_in: int) -> dict:
-        """The initialisers and the regulariser of a kernel and its bias, as Keras's `Dense` takes them.
+        """The initialisers and the regulariser of a kernel and its bias, as arguments of Keras's `Dense`.
 
         Args:
-            name: Name of the layer and of the use, unlike all others in the model.
-            fan_in: Inputs of a unit, which the kernel's shape does not tell: it may be item-major.
+            name: Name of the layer and of the use; it must be unique in the model.
+            fan_in: Number of inputs of a unit. The kernel's shape does not tell it, since a kernel may be item-major.
         """
         kernel_seed, bias_seed = (derive_seed(self.seed, f"{name}/{part}") for part in ("kernel", "bias"))
         if self.initializer == "glorot":
@@ -52,12 +52,12 @@ class LayerConfig:
         else:
             limit = fan_in**-0.5
             if self.initializer == "he":
-                # Keras's HeNormal would be truncated.
+                # Keras's HeNormal is truncated, so it is not used.
                 kernel = keras.initializers.RandomNormal(stddev=2**0.5 * limit, seed=kernel_seed)
             else:
                 kernel = keras.initializers.RandomUniform(-limit, limit, seed=kernel_seed)
             bias = keras.initializers.RandomUniform(-limit, limit, seed=bias_seed)
-        # Keras's L2 is the plain coefficient times the sum of squares, with no half.
+        # Keras's L2 is the coefficient times the sum of squares, without a factor ½.
         decay = keras.regularizers.L2(self.weight_decay) if self.weight_decay else None
         return {"kernel_initializer": kernel, "bias_initializer": bias, "kernel_regularizer": decay}
 

@@ -1,8 +1,8 @@
 """The likelihoods p(x | f) of a binary user row x given the decoder's output f, one value per item.
 
-Each is a TFP distribution over item vectors whose `log_prob` takes dense rows, and which has a second, fast door:
-`log_prob_rows` takes the wire format, touches the dense [B, n_items] output once forward and once backward, and has
-its own gradient. They are normalised as the papers do: terms that do not depend on f are left out.
+Each is a TFP distribution over item vectors whose `log_prob` takes dense rows. A second, faster method,
+`log_prob_rows`, takes the wire format; it passes over the dense [B, n_items] output once forward and once backward, and
+has a custom gradient. As in the papers, terms that do not depend on f are left out.
 
 Source: Mult-VAE (WWW'18), equations 2 (multinomial), 3 (Gaussian) and 4 (logistic); Bernoulli as in EVCF's code.
 """
@@ -73,18 +73,18 @@ class ItemLikelihood(tfp.distributions.Distribution):
 
     @abc.abstractmethod
     def _over_all_items(self, logits: tf.Tensor, counts: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        """The part of log p that sums over all items, [B], and its pull-back [B, 1] → [B, n_items]."""
+        """The part of log p that is a sum over all items, [B], and its pull-back [B, 1] → [B, n_items]."""
 
     @abc.abstractmethod
     def _at_the_items(self, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """What each item of the user adds, [nnz], and its derivative [nnz]."""
+        """What each item of a user adds to log p, [nnz], and its derivative, [nnz]."""
 
 
 def _add_at(dense: tf.Tensor, at: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     """The matrix `dense` with `values` [nnz] added at the places `at` [nnz, 2]."""
-    if tf.config.list_logical_devices("GPU"):  # which have no kernel for the other
+    if tf.config.list_logical_devices("GPU"):  # SparseTensorDenseAdd has no GPU kernel
         return tf.tensor_scatter_nd_add(dense, at, values)
-    # On a processor a third of the scatter's time, copy included.
+    # On a CPU this takes a third of the scatter's time, including the copy.
     shape = tf.shape(dense, tf.int64)
     return tf.raw_ops.SparseTensorDenseAdd(a_indices=tf.cast(at, tf.int64), a_values=values, a_shape=shape, b=dense)
 
@@ -102,18 +102,18 @@ class Multinomial(ItemLikelihood):
         return tf.nn.softmax(self.logits)
 
     def log_prob_rows_of(self, hidden: tf.Tensor, kernel: tf.Tensor, batch: SparseBatch) -> tf.Tensor:
-        """As `log_prob_rows` where the logits are hidden · kernel' + bias and the layer that makes them is not trained.
+        """The same as `log_prob_rows`, for logits hidden · kernel' + bias of a layer that is not trained.
 
-        Then the gradient is (x - n·π) · kernel, the user's items less the expected ones, and passes over [B, n_items]
-        only in the product with the shares π.
+        Then the gradient is (x - n·π) · kernel, the user's items minus the expected ones. It passes over [B, n_items]
+        only in the product with the probabilities π.
 
         Args:
-            hidden: [B, units], for which alone there is a gradient; the logits are made of `tf.stop_gradient(hidden)`.
+            hidden: [B, units], the only input with a gradient; the logits are computed from `tf.stop_gradient(hidden)`.
             kernel: float32 [n_items, units].
             batch: B binary rows.
 
         Raises:
-            NotImplementedError: When a gradient is taken while a tape watches the kernel, the bias or the logits.
+            NotImplementedError: If a gradient is taken while a tape watches the kernel, the bias or the logits.
         """
 
         @tf.custom_gradient
@@ -123,7 +123,7 @@ class Multinomial(ItemLikelihood):
                 expected = tf.cast(tf.matmul(share, tf.cast(kernel, hidden.dtype)), tf.float32)
                 found = binary_matmul(kernel, batch.items, batch.segment_ids, tf.shape(batch.lengths)[0])
                 of_hidden = upstream[:, None] * (found - batch.lengths[:, None] * expected)
-                # Where somebody takes the other two, `refuse_gradient` does not let them through.
+                # If a caller asks for the other two gradients, `refuse_gradient` raises an error.
                 return tf.cast(of_hidden, hidden.dtype), tf.zeros_like(kernel), upstream
 
             return tf.identity(values), gradient
@@ -134,7 +134,7 @@ class Multinomial(ItemLikelihood):
 
     def _over_all_items(self, logits, counts):
         share = tf.nn.softmax(logits)
-        # Exact, and saves a second pass of exponentials: the largest share is exp(max f - logsumexp f).
+        # The largest share is exp(max f - logsumexp f). So this is exact, and saves a second pass of exponentials.
         log_normalizer = tf.reduce_max(logits, axis=1) - tf.math.log(tf.reduce_max(share, axis=1))
         return -counts * log_normalizer, lambda upstream: share * (-counts[:, None] * upstream)
 
@@ -170,10 +170,10 @@ class Gaussian(ItemLikelihood):
         return self.logits
 
     def log_prob_rows(self, batch: SparseBatch) -> tf.Tensor:
-        """As of the base class.
+        """See the base class.
 
         Raises:
-            InputError: If a confidence is a tensor or a variable, since it would have no gradient here.
+            InputError: If a confidence is a tensor or a variable, since it would get no gradient here.
         """
         for name, value in (("c1", self.c1), ("c0", self.c0)):
             if not isinstance(value, int | float | np.number):
@@ -213,9 +213,9 @@ class Logistic(ItemLikelihood):
 
 
 class Bernoulli(Logistic):
-    """The logistic likelihood with probabilities kept within [1e-5, 1 - 1e-5], as in EVCF's code.
+    """The logistic likelihood with probabilities clipped to [1e-5, 1 - 1e-5], as in EVCF's code.
 
-    Where σ(f) leaves that range the item has no gradient.
+    An item whose σ(f) lies outside that range has no gradient.
     """
 
     def __init__(self, logits: tf.Tensor, name: str = "Bernoulli"):
@@ -227,7 +227,7 @@ LIKELIHOODS = {"multinomial": Multinomial, "gaussian": Gaussian, "logistic": Log
 
 
 def likelihood(name: str, logits: tf.Tensor, **confidences: float) -> ItemLikelihood:
-    """The likelihood of that name.
+    """The likelihood with the given name.
 
     Args:
         name: A key of `LIKELIHOODS`.
@@ -235,7 +235,7 @@ def likelihood(name: str, logits: tf.Tensor, **confidences: float) -> ItemLikeli
         **confidences: `c1` and `c0`; only the Gaussian has them.
 
     Raises:
-        InputError: When there is no such likelihood.
+        InputError: If there is no such likelihood.
     """
     if name not in LIKELIHOODS:
         raise unknown_name("likelihood", name, LIKELIHOODS)

@@ -1,4 +1,4 @@
-"""Networks between user rows and codes: gated linear units, stacks of layers, two encoders and the decoder."""
+"""Networks from user rows to codes and back: gated linear units, stacks of layers, two encoders and the decoder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Decoder", "DenselyConnectedEncoder", "Encoder", "GatedLinear", "Side
 
 
 class GatedLinear(keras.layers.Layer):
-    """The gated linear unit (xW + b) ⊗ σ(xV + c) (EVCF, equation 7): two layers, and no tanh on the first.
+    """The gated linear unit (xW + b) ⊗ σ(xV + c) (EVCF, equation 7): two layers, the first without activation.
 
     Args:
         inputs: Width of the input.
@@ -38,10 +38,10 @@ class GatedLinear(keras.layers.Layer):
 
 
 class SideBySide(keras.layers.Layer):
-    """Output layers of equal width on the same input, concatenated: mean and log-variance as EVCF makes them.
+    """Output layers of equal width on the same input, concatenated, as EVCF computes mean and log-variance.
 
-    One wide layer computes the same. But Glorot's limit depends on the width, and an optimiser that normalises each
-    gradient tensor treats two tensors otherwise than one.
+    One wide layer computes the same function. But the limit of Glorot's initialiser depends on the width, and an
+    optimiser that normalises each gradient tensor treats two tensors differently from one.
 
     Args:
         inputs: Width of the input.
@@ -71,12 +71,12 @@ def _dense(inputs: int, units: int, layer_config: LayerConfig, name: str) -> ker
 
 
 def hidden_stack(inputs: int, widths: Sequence[int], layer_config: LayerConfig, name: str) -> list[keras.layers.Layer]:
-    """Built hidden layers, dense or gated, one on the other; [] for no widths.
+    """A stack of built hidden layers, dense or gated; [] for no widths.
 
     Args:
         inputs: Width of the input.
         widths: Widths of the layers.
-        layer_config: How they are made.
+        layer_config: How the layers are made.
         name: Name of the stack; a layer's name is this and its number, from 1.
     """
     make = GatedLinear if layer_config.gated else _dense
@@ -95,9 +95,9 @@ def output_layer(
     Args:
         inputs: Width of the input.
         units: Width of the output.
-        layer_config: How it is made; see `LayerConfig.for_output`.
+        layer_config: How the layer is made; see `LayerConfig.for_output`.
         name: Name of the layer.
-        n_layers: In how many layers of equal width the output is computed.
+        n_layers: Number of layers of equal width that compute the output.
     """
     if n_layers == 1:
         return _dense(inputs, units, layer_config, name)
@@ -105,7 +105,7 @@ def output_layer(
 
 
 class Encoder(keras.layers.Layer):
-    """The multilayer perceptron from a user row to a code: `EmbeddingBag`, then dense or gated layers.
+    """A multilayer perceptron from a user row to a code: `EmbeddingBag`, then dense or gated layers.
 
     Args:
         n_items: Width of the catalogue.
@@ -113,7 +113,7 @@ class Encoder(keras.layers.Layer):
         outputs: Width of the code.
         layer_config: How the layers are made.
         output_activation: Activation of the code.
-        output_layers: In how many layers the code is computed; see `SideBySide`. 1 where there is no hidden layer.
+        output_layers: Number of layers that compute the code; see `SideBySide`. Without hidden layers it is always 1.
         dropout: Share of the input that is dropped in training.
     """
 
@@ -156,10 +156,10 @@ class Encoder(keras.layers.Layer):
 
 
 class _LayerNorm(keras.layers.LayerNormalization):
-    """Keras's layer normalisation of [B, width], whose own gradient takes two thirds of the time."""
+    """Keras's layer normalisation of [B, width] with a custom gradient, which takes two thirds of the time."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """γ·(h - mean) / √(variance + ε) + β for each row h; in float32, whatever comes in."""
+        """γ·(h - mean) / √(variance + ε) + β for each row h, computed in float32 for inputs of any type."""
         gain, shift = (tf.convert_to_tensor(weight.value) for weight in (self.gamma, self.beta))
         return tf.cast(_layer_norm(tf.cast(inputs, tf.float32), gain, shift, self.epsilon), self.compute_dtype)
 
@@ -172,7 +172,7 @@ def _layer_norm(inputs: tf.Tensor, gain: tf.Tensor, shift: tf.Tensor, epsilon: f
 
     def gradient(upstream):
         by_gain, of_normal = upstream * normal, upstream * gain
-        # What changes a row's mean or its length is taken out again by the normalisation.
+        # The normalisation removes every change of a row's mean or length, so the gradient must not contain them.
         along = tf.linalg.matvec(by_gain, gain)[:, None] / tf.cast(tf.shape(inputs)[1], tf.float32)
         of_centred = of_normal - tf.reduce_mean(of_normal, axis=1, keepdims=True) - normal * along
         return precision * of_centred, tf.reduce_sum(by_gain, axis=0), tf.reduce_sum(upstream, axis=0), None
@@ -181,24 +181,24 @@ def _layer_norm(inputs: tf.Tensor, gain: tf.Tensor, shift: tf.Tensor, epsilon: f
 
 
 class DenselyConnectedEncoder(keras.layers.Layer):
-    """RecVAE's encoder: each hidden layer adds up all before it.
+    """RecVAE's encoder, in which each hidden layer adds the outputs of all layers before it.
 
         h_1 = LN(a(W_1 x + b_1)),   h_j = LN(a(W_j h_{j-1} + b_j + Σ_{i<j} h_i))
 
-    with the activation a (RecVAE's is swish), layer normalisation after it, and a linear layer to the code at the
-    end. Where the layers are gated, W h + b is a gated linear unit.
+    with the activation a (swish in RecVAE), layer normalisation LN after it, and a final linear layer to the code. If
+    the layers are gated, W h + b is a gated linear unit.
 
     Args:
         n_items: Width of the catalogue.
-        hidden: Widths of the hidden layers, one at least and all alike.
+        hidden: Widths of the hidden layers; there must be at least one, and all must be equal.
         outputs: Width of the code.
         layer_config: How the layers are made.
-        output_layers: In how many layers the code is computed; see `SideBySide`.
+        output_layers: Number of layers that compute the code; see `SideBySide`.
         dropout: Share of the input that is dropped in training.
-        epsilon: Added to the variance in layer normalisation.
+        epsilon: ε, which layer normalisation adds to the variance.
 
     Raises:
-        InputError: When there is no hidden layer or their widths differ.
+        InputError: If there is no hidden layer or the widths differ.
     """
 
     def __init__(
@@ -245,7 +245,7 @@ class DenselyConnectedEncoder(keras.layers.Layer):
 
 
 class Decoder(keras.layers.Layer):
-    """The multilayer perceptron from a code to item logits: dense or gated layers, then `ItemLogits`.
+    """A multilayer perceptron from a code to item logits: dense or gated layers, then `ItemLogits`.
 
     Args:
         n_items: Width of the catalogue.
@@ -274,7 +274,7 @@ class Decoder(keras.layers.Layer):
         return self.last(self.last_hidden(code))
 
     def last_hidden(self, code: tf.Tensor) -> tf.Tensor:
-        """Maps codes [B, latent_dim] to the last layer's input; the code itself where nothing is hidden."""
+        """Maps codes [B, latent_dim] to the last layer's input, which is the code if there is no hidden layer."""
         for layer in self.hidden:
             code = layer(code)
         return code

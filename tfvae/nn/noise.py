@@ -1,7 +1,7 @@
 """Random numbers without state: each draw is a function of the run's seed, the update, the replica and a name.
 
-Nothing has to be stored to resume a run bit for bit, and no draw is repeated: a later update, another replica of a
-distributed batch or another layer has its own stream.
+No state has to be stored to resume a run bit for bit. No draw is repeated, since each update, each replica of a
+distributed batch and each layer has its own stream.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Noise", "derive_seed"]
 def derive_seed(seed: int, name: str) -> int:
     """An independent seed for one use of a run's seed, such as one layer's initialiser.
 
-    Keras initialisers with equal seeds draw equal numbers for equal shapes, so each needs its own.
+    Keras initialisers with equal seeds draw equal numbers for equal shapes, so each needs a seed of its own.
     """
     entropy = np.random.SeedSequence([seed, zlib.crc32(name.encode())])
     return int(entropy.generate_state(1)[0] >> 1)
@@ -26,11 +26,11 @@ def derive_seed(seed: int, name: str) -> int:
 class Noise:
     """The random numbers of one training step.
 
-    Layers that receive one are training; layers that receive none are deterministic.
+    A layer that receives a `Noise` is in training; a layer that receives none is deterministic.
 
     Args:
         seed: The run's seed.
-        update: int64 scalar tensor, updates done so far.
+        update: int64 scalar tensor, the number of updates done so far.
     """
 
     def __init__(self, seed: int, update: tf.Tensor):
@@ -48,7 +48,8 @@ class Noise:
     def kept(self, shape, share: float, name: str) -> tf.Tensor:
         """Booleans of the given shape [rows, columns], true with probability `share`; for large dense arrays.
 
-        A byte of randomness is enough for each where `share` is a multiple of 1/256, as ½ is: four times faster.
+        If `share` is a multiple of 1/256, such as ½, one random byte is enough for each entry, which is four times
+        faster.
         """
         threshold = 256 * share
         if threshold != int(threshold):

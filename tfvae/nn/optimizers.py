@@ -12,13 +12,14 @@ __all__ = ["OPTIMIZERS", "FusedAdam", "NormalizedAdam"]
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class FusedAdam(keras.optimizers.Adam):
-    """Keras's Adam through TensorFlow's fused kernel: same state, same rule, a third of the time.
+    """Keras's Adam through TensorFlow's fused kernel, which has the same state and rule and takes a third of the time.
 
-    Gradients that arrive as slices (of a gather) are made dense first. Keras 3 would square each duplicate index
-    on its own, and a popular item occurs in many histories of a batch: that is another, wrong, optimiser.
+    Gradients that arrive as slices (of a gather) are made dense first. Keras 3 would square the slices of a duplicate
+    index separately. Since a popular item occurs in many histories of a batch, that would be a different, wrong
+    optimiser.
 
-    ε is 1e-8, as in TensorFlow 1 and PyTorch, and is added to √v with the bias correction folded into the rate,
-    as TensorFlow 1 did. AMSGrad is not offered.
+    ε is 1e-8, as in TensorFlow 1 and PyTorch. As in TensorFlow 1, it is added to √v, and the bias correction is part of
+    the learning rate. AMSGrad is not offered.
 
     Example:
         >>> import keras
@@ -34,7 +35,7 @@ class FusedAdam(keras.optimizers.Adam):
         super().__init__(learning_rate, beta_1, beta_2, epsilon, name=name, **kwargs)
 
     def update_step(self, gradient, variable, learning_rate):
-        """One fused update of one variable; called by Keras, under any `tf.distribute` strategy."""
+        """One fused update of one variable; Keras calls it, under any `tf.distribute` strategy."""
         first, second = adam_moments(self, variable)
         update = tf.cast(self.iterations + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
@@ -55,12 +56,12 @@ class FusedAdam(keras.optimizers.Adam):
 class NormalizedAdam(FusedAdam):
     """Adam on gradients of length one: each tensor g is first divided by ‖g‖₂ + 1e-7.
 
-    EVCF's code trains with it, which its paper does not say. Kernel, bias and the two branches of a gate are tensors
-    of their own, so that the scale of the loss (and of the KL weight) drops out tensor by tensor.
+    EVCF's code trains with it, though the paper does not say so. Kernel, bias and the two branches of a gate are
+    separate tensors, so that the scale of the loss (and of the KL weight) cancels in each tensor separately.
     """
 
     def update_step(self, gradient, variable, learning_rate):
-        """One update with the normalised gradient; under `tf.distribute` it is that of all replicas together."""
+        """One update with the normalised gradient; under `tf.distribute` the gradient is that of all replicas."""
         gradient = tf.convert_to_tensor(gradient)
         length = tf.sqrt(2.0 * tf.nn.l2_loss(gradient))  # a third of the time of tf.norm
         super().update_step(gradient / (length + 1e-7), variable, learning_rate)

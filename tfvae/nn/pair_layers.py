@@ -1,7 +1,7 @@
 """Networks that score pairs of a user and an item.
 
-A batch has few users and items but many pairs. What depends on one side only is computed once for each user and each
-item, and only what joins the two is computed for each pair.
+A batch has few users and items but many pairs. The parts of a network that depend on the user or on the item only are
+computed once for each user or item; only the join of the two is computed for each pair.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ __all__ = ["PairLogit", "PairNetwork", "Product", "Tower"]
 
 
 class PairNetwork(keras.layers.Layer, abc.ABC):
-    """A network from a user and an item to φ, in two sides and what joins them, so that a side is computed once.
+    """A network from a user and an item to φ: a user side, an item side and a function that joins the two.
 
     Args:
-        n_users: Rows of the users' table.
-        n_items: Rows of the items' table.
+        n_users: Number of rows of the users' table.
+        n_items: Number of rows of the items' table.
         width: Width of a user's and an item's vector.
-        layer_config: How the layers on them are made.
+        layer_config: How the layers on these vectors are made.
     """
 
     def __init__(self, n_users: int, n_items: int, width: int, layer_config: LayerConfig, name: str):
@@ -46,20 +46,20 @@ class PairNetwork(keras.layers.Layer, abc.ABC):
         self.built = True
 
     def of_users(self, users: tf.Tensor) -> tf.Tensor:
-        """What depends on the user only, [B, side], for row numbers [B]."""
+        """The part that depends on the user only, [B, side], for row numbers [B]."""
         return tf.gather(tf.convert_to_tensor(self.users.value), users)
 
     def of_items(self, items: tf.Tensor) -> tf.Tensor:
-        """What depends on the item only, [N, side], for item columns [N]."""
+        """The part that depends on the item only, [N, side], for item columns [N]."""
         return tf.gather(tf.convert_to_tensor(self.items.value), items)
 
     @abc.abstractmethod
     def join(self, of_users: tf.Tensor, of_items: tf.Tensor) -> tf.Tensor:
-        """Joins the two sides of N pairs, [N, side] each (or [1, side] of a user), to φ, float32 [N, factors]."""
+        """Joins the sides of N pairs, [N, side] each (or [1, side] for one user), to φ, float32 [N, factors]."""
 
 
 class Product(PairNetwork):
-    """GMF's (NCF, equation 8): p_u ⊙ q_i, as wide as the vectors."""
+    """The network of GMF (NCF, equation 8): p_u ⊙ q_i, which is as wide as the vectors."""
 
     def join(self, of_users, of_items):
         """See `PairNetwork`."""
@@ -67,14 +67,14 @@ class Product(PairNetwork):
 
 
 class Tower(PairNetwork):
-    """MLP's (NCF, equation 10): three hidden layers, each half as wide as its input, on user and item side by side.
+    """The network of MLP (NCF, equation 10): three hidden layers, each half as wide as its input, on [p_u; q_i].
 
-    The first's W'[p; q] is the sum of two products, one for each user and one for each item.
+    The product W'[p; q] of the first layer is a sum of two products, one for each user and one for each item.
 
     Args:
-        n_users: Rows of the users' table.
-        n_items: Rows of the items' table.
-        factors: f, the width of φ; the vectors are of 4f, the layers of 4f, 2f and f.
+        n_users: Number of rows of the users' table.
+        n_items: Number of rows of the items' table.
+        factors: f, the width of φ; the vectors have width 4f, the layers 4f, 2f and f.
         layer_config: How the layers are made.
     """
 
@@ -114,7 +114,7 @@ class Tower(PairNetwork):
 
 
 class PairLogit(keras.layers.Layer):
-    """h'φ + b: a logit for each pair.
+    """The output layer h'φ + b, which gives a logit for each pair.
 
     Args:
         inputs: Width of φ.
@@ -130,6 +130,6 @@ class PairLogit(keras.layers.Layer):
         self.built = True
 
     def call(self, joined: list[tf.Tensor]) -> tf.Tensor:
-        """Maps the φ of each network, [N, factors], to [N]."""
+        """Maps the φ of each network, [N, factors], to logits [N]."""
         kernel, bias = (tf.convert_to_tensor(weight.value) for weight in (self.kernel, self.bias))
         return (tf.matmul(tf.concat(joined, axis=1), kernel) + bias)[:, 0]

@@ -1,4 +1,4 @@
-"""Priors over latent codes and the divergence of a posterior from them."""
+"""Priors over latent codes, and the KL divergence of a posterior from a prior."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WIDE_LOG_VARIANCE = 10.0
 
 
 def diagonal_normal(mean: tf.Tensor, log_variance: tf.Tensor) -> tfd.Distribution:
-    """N(mean, diag exp(log_variance)) over codes [B, latent_dim]; float32 whatever the layers computed in."""
+    """N(mean, diag exp(log_variance)) over codes [B, latent_dim]; float32, whatever type the layers compute in."""
     scale = tf.exp(0.5 * tf.cast(log_variance, tf.float32))
     return tfd.Independent(tfd.Normal(tf.cast(mean, tf.float32), scale), reinterpreted_batch_ndims=1)
 
@@ -31,9 +31,9 @@ def standard_normal(latent_dim: int) -> tfd.Distribution:
 
 
 class _Prior(tfd.Distribution):
-    """What TFP wants to be told of a distribution over real vectors whose samples have no gradient.
+    """A distribution over real vectors whose samples have no gradient, with what TFP needs to know about it.
 
-    There is no `validate_args`: any real mean and log-variance are valid, so that nothing is left to be validated.
+    There is no `validate_args`, since any real mean and log-variance are valid.
 
     Args:
         dtype: Type of samples and densities.
@@ -59,10 +59,10 @@ class CompositePrior(_Prior):
     """RecVAE's prior of B users: a mixture of N(0, I), an older posterior and a wide normal, N(0, e¹⁰·I).
 
     The slides write α·N(z | 0, I) + (1 - α)·q_old(z | x), a mixture of vectors. The authors' code, which gives the
-    published numbers, mixes in each latent dimension by itself, and has the third component.
+    published numbers, has a mixture in each latent dimension separately, and has the third component.
 
-    It is `tfd.MixtureSameFamily` of three normals, whose log-density would broadcast along the components as innermost
-    axis: many times slower.
+    `tfd.MixtureSameFamily` of three normals is the same distribution, but its log-density is many times slower, since
+    it broadcasts along the components as the innermost axis.
 
     Example:
         >>> import tensorflow as tf
@@ -74,10 +74,10 @@ class CompositePrior(_Prior):
         TensorShape([5, 2, 3])
 
     Args:
-        mean: float [B, latent_dim], of the older posterior.
-        log_variance: float [B, latent_dim], of the older posterior.
-        weights: Weights of the three components, in that order; they sum to 1.
-        joint: Whether to mix whole vectors, as the formula reads, instead of each dimension.
+        mean: float [B, latent_dim], mean of the older posterior.
+        log_variance: float [B, latent_dim], logarithm of the older posterior's variance.
+        weights: Weights of the three components, in the order above; they sum to 1.
+        joint: Whether the mixture is of whole vectors, as in the formula, instead of each dimension.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class CompositePrior(_Prior):
         return tf.shape(self._old_mean)[-1:]
 
     def _components(self) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        """Mean and log-variance of each; those of the first and last are scalars."""
+        """Mean and log-variance of each component; for the first and the last they are scalars."""
         origin, wide = tf.constant(0.0), tf.constant(WIDE_LOG_VARIANCE)
         return [(origin, origin), (self._old_mean, self._old_log_variance), (origin, wide)]
 
@@ -145,13 +145,13 @@ class CompositePrior(_Prior):
 class VampPrior(_Prior):
     """The mixture 1/K Σ_k N(μ_k, diag σ²_k) of the posteriors of K pseudo-inputs (EVCF, equation 4).
 
-    It is `tfd.MixtureSameFamily` of equal weights, but its density makes no [B, K, latent_dim] array. The square
+    It is `tfd.MixtureSameFamily` with equal weights, but its density makes no [B, K, latent_dim] array. The square
     in each component's exponent is expanded,
 
         Σ_d (z_d - μ_kd)² / σ²_kd = Σ_d z_d² / σ²_kd - 2 Σ_d z_d μ_kd / σ²_kd + Σ_d μ_kd² / σ²_kd,
 
-    which is one matrix product of [z², z] with [1/σ², -2μ/σ²]'. Where components are narrow or far from the origin
-    large terms cancel, so that this one, small product is in float64.
+    so that the terms with z are one matrix product of [z², z] with [1/σ², -2μ/σ²]'. If components are narrow or far
+    from the origin, large terms cancel; therefore this product, which is small, is computed in float64.
 
     Example:
         >>> from tfvae.nn.priors import VampPrior
@@ -163,13 +163,13 @@ class VampPrior(_Prior):
 
     Args:
         mean: float [K, latent_dim], the components' means.
-        log_variance: float [K, latent_dim], the logarithms of their variances.
+        log_variance: float [K, latent_dim], the logarithms of the components' variances.
     """
 
     def __init__(self, mean: tf.Tensor, log_variance: tf.Tensor, name: str = "VampPrior"):
         parameters = dict(locals())
         with tf.name_scope(name):
-            # Whatever the layers computed in, the density is float32, or the float64 that was given.
+            # The density is float32, whatever type the layers compute in, or float64 if the mean is.
             dtype = tf.float64 if tf.as_dtype(tf.convert_to_tensor(mean).dtype) == tf.float64 else tf.float32
             self._means = tf.cast(mean, dtype)
             self._log_variances = tf.cast(log_variance, dtype)
@@ -217,7 +217,7 @@ class VampPrior(_Prior):
 
 
 def sample_with(noise: Noise, name: str, distribution: tfd.Distribution) -> tf.Tensor:
-    """A reparameterised sample of a Normal, mean + sd · ε, float32 of its shape; ε is drawn by `noise`."""
+    """A reparameterised sample of a Normal, mean + sd · ε, float32 of the mean's shape; `noise` draws ε."""
     mean = distribution.mean()
     return mean + distribution.stddev() * noise.normal(tf.shape(mean), name)
 
@@ -228,8 +228,8 @@ def kl(posterior: tfd.Distribution, prior: tfd.Distribution, z: tf.Tensor, sampl
     The Monte Carlo estimate log q(z) - log p(z) may be negative for a sample; it is unbiased and not clamped.
 
     Args:
-        posterior: Over codes, batch of B.
-        prior: Over codes.
+        posterior: A batch of B distributions over codes.
+        prior: A distribution over codes, or a batch of B.
         z: float32 [B, latent_dim], a sample of the posterior.
         sampled: Whether to take the Monte Carlo estimate instead of the closed form.
 

@@ -1,6 +1,6 @@
 """Ranking in the graph: the best items outside a history, and NDCG of scores against a batch's own items.
 
-`tfvae.evaluation.metrics` has the definitions, in NumPy; what is here stays in the graph, for evaluation and for
+`tfvae.evaluation.metrics` has the definitions, in NumPy; the functions here stay in the graph, for evaluation and for
 losses.
 """
 
@@ -18,7 +18,7 @@ LEAST_IDEAL = 0.1
 
 
 def best_unseen(scores: tf.Tensor, batch: SparseBatch, k: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The best items outside each user's history, equal scores by item number.
+    """The best items outside each user's history; equal scores are ranked by item number.
 
     Args:
         scores: float32 [B, n_items].
@@ -26,7 +26,7 @@ def best_unseen(scores: tf.Tensor, batch: SparseBatch, k: tf.Tensor | int) -> tu
         k: Length of the rankings, a number or an int32 scalar tensor.
 
     Returns:
-        Items, int32 [B, k], and their scores, float32 [B, k]; in empty ranks −1 and −∞.
+        Items, int32 [B, k], and their scores, float32 [B, k]; an empty rank has item −1 and score −∞.
     """
     n_items = tf.shape(scores)[1]
     seen = tf.stack([batch.segment_ids, batch.items], axis=1)
@@ -38,15 +38,15 @@ def best_unseen(scores: tf.Tensor, batch: SparseBatch, k: tf.Tensor | int) -> tu
 
 
 def ndcg_of_unseen(scores: tf.Tensor, batch: SparseBatch, seen: tf.Tensor, k: int) -> tf.Tensor:
-    """NDCG@k of the items a user has but was not shown, ranked among all that were not shown.
+    """NDCG@k of the items that a user has but that were not shown, ranked among all items that were not shown.
 
-    It is `metrics.ndcg`, with the ideal DCG no lower than 0.1, as in RaCT's code: a user who was shown everything has
-    nothing to be found, and 0.
+    It is `metrics.ndcg` with an ideal DCG of at least 0.1, as in RaCT's code. So a user whose items were all shown has
+    an NDCG of 0.
 
     Args:
         scores: float32 [B, n_items].
         batch: The whole histories of B users.
-        seen: Which of their items were shown, bool [nnz].
+        seen: Whether each of their items was shown, bool [nnz].
         k: Length of the rankings.
 
     Returns:
@@ -56,7 +56,7 @@ def ndcg_of_unseen(scores: tf.Tensor, batch: SparseBatch, seen: tf.Tensor, k: in
     items, segment_ids = tf.boolean_mask(batch.items, seen), tf.boolean_mask(batch.segment_ids, seen)
     ranked, _ = best_unseen(scores, batch._replace(items=items, segment_ids=segment_ids), k)
     unseen = tf.logical_not(seen)
-    # One number for each pair of user and item, so that one search finds the hits of all.
+    # Each pair of user and item has a number, so that one search finds the hits of all users.
     keys = tf.cast(tf.boolean_mask(batch.segment_ids, unseen), tf.int64) * n_items
     keys = tf.sort(keys + tf.cast(tf.boolean_mask(batch.items, unseen), tf.int64))
     keys = tf.concat([keys, [n_users * n_items]], axis=0)  # so that a search always ends at a key

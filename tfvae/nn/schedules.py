@@ -1,6 +1,6 @@
-"""Schedules of the KL weight β: each says what β is at a step, from counters that are weights of the model.
+"""Schedules of the KL weight β: each gives β at a step, from counters that are weights of the model.
 
-A counter that is a weight is saved, restored and never frozen into a graph. A schedule changes nothing itself.
+A counter that is a weight is saved, restored and never frozen into a graph. A schedule itself changes no state.
 
 | schedule | β | source |
 |---|---|---|
@@ -21,16 +21,16 @@ __all__ = ["Fixed", "LinearRamp", "Rescaled", "Schedule", "WarmUp"]
 
 
 class Schedule(abc.ABC):
-    """The KL weight over a training."""
+    """The KL weight in the course of training."""
 
     @property
     def patient_from(self) -> int:
-        """The epoch, counted from 0, from which early stopping may count: before it β is still rising."""
+        """The epoch, counted from 0, before which early stopping does not count."""
         return 0
 
     @abc.abstractmethod
     def beta(self, step: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        """The β of a step.
+        """β at a step.
 
         Args:
             step: Number of steps done so far, a scalar.
@@ -44,21 +44,21 @@ class Schedule(abc.ABC):
         """The KL weights of B users.
 
         Args:
-            beta: What `beta` gave for this step, float32 scalar.
+            beta: The result of the method `beta` for this step, float32 scalar.
             lengths: float32 [B], the number of items of each user.
 
         Returns:
-            float32, a scalar where all users have one weight, otherwise [B].
+            float32, a scalar if all users have the same weight, otherwise [B].
         """
         return beta
 
 
 @dataclass(frozen=True)
 class LinearRamp(Schedule):
-    """β = min(cap, step / steps): 0 at the first step; the slope does not depend on the cap.
+    """β = min(cap, step / steps): β is 0 at the first step, and the slope does not depend on the cap.
 
     Attributes:
-        steps: Steps in which β would rise to 1; 0 makes it the cap from the start.
+        steps: Number of steps in which β would rise to 1; with 0, β is at the cap from the start.
         cap: The largest β.
     """
 
@@ -66,7 +66,7 @@ class LinearRamp(Schedule):
     cap: float
 
     def beta(self, step: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        """As `Schedule.beta`."""
+        """See `Schedule.beta`."""
         cap, steps = tf.cast(self.cap, tf.float32), tf.cast(self.steps, tf.float32)
         risen = tf.math.divide_no_nan(tf.cast(step, tf.float32), steps)
         return tf.where(steps > 0, tf.minimum(cap, risen), cap)
@@ -80,10 +80,10 @@ class LinearRamp(Schedule):
 
 @dataclass(frozen=True)
 class WarmUp(Schedule):
-    """β = cap · min(1, epoch / epochs), with the epoch counted from 1: constant within an epoch.
+    """β = cap · min(1, epoch / epochs), with the epoch counted from 1; β is constant within an epoch.
 
     Attributes:
-        epochs: Epochs in which β rises to the cap; 0 makes it the cap from the start.
+        epochs: Number of epochs in which β rises to the cap; with 0, β is at the cap from the start.
         cap: The largest β.
     """
 
@@ -92,11 +92,11 @@ class WarmUp(Schedule):
 
     @property
     def patient_from(self) -> int:
-        """The end of the warm-up."""
+        """The first epoch after the warm-up."""
         return self.epochs
 
     def beta(self, step: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        """As `Schedule.beta`."""
+        """See `Schedule.beta`."""
         epochs = tf.cast(self.epochs, tf.float32)
         risen = tf.math.divide_no_nan(tf.cast(epoch + 1, tf.float32), epochs)
         return tf.cast(self.cap, tf.float32) * tf.where(epochs > 0, tf.minimum(1.0, risen), 1.0)
@@ -111,13 +111,13 @@ class Fixed(Schedule):
     """β is the same in all steps.
 
     Attributes:
-        cap: β.
+        cap: The constant β.
     """
 
     cap: float
 
     def beta(self, step: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        """As `Schedule.beta`."""
+        """See `Schedule.beta`."""
         return tf.cast(self.cap, tf.float32)
 
 
@@ -126,15 +126,15 @@ class Rescaled(Schedule):
     """Each user has a KL weight of their own, γ times the number of their items; β is γ.
 
     Attributes:
-        gamma: γ.
+        gamma: γ, the KL weight for each item of a user.
     """
 
     gamma: float
 
     def beta(self, step: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        """As `Schedule.beta`."""
+        """See `Schedule.beta`."""
         return tf.cast(self.gamma, tf.float32)
 
     def of_users(self, beta: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-        """As `Schedule.of_users`; float32 [B]."""
+        """See `Schedule.of_users`; the result is float32 [B]."""
         return self.gamma * lengths

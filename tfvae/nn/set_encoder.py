@@ -1,4 +1,4 @@
-"""The set encoder: from the ratings of a row, in any number and order, to a code."""
+"""The set encoder, which maps the ratings of a row, in any number and order, to a code."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ class SetEncoder(keras.layers.Layer):
 
         code = NN_2(σ(g(NN_1(s_1), …, NN_1(s_|O|)) + b)),   s_m = e_m · r_m   or   [e_m, r_m]
 
-    over the observed ratings r_m only, where e_m is a learned embedding of column m beside what is known of it, and g a
-    sum or an element-wise maximum. Without NN_1 the first form and the sum make a product of the row with the matrix of
-    embeddings, zeros for what is missing: zero imputation is that special case, and takes the sparse product. With NN_1
-    equal ratings of a column are one element to all rows of a batch, and computed once.
+    over the observed ratings r_m only. e_m is a learned embedding of column m, concatenated with the column's metadata,
+    and g is a sum or an element-wise maximum. Without NN_1, the first form of s_m with the sum is the product of the
+    row, with zeros for missing ratings, and the matrix of embeddings. This special case is zero imputation, and is
+    computed as a sparse product. In all other cases equal ratings of a column in a batch share one element, which is
+    computed once.
 
     Example:
         >>> import tensorflow as tf
@@ -38,16 +39,16 @@ class SetEncoder(keras.layers.Layer):
         TensorShape([2, 2])
 
     Args:
-        n_items: Columns.
-        embedding_dim: Learned part of e_m.
-        element: "product" or "concat", the form of s_m.
-        element_hidden: Widths of NN_1's layers; () for none.
-        element_activation: Activation of NN_1's layers; that of `layer_config` if None.
+        n_items: Number of columns.
+        embedding_dim: Width of the learned part of e_m.
+        element: The form of s_m, "product" or "concat".
+        element_hidden: Widths of NN_1's layers; () for no NN_1.
+        element_activation: Activation of NN_1's layers; None takes that of `layer_config`.
         pooling: "sum" or "max".
         hidden: Widths of NN_2's hidden layers.
         outputs: Width of the code.
         layer_config: How the layers are made; σ is its activation.
-        n_features: Width of what is known of a column.
+        n_features: Width of a column's metadata.
         dropout: Share of the ratings left out in training.
 
     Attributes:
@@ -120,9 +121,9 @@ class SetEncoder(keras.layers.Layer):
         return tf.concat([learned, self.features.value], axis=1) if self.features.shape[1] else learned
 
     def _elements(self, batch: SparseBatch) -> tuple[tf.Tensor, tf.Tensor]:
-        """NN_1(s_m) of the distinct ratings of a batch, float32 [N, K], and for each rating its place there, [nnz]."""
-        # `tf.unique` takes numbers, not pairs: the 32 bits of an item and those of its rating are laid side by side as
-        # one int64. Nothing is rounded, so that taking the bits apart again gives item and rating back.
+        """NN_1(s_m) of the distinct ratings of a batch, float32 [N, K], and each rating's row in it, int32 [nnz]."""
+        # `tf.unique` takes numbers, not pairs. So the 32 bits of an item and the 32 bits of its rating are joined to
+        # one int64. Nothing is rounded, so that splitting the bits again gives the item and the rating.
         pairs = tf.bitcast(tf.stack([batch.items, tf.bitcast(batch.values, tf.int32)], axis=1), tf.int64)
         pairs, places = tf.unique(pairs)
         items, ratings = tf.unstack(tf.bitcast(pairs, tf.int32), axis=1)

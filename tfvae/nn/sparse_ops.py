@@ -1,7 +1,7 @@
-"""Products of a sparse batch of user rows with dense matrices, each with its own gradient.
+"""Products of a sparse batch of user rows with dense matrices, each with a custom gradient.
 
-Every floating-point input has its true gradient; the integers that say where the non-zeros stand have none. Each
-gradient adds its terms in one order, so that equal runs are equal to the last bit.
+Every floating-point input has its true gradient; the integers that give the places of the non-zeros have none. Each
+gradient adds its terms in a fixed order, so that equal runs are equal to the last bit.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def binary_matmul(kernel: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, n
 def _sparse_product(
     values: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, shape: list[tf.Tensor], dense: tf.Tensor
 ) -> tf.Tensor:
-    """The product of the sparse matrix of this shape and a dense one, float32 [rows, units].
+    """The product of a sparse matrix of the given shape and a dense one, float32 [rows, units].
 
-    It takes a third of the time of `tf.sparse.sparse_dense_matmul`, and less than that of a product of dense batches.
+    It takes a third of the time of `tf.sparse.sparse_dense_matmul`, and less time than a product of dense batches.
     """
     matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
         indices=tf.cast(tf.stack([segment_ids, items], axis=1), tf.int64),
@@ -49,10 +49,10 @@ def _sparse_product(
 def _transposed_product(
     values: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, shape: list[tf.Tensor], dense: tf.Tensor
 ) -> tf.Tensor:
-    """The same of the transpose of that matrix, [columns, units].
+    """The product of the transposed sparse matrix and a dense one, [columns, units].
 
-    The operation's own `transpose_a` adds the parts of several threads up in the order in which they finish, so that
-    no run would equal another bit for bit.
+    The option `transpose_a` of the operation adds up the parts of several threads in the order in which they finish, so
+    that two runs would not be equal bit for bit.
     """
     by_item = tf.argsort(items)
     values, items, segment_ids = (tf.gather(part, by_item) for part in (values, items, segment_ids))
@@ -61,11 +61,11 @@ def _transposed_product(
 
 @tf.custom_gradient
 def sparse_matmul(kernel: tf.Tensor, values: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, n_users: tf.Tensor):
-    """The sparse product X·kernel, [B, units], for X of the given values; with gradients for kernel and values.
+    """The sparse product X·kernel, [B, units], for X with the given values; kernel and values have gradients.
 
-    In a compiled step whose values are data, their gradient costs nothing: TensorFlow removes what nobody reads.
+    If the values are data, their gradient costs nothing in a compiled step, since TensorFlow removes unused results.
     """
-    # A gradient must not share the sparse matrix, since the function of one that does cannot be saved.
+    # The gradient must not reuse the sparse matrix of the forward pass, since such a function cannot be saved.
     where = values, items, segment_ids, [n_users, tf.shape(kernel)[0]]
 
     def gradient(upstream):
@@ -77,10 +77,10 @@ def sparse_matmul(kernel: tf.Tensor, values: tf.Tensor, items: tf.Tensor, segmen
 
 @tf.custom_gradient
 def products_at(hidden: tf.Tensor, kernel: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor):
-    """The entries (segment_ids, items) of hidden·kernel', [nnz].
+    """The entries of hidden·kernel' at the places (segment_ids, items), [nnz].
 
-    At a density of some per cent one dense product is faster than as many inner products as there are entries. Its
-    gradient is two sparse products.
+    At a density of some per cent, one dense product is faster than one inner product for each entry. The gradient
+    consists of two sparse products.
     """
     products = tf.gather_nd(tf.matmul(hidden, kernel, transpose_b=True), tf.stack([segment_ids, items], axis=1))
 
@@ -94,11 +94,11 @@ def products_at(hidden: tf.Tensor, kernel: tf.Tensor, items: tf.Tensor, segment_
 
 
 def refuse_gradient(tensor: tf.Tensor, reason: str) -> tf.Tensor:
-    """The same tensor, whose gradient is an error instead of a silent None.
+    """Returns the tensor unchanged, but raises an error if its gradient is taken, instead of a silent None.
 
     Args:
-        tensor: Any.
-        reason: What has no gradient, and what to do instead.
+        tensor: Any tensor.
+        reason: The text of the error: what has no gradient, and what to do instead.
     """
 
     @tf.custom_gradient
