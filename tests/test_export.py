@@ -218,7 +218,16 @@ def test_an_export_replaces_an_export_and_nothing_else(models, tmp_path):
     for occupied in ("mine", "mine/letter.txt"):
         with pytest.raises(InputError, match="not an exported model"):
             export(models["popularity"], NUMBERS, tmp_path / occupied)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "model"]
+    (folder / "notes.txt").write_text("my own, in an export of ours")
+    with pytest.raises(InputError, match="not an exported model of tfvae with nothing else in it"):
+        export(models["popularity"], NUMBERS, folder)
+    another = tmp_path / "another"  # a SavedModel, but not ours
+    tf.saved_model.save(tf.Module(), another)
+    before = {path.name for path in another.rglob("*")}
+    with pytest.raises(InputError, match="not an exported model of tfvae"):
+        export(models["popularity"], NUMBERS, another)
+    assert before == {path.name for path in another.rglob("*")} and (folder / "notes.txt").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["another", "mine", "model"]
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -53,6 +55,8 @@ def test_recommend_and_export_read_no_split(tmp_path, monkeypatch):
     (tmp_path / "run" / "split.npz").unlink()
     assert tfvae(*asked) == before
     tfvae("export", "run", "exported")
-    (tmp_path / "run" / "items.npz").unlink()  # a run folder of a former version
+    (tmp_path / "run" / "items.npz").unlink()  # a run folder of a former version, whose run.json named no files
+    outcome = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps({k: v for k, v in outcome.items() if k != "files"}))
     (tmp_path / "run" / "split.npz").write_bytes(split)
     assert tfvae(*asked) == before

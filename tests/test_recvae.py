@@ -279,7 +279,7 @@ def whole(tiny_split, tmp_path_factory):
     class Copying(ResumableCheckpoint):
         def on_epoch_end(self, epoch, logs=None):
             super().on_epoch_end(epoch, logs)
-            shutil.copytree(self._state.parent, folder / f"killed-{epoch}")
+            shutil.copytree(self._folder, folder / f"killed-{epoch}")
             last["state"] = state_of(self.model)
 
     with pytest.MonkeyPatch.context() as patch:

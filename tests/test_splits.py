@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -370,11 +371,12 @@ def test_files_that_are_no_splits(tmp_path):
     whole = (tmp_path / "ratings.npz").read_bytes()
     (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
     for name in ("text", "other", "half"):
-        with pytest.raises(InputError, match=f"{name}.npz: not a saved split"):
+        with pytest.raises(InputError, match=f"{name}.npz cannot be read as a split saved by"):
             load_split(tmp_path / f"{name}.npz")
     with pytest.raises(InputError, match="expected a split of kind 'leave-one-out', found 'rating-holdout'"):
         LeaveOneOut.load(tmp_path / "ratings.npz")
-    np.savez(tmp_path / "note.npz", note=np.array('{"kind": "rating-holdouts"}'))
+    note = {"kind": "rating-holdouts", "settings": None, "report": {}, "digest": "0"}
+    np.savez(tmp_path / "note.npz", note=np.array(json.dumps(note)))
     with pytest.raises(InputError, match="did you mean 'rating-holdout'"):
         load_split(tmp_path / "note.npz")
 

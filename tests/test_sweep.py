@@ -15,6 +15,7 @@ from tfvae.experiments.definitions import load_table
 from tfvae.experiments.records import stored_sweep, sweep_of
 from tfvae.experiments.sweep import run_sweep
 from tfvae.system.errors import DivergedError, InputError
+from tfvae.system.locks import held
 from tfvae.training.loop import TrainedModel
 
 pytestmark = pytest.mark.slow
@@ -139,6 +140,25 @@ def test_ease_is_searched_on_validation_users(place, split, monkeypatch):
     assert run.tuned.trials == 4
     text = (place["results"] / "tiny" / "ml-1m" / "README.md").read_text()
     assert "4 trials" in text and "## Tuning" in text
+
+
+def test_a_killed_search_leaves_nothing_that_stops_another_one(place, tmp_path):
+    from tfvae.training.run_folder import RunFolder
+    from tfvae.training.settings import settings_of
+
+    folder = place["work"] / "tiny" / "ml-1m" / "ease.sweep"
+    killed = RunFolder(folder / "trial0-01234567")
+    killed.path.mkdir(parents=True)
+    killed.mark(settings_of("ease", {"regularization": 7.0}), "other data")
+    (folder / "trial-notes").mkdir()
+    (folder / "trial-notes" / "mine.txt").write_text("my own")
+    run_sweep("tiny", "ease", "ml-1m", 2, seed=5, **place)
+    assert [str(path.relative_to(folder)) for path in folder.rglob("*.*")] == ["trial-notes/mine.txt"]
+
+
+def test_a_search_that_another_process_makes_is_not_made_twice(place):
+    with held(place["work"] / "tiny" / "ml-1m" / "ease.sweep"), pytest.raises(InputError, match="in use by another"):
+        run_sweep("tiny", "ease", "ml-1m", 2, **place)
 
 
 def test_a_real_model_is_searched(place):

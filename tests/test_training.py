@@ -150,13 +150,13 @@ def killed(split, folder, settings, last_epoch, moment):
     process = in_another_process(split, folder, settings, last_epoch, moment)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == -9, errors
-    assert (folder / "state.npz").exists() and not (folder / "run.json").exists()
+    assert list(folder.glob("state-*.npz")) and not (folder / "run.json").exists()
 
 
 def test_a_killed_run_goes_on_to_equal_bits_in_a_new_process(tiny_split, tmp_path, whole):
     split, folder = tiny_split.save(tmp_path / "split.npz"), tmp_path / "run"
     killed(split, folder, vae(), last_epoch=1, moment="after")
-    (folder / ".state.npz.half-written").mkdir()
+    (folder / ".state-2.npz.0a1b2c-4711-half_wri").mkdir()
     process = in_another_process(split, folder, vae())
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
@@ -172,7 +172,7 @@ def test_a_run_that_died_between_its_last_epoch_and_its_result_only_writes_the_r
         write_json(path, value)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.write_json", write)
+        patch.setattr("tfvae.training.run_folder.write_json", write)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, tiny_split)
     again = run(tmp_path, tiny_split)
@@ -246,10 +246,10 @@ def test_the_last_good_epoch_is_kept_when_a_run_diverges(tiny_split, tmp_path):
         patch.setattr("tfvae.training.loop.ResumableCheckpoint", Breaking)
         with pytest.raises(DivergedError, match="after [67] updates"):
             run(tmp_path, tiny_split)
-    assert files_in(tmp_path) == ["best-1.npz", "settings.json", "state.npz"]
-    with np.load(tmp_path / "state.npz", allow_pickle=False) as state:
+    assert files_in(tmp_path) == ["best-0.npz", "best-1.npz", "settings.json", "state-0.npz", "state-1.npz"]
+    with np.load(tmp_path / "state-1.npz", allow_pickle=False) as state:
         assert len(json.loads(str(state["history"]))) == 2
-        assert all(np.isfinite(state[name]).all() for name in state if name != "history")
+        assert all(np.isfinite(state[name]).all() for name in state if name.startswith("v"))
 
 
 def test_scores_that_are_no_numbers_end_the_run_too(tiny_split, tmp_path):

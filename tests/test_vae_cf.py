@@ -221,12 +221,17 @@ def test_missing_files_are_named(folder):
         read_vae_cf(folder)
 
 
-def test_writing_replaces_its_own_files_and_no_others(folder, tmp_path):
+def test_writing_replaces_nothing(folder, tmp_path):
     split = read_vae_cf(folder)
     before = hashes(folder)
-    (folder / "train.csv").write_text("old")
     write_vae_cf(split, folder)
     assert hashes(folder) == before
+    train = (folder / "train.csv").read_bytes()
+    (folder / "train.csv").write_text("another's")
+    with pytest.raises(InputError, match=r"train\.csv is of another split"):
+        write_vae_cf(split, folder)
+    assert (folder / "train.csv").read_text() == "another's"
+    (folder / "train.csv").write_bytes(train)
     (folder / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match=r"thesis\.tex"):
         write_vae_cf(split, folder)

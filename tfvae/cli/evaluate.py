@@ -39,5 +39,8 @@ def evaluate(
         "environment": environment(),
         "commit": commit(),
     }
-    write_json(run / "evaluation.json", outcome)
     show_metrics(summary, counts)
+    try:
+        write_json(run / "evaluation.json", outcome)
+    except OSError as problem:
+        typer.echo(f"Not written to {run / 'evaluation.json'}: {problem}", err=True)

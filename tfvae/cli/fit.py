@@ -48,10 +48,11 @@ def fit(
     user of gmf, mlp and neumf, who serve nobody else, one item is for the choice and the latest for 'tfvae evaluate'.
     'tfvae prepare' has more ways to cut the data, and its split can be given as DATA.
     """
-    from tfvae.cli.run_folder import learnt_from, measure, split_for
+    from tfvae.cli.run_folder import learnt_from, measure, refuse_another_split, split_for
     from tfvae.data.items import Items
     from tfvae.training.adapt import settings_for
     from tfvae.training.loop import train
+    from tfvae.training.run_folder import SPLIT_FILE, RunFolder
     from tfvae.training.settings import settings_of
 
     given = opt.settings_from(set_) | opt.those_given(epochs=epochs, seed=seed, deterministic=deterministic or None)
@@ -61,11 +62,12 @@ def fit(
     split = split_for(model, data, by, source=source, columns=columns, changes=changes)
     part = learnt_from(split)
     folder = run or Path("runs", f"{opt.stem(data)}-{model}" + ("-by-items" if by == "items" else ""))
-    finished = (folder / "run.json").is_file()
-    trained = train(settings_for(model, given, part, typer.echo), part, folder, log=typer.echo)
-    if not (folder / "split.npz").is_file():
-        split.save(folder / "split.npz")
-        Items.of(split).save(folder)  # of the whole split, of which the model learned from a part
+    refuse_another_split(folder, split)
+    finished = RunFolder(folder).is_finished
+    # The items are those of the whole split, of which the model learns from a part.
+    trained = train(settings_for(model, given, part, typer.echo), part, folder, items=Items.of(split), log=typer.echo)
+    if not (folder / SPLIT_FILE).is_file():
+        split.save(folder / SPLIT_FILE)
     if finished:
         typer.echo(f"{folder} was trained before; there is nothing left to do.")
     elif trained.best_epoch is not None:

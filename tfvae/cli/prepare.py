@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tfvae.cli import options as opt
 from tfvae.cli.display import show_counts
 from tfvae.system.errors import InputError
+
+if TYPE_CHECKING:
+    from tfvae.data.splits import Split
 
 __all__ = ["EXAMPLES", "prepare"]
 
@@ -66,8 +69,17 @@ def prepare(
     if isinstance(split, StrongGeneralization) and format == "vae-cf":
         write_vae_cf(split, out)
     else:
+        _refuse_to_replace_a_runs(split, out if out.suffix != ".npz" else out.parent, out.name)
         out = split.save(out)
     show_counts(split.counts)
     typer.echo(f"Written: {out}")
     suits = {"rating-holdout": " --model p-vae", "leave-one-out": " --model neumf"}
     typer.echo(f"Next: tfvae fit {out}" + suits.get(split.protocol, ""))
+
+
+def _refuse_to_replace_a_runs(split: Split, folder: Path, name: str) -> None:
+    """Refuses to write a split where that of a run lies which was trained on other data."""
+    if name in (folder.name, "split.npz") and (folder / "settings.json").is_file():
+        from tfvae.training.run_folder import RunFolder
+
+        RunFolder(folder).refuse_another_split([split.digest, split.tuning_digest])

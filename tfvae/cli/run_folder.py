@@ -8,6 +8,7 @@ its training users needs.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,14 @@ from tfvae.models.base import Recommender
 from tfvae.serving.typed_history import find_titles, known_ids
 from tfvae.system.errors import InputError
 from tfvae.training.loop import TrainedModel, load_run
+from tfvae.training.run_folder import SPLIT_FILE, RunFolder
 
 __all__ = [
     "common_items",
     "finished",
     "learnt_from",
     "measure",
+    "refuse_another_split",
     "served",
     "split_for",
     "training_split",
@@ -109,26 +112,46 @@ def measure(
     return measured.summary(), {"users": measured.n_users, "users_without_targets": measured.n_without_targets}
 
 
+def refuse_another_split(folder: Path, split: Split) -> None:
+    """Refuses a folder that another split lies in, be it a run's or one that `tfvae prepare` wrote.
+
+    Raises:
+        InputError: If there is one, or a `split.npz` that cannot be read.
+    """
+    file = folder / SPLIT_FILE
+    if file.is_file() and (found := load_split(file)).digest != split.digest:
+        raise InputError(
+            f"{file} is another split (digest {found.digest[:12]}) than that of these data and options "
+            f"({split.digest[:12]}). Give another folder, or train on that split: tfvae fit {shlex.quote(str(file))}"
+        )
+
+
 def finished(folder: Path) -> tuple[TrainedModel, Split]:
-    """A finished run and its whole split; raises InputError where there is none."""
-    return load_run(folder), load_split(folder / "split.npz")
+    """A finished run and its whole split.
+
+    Raises:
+        InputError: If there is no finished run, or its files are not all its own.
+    """
+    return load_run(folder), training_split(folder)
 
 
 def served(folder: Path) -> tuple[TrainedModel, Items]:
     """A finished run and its items, for which no split is read unless the run is older than `items.npz`.
 
     Raises:
-        InputError: If there is no finished run.
+        InputError: As `finished` does.
     """
     trained = load_run(folder)
     if (folder / ITEMS_FILE).is_file():
         return trained, Items.load(folder)
-    return trained, Items.of(load_split(folder / "split.npz"))
+    return trained, Items.of(training_split(folder))
 
 
 def training_split(folder: Path) -> Split:
-    """The split of a run, to look its training users up; raises InputError where there is none."""
-    return load_split(folder / "split.npz")
+    """The split of a run; raises InputError where there is none, or it is not the one that was trained on."""
+    split = load_split(folder / SPLIT_FILE)
+    RunFolder(folder).refuse_another_split([split.digest, split.tuning_digest])
+    return split
 
 
 def common_items(items: Items, min_users: int) -> np.ndarray | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import scipy.sparse as sp
 from pandas.api import types
 
@@ -19,9 +19,7 @@ __all__ = [
     "aligned",
     "grouped",
     "has_duplicates",
-    "numbered",
     "ratings",
-    "seconds",
     "without_duplicates",
 ]
 
@@ -29,82 +27,27 @@ Duplicates = Literal["last", "first", "sum", "error"]
 _log = logging.getLogger(__name__)
 
 
-def numbered(ids: Any, kind: str, source: object) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers ids in ascending order: whole numbers numerically, strings lexicographically.
+def ratings(values: Any, source: object, place: Callable[[int], str]) -> np.ndarray:
+    """Ratings or counts as float32 [n].
 
     Args:
-        ids: [n], an array, a pandas column or an Arrow column.
-        kind: "user" or "item", for messages.
+        values: [n] numbers, an array, a pandas or an Arrow column.
         source: What messages call the data.
-
-    Returns:
-        The number of each event's id, int32 [n], and the different ids, ascending.
+        place: What messages call an event, by its number from 0.
 
     Raises:
-        InputError: For missing ids and fractions.
+        InputError: Naming the first that is no finite number.
     """
-    if isinstance(ids, pa.ChunkedArray) and pa.types.is_dictionary(ids.type):
-        encoded = ids.unify_dictionaries().combine_chunks()
-        ascending = pc.sort_indices(encoded.dictionary)
-        rank = np.empty(len(ascending), np.int32)
-        rank[ascending.to_numpy()] = np.arange(len(ascending), dtype=np.int32)
-        return rank[encoded.indices.to_numpy()], _plain(encoded.dictionary.take(ascending))
-    column = pd.Series(ids.to_numpy() if isinstance(ids, pa.ChunkedArray) else ids)
-    missing = column.isna().to_numpy()
-    if missing.any():
-        raise InputError(
-            f"{source}: {missing.sum():,} missing {kind} ids, the first at event {missing.argmax() + 1:,}; "
-            "drop these rows or fill them in"
-        )
-    codes, unique = pd.factorize(_comparable(column, kind, source), sort=True)
-    return codes.astype(np.int32), _plain(unique)
-
-
-def _comparable(column: pd.Series, kind: str, source: object) -> np.ndarray | pd.Series:
-    """The column as numbers if it holds whole numbers, else as strings."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
-    if types.is_integer_dtype(column.dtype):
-        return column.to_numpy(getattr(column.dtype, "numpy_dtype", column.dtype))
-    if types.is_float_dtype(column.dtype):
-        whole = column.to_numpy(np.int64)
-        if (whole != column.to_numpy(np.float64)).any():
-            raise InputError(f"{source}: {kind} ids are fractions; expected whole numbers or strings")
-        return whole
-    if types.infer_dtype(column) == "integer":
-        return column.to_numpy(np.int64)
-    return column.astype("str")
-
-
-def _plain(ids: Any) -> np.ndarray:
-    """A NumPy array of numbers or of fixed-width strings: nothing that would need pickle."""
-    ids = ids.to_numpy(zero_copy_only=False) if isinstance(ids, pa.Array) else np.asarray(ids)
-    return ids.astype(np.int64 if ids.dtype.kind in "iu" else str)
-
-
-def ratings(values: Any, source: object) -> np.ndarray:
-    """Ratings or counts as float32 [n]; raises InputError naming the first that is no finite number."""
     given = values.to_numpy() if isinstance(values, pa.ChunkedArray) else np.asarray(values)
     numbers = np.asarray(pd.to_numeric(given, errors="coerce"), np.float32)
     bad = ~np.isfinite(numbers)
     if bad.any():
         first = int(bad.argmax())
         raise InputError(
-            f"{source}: rating {str(given[first])!r} of event {first + 1:,} is not a number "
-            f"({bad.sum():,} such in all); mend or drop these rows"
+            f"{source}, {place(first)}: rating {str(given[first])!r} is no finite number ({bad.sum():,} such in all); "
+            "mend or drop these rows"
         )
     return numbers
-
-
-def seconds(timestamps: Any, source: object) -> np.ndarray:
-    """Unix seconds, int64 [n], from numbers or datetimes; raises InputError for anything else."""
-    given = timestamps.to_numpy() if hasattr(timestamps, "to_numpy") else np.asarray(timestamps)
-    try:
-        if pd.isna(given).any():
-            raise ValueError("some are missing")
-        return (given.astype("datetime64[s]") if given.dtype.kind == "M" else given).astype(np.int64)
-    except (TypeError, ValueError) as problem:
-        raise InputError(f"{source}: timestamps must be Unix seconds or datetimes ({problem})") from None
 
 
 def grouped(rows: np.ndarray, n_users: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -127,13 +70,15 @@ def has_duplicates(indptr: np.ndarray, items: np.ndarray, n_items: int) -> bool:
 
 
 def without_duplicates(
-    pairs: np.ndarray, values: np.ndarray, policy: Duplicates, source: object
+    pairs: np.ndarray, values: np.ndarray, times: np.ndarray, policy: Duplicates, source: object
 ) -> tuple[np.ndarray, np.ndarray]:
     """Applies the policy for repeated user-item pairs.
 
     Args:
         pairs: int64 [n], one number for each user-item pair.
         values: float32 [n].
+        times: int64 [n, m], by which the events of a pair are ordered, the first column first; among equals the order
+            of the file decides. Without columns it decides alone.
         policy: What to do with repeated ones; see `Interactions.from_events`.
         source: What messages call the data.
 
@@ -143,15 +88,25 @@ def without_duplicates(
     Raises:
         InputError: Under the policy "error".
     """
-    repeated = pd.Series(pairs).duplicated(keep="last" if policy == "last" else "first").to_numpy()
-    found = f"{source}: {repeated.sum():,} repeated user-item pairs among {len(pairs):,} events"
+    order = np.lexsort((*times.T[::-1], pairs))  # stable: events of a pair lie together, in time
+    same_pair = pairs[order][1:] == pairs[order][:-1]
+    n_repeated = int(same_pair.sum())
+    found = f"{source}: {n_repeated:,} repeated user-item pairs among {len(pairs):,} events"
     if policy == "error":
         raise InputError(f'{found}; duplicates="last", "first" or "sum" would say what to do with them')
-    _log.warning("%s; %s", found, "their values were summed" if policy == "sum" else f"the {policy} was kept")
     if policy == "sum":
-        groups, _ = pd.factorize(pairs)
-        return ~repeated, np.bincount(groups, weights=values).astype(np.float32)
-    return ~repeated, values[~repeated]
+        groups, different = pd.factorize(pairs)
+        kept = np.zeros(len(pairs), bool)
+        kept[np.unique(groups, return_index=True)[1]] = True
+        _log.warning("%s; their values were summed", found)
+        return kept, np.bincount(groups, weights=values).astype(np.float32)
+    kept = np.zeros(len(pairs), bool)
+    kept[order] = np.append(~same_pair, True) if policy == "last" else np.append(True, ~same_pair)
+    by = "in time" if times.shape[1] else "in the data"
+    n_ties = int((same_pair & (times[order][1:] == times[order][:-1]).all(axis=1)).sum()) if times.shape[1] else 0
+    ties = f"; {n_ties:,} of them have the same time, where the order of the data decides" if n_ties else ""
+    _log.warning("%s; the %s %s was kept%s", found, policy, by, ties)
+    return kept, values[kept]
 
 
 def aligned(table: pd.DataFrame | None, ids: np.ndarray) -> dict[str, np.ndarray]:

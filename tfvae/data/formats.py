@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tfvae.data import text
 from tfvae.data.text import AnyPath
@@ -57,7 +58,7 @@ def read_double_colon(path: AnyPath) -> RawEvents:
     table = text.read_delimited(
         path, {name: _FIELDS.get(name, pa.null()) for name in names}, names=names, delimiter=":"
     )
-    return RawEvents(*(table[name] for name in _FIELDS))
+    return _natural(path, RawEvents(*(table[name] for name in _FIELDS)), first=1)
 
 
 def read_movielens_csv(path: AnyPath) -> RawEvents:
@@ -66,7 +67,7 @@ def read_movielens_csv(path: AnyPath) -> RawEvents:
     if "timestamp" not in text.header(path, ","):
         del types["timestamp"]
     table = text.read_delimited(path, types)
-    return RawEvents(*(table[name] for name in types))
+    return _natural(path, RawEvents(*(table[name] for name in types)), first=2)
 
 
 def read_tabbed(path: AnyPath) -> RawEvents:
@@ -74,7 +75,7 @@ def read_tabbed(path: AnyPath) -> RawEvents:
     n_fields = 4 if len(text.header(path, "\t")) > 3 else 3
     names = list(_FIELDS)[:n_fields]
     table = text.read_delimited(path, {name: _FIELDS[name] for name in names}, names=names, delimiter="\t")
-    return RawEvents(*table.columns)
+    return _natural(path, RawEvents(*table.columns), first=1)
 
 
 def read_triplets(path: AnyPath) -> RawEvents:
@@ -106,6 +107,8 @@ def read_netflix(paths: Sequence[AnyPath]) -> RawEvents:
         table = text.read_delimited(path, types, names=list(types), sections=sections)
         parts["movie"].append(_movies(path, sections, table.num_rows))
         parts["user"].append(table["user"].to_numpy())
+        if (negative := np.flatnonzero(parts["user"][-1] < 0)).size:
+            raise InputError(f"{path}: user {parts['user'][-1][negative[0]]} is below 0; expected customers from 1")
         parts["rating"].append(table["rating"].to_numpy())
         parts["date"].append(table["date"].cast(pa.int32()).to_numpy())
     users, ratings, days, movies = (np.concatenate(parts.pop(name)) for name in list(parts))
@@ -118,6 +121,11 @@ def _movies(path: AnyPath, sections: Sequence[text.Section], n_rows: int) -> np.
         raise InputError(f"{path}, line 1: expected a movie's number and a colon, such as '17:'")
     lines = np.array([section.line for section in sections])
     starts = lines - 1 - np.arange(len(lines))
+    for section in sections:
+        if int(section.text[:-1]) > np.iinfo(np.int32).max:
+            raise InputError(
+                f"{path}, line {section.line}: expected a movie's number of 32 bits, found {section.text!r}"
+            )
     numbers = np.array([int(section.text[:-1]) for section in sections], np.int32)
     return np.repeat(numbers, np.diff(starts, append=n_rows))
 
@@ -141,6 +149,9 @@ def read_netflix_titles(path: AnyPath) -> pd.DataFrame:
 def read_u_item(path: AnyPath) -> pd.DataFrame:
     """Reads MovieLens-100K's `u.item` (Latin-1) to a table of title and genres, indexed by item."""
     ids, rows = text.read_fields(path, "|", 5 + len(_ML_100K_GENRES), "latin-1")
+    for number, row in enumerate(rows, 1):
+        if not set(row[4:]) <= {"0", "1"}:
+            raise InputError(f"{path}, item {ids[number - 1]}: expected a 0 or 1 for each genre, found {row[4:]}")
     genres = ["|".join(itertools.compress(_ML_100K_GENRES, map(int, row[4:]))) for row in rows]
     return pd.DataFrame({"title": [row[0] for row in rows], "genres": genres}, index=ids)
 
@@ -169,13 +180,22 @@ def read_ncf_negatives(path: AnyPath) -> tuple[np.ndarray, np.ndarray, np.ndarra
     n_negatives = max(len(text.header(path, "\t")) - 1, 1)
     columns = {"pair": pa.string()} | {f"negative {n + 1}": pa.int64() for n in range(n_negatives)}
     table = text.read_delimited(path, columns, names=list(columns), delimiter="\t")
-    pairs = table["pair"].to_pandas().str.extract(r"^\((\d+),(\d+)\)$")
+    pairs = table["pair"].to_pandas().str.extract(r"^\((\d{1,18}),(\d{1,18})\)$")
     if pairs.isna().any(axis=None):
         line = int(pairs.isna().any(axis=1).argmax())
         found = table["pair"][line].as_py()
         raise InputError(f"{path}, line {line + 1}: expected a pair such as '(0,25)', found {found!r}")
     users, items = pairs.astype(np.int64).to_numpy().T
     return users, items, np.stack([column.to_numpy() for column in table.columns[1:]], axis=1)
+
+
+def _natural(path: AnyPath, events: RawEvents, first: int) -> RawEvents:
+    """The events, whose ids and times are not below 0; `first` is the line of the first one."""
+    for name, column in zip(events._fields, events, strict=True):
+        if column is not None and (row := pc.index(pc.less(column, 0), True).as_py()) >= 0:
+            line = text.line_of(path, row + first)
+            raise InputError(f"{path}, line {line}: {name.rstrip('s')} {column[row].as_py()} is below 0")
+    return events
 
 
 def _table(fields: tuple[list, list], names: list[str], numeric: Sequence[str] = ()) -> pd.DataFrame:

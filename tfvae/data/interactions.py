@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,14 +15,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfvae.data import events, text
+from tfvae.data import events, ids, text
 from tfvae.data.events import Duplicates
+from tfvae.data.times import times
 from tfvae.system import files
 from tfvae.system.errors import InputError, unknown_name
 
 __all__ = ["Duplicates", "Interactions"]
 
 _FEATURES = ("user_features", "item_features")
+
+
+def _event(number: int) -> str:
+    return f"event {number + 1:,}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +40,8 @@ class Interactions:
         values: float32 [n_events], ratings or counts (1 where the file had none).
         user_ids: [n_users], ascending: numbers numerically, strings lexicographically.
         item_ids: [n_items], ascending likewise.
-        timestamps: int64 [n_events] in Unix seconds, or None.
+        timestamps: int64 [n_events] in Unix seconds, rounded down, or None.
+        nanoseconds: int32 [n_events], what is beyond the whole seconds, or None where nothing is.
         titles: str [n_items] (empty where unknown), or None.
         user_features: Named arrays [n_users].
         item_features: Named arrays [n_items].
@@ -46,6 +53,7 @@ class Interactions:
     user_ids: np.ndarray
     item_ids: np.ndarray
     timestamps: np.ndarray | None = None
+    nanoseconds: np.ndarray | None = None
     titles: np.ndarray | None = None
     user_features: dict[str, np.ndarray] = field(default_factory=dict)
     item_features: dict[str, np.ndarray] = field(default_factory=dict)
@@ -90,6 +98,12 @@ class Interactions:
         """
         return events.grouped(self.users, self.n_users)
 
+    @property
+    def times(self) -> np.ndarray:
+        """What orders events in time, int64 [n_events, m], the first column first; m is 0 where no times are known."""
+        parts = [array.astype(np.int64) for array in (self.timestamps, self.nanoseconds) if array is not None]
+        return np.stack(parts, axis=1) if parts else np.empty((self.n_events, 0), np.int64)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content, in hexadecimal."""
@@ -98,7 +112,8 @@ class Interactions:
         del arrays["users"]
         arrays["indptr"], order = self.by_user
         if order is not None:
-            arrays |= {name: arrays[name][order] for name in ("items", "values", "timestamps") if name in arrays}
+            by_event = ("items", "values", "timestamps", "nanoseconds")
+            arrays |= {name: arrays[name][order] for name in by_event if name in arrays}
             arrays["order"] = order
         return files.digest(sorted(arrays), *(arrays[name] for name in sorted(arrays)))
 
@@ -114,26 +129,29 @@ class Interactions:
         users: pd.DataFrame | None = None,
         items: pd.DataFrame | None = None,
         source: object = "events",
+        place: Callable[[int], str] = _event,
     ) -> Interactions:
         """Builds interactions from one entry per event.
 
         Args:
-            user_ids: [n] ids, numbers or strings: an array, a pandas or an Arrow column.
+            user_ids: [n] ids, numbers or text: an array, a pandas or an Arrow column. `tfvae.data.ids` says what is
+                read and what is refused.
             item_ids: [n] likewise.
             values: [n] ratings or counts; None for ones.
-            timestamps: [n] Unix seconds or datetimes; None where unknown.
-            duplicates: What becomes of repeated user-item pairs: keep the "last" or the "first", "sum"
-                their values, or "error".
+            timestamps: [n] Unix seconds, datetimes or text in ISO 8601, see `tfvae.data.times`; None where unknown.
+            duplicates: What becomes of repeated user-item pairs: keep the "last" or the "first" in time, where times
+                are given, else in the data; "sum" their values; or "error".
             users: What is known of the users, indexed by user id: the user features.
             items: What is known of the items, indexed by item id: a column `title`, and item features.
             source: What messages call the data; a file's path.
+            place: What messages call an event, by its number from 0.
 
         Returns:
             The interactions; users and items are numbered in ascending order of their ids.
 
         Raises:
-            InputError: For no events, unequal lengths, missing ids, ratings that are not numbers, and
-                duplicates under "error".
+            InputError: For no events, unequal lengths, ids and times that are refused, ratings that are no finite
+                numbers, and duplicates under "error".
         """
         if duplicates not in get_args(Duplicates):
             raise unknown_name("duplicates policy", duplicates, get_args(Duplicates))
@@ -142,10 +160,10 @@ class Interactions:
             raise InputError(f"{source}: columns of unequal lengths {sorted(lengths)}; one entry per event")
         if lengths == {0}:
             raise InputError(f"{source}: no interactions; at least one is needed")
-        rows, user_ids = events.numbered(user_ids, "user", source)
-        columns, item_ids = events.numbered(item_ids, "item", source)
-        values = np.ones(len(rows), np.float32) if values is None else events.ratings(values, source)
-        timestamps = None if timestamps is None else events.seconds(timestamps, source)
+        rows, user_ids = ids.numbered(user_ids, "user", source, place)
+        columns, item_ids = ids.numbered(item_ids, "item", source, place)
+        values = np.ones(len(rows), np.float32) if values is None else events.ratings(values, source, place)
+        timestamps, nanoseconds = (None, None) if timestamps is None else times(timestamps, source, place)
 
         item_features = events.aligned(items, item_ids)
         found = cls(
@@ -155,6 +173,7 @@ class Interactions:
             user_ids=user_ids,
             item_ids=item_ids,
             timestamps=timestamps,
+            nanoseconds=nanoseconds,
             titles=item_features.pop("title", None),
             user_features=events.aligned(users, user_ids),
             item_features=item_features,
@@ -163,9 +182,16 @@ class Interactions:
         if not events.has_duplicates(indptr, columns if order is None else columns[order], len(item_ids)):
             return found
         pairs = rows.astype(np.int64) * len(item_ids) + columns
-        kept, values = events.without_duplicates(pairs, values, duplicates, source)
-        timestamps = None if timestamps is None else timestamps[kept]
-        return replace(found, users=rows[kept], items=columns[kept], values=values, timestamps=timestamps)
+        kept, values = events.without_duplicates(pairs, values, found.times, duplicates, source)
+        timestamps, nanoseconds = (None if part is None else part[kept] for part in (timestamps, nanoseconds))
+        return replace(
+            found,
+            users=rows[kept],
+            items=columns[kept],
+            values=values,
+            timestamps=timestamps,
+            nanoseconds=nanoseconds,
+        )
 
     @classmethod
     def from_frame(
@@ -214,14 +240,12 @@ class Interactions:
     ) -> Interactions:
         """Reads a delimited text file whose first line names the columns.
 
-        Ids become numbers when every one of them is a plain whole number, else they stay strings.
-
         Args:
             path: The file; `.xz`, `.gz` and `.bz2` are unpacked on the way.
             user: Name of the column of user ids.
             item: Name of the column of item ids.
             rating: Name of the column of ratings or counts; None for ones.
-            timestamp: Name of the column of Unix seconds; None for none.
+            timestamp: Name of the column of times; None for none.
             delimiter: The character between fields.
             **options: Arguments of `from_events`.
 
@@ -229,12 +253,20 @@ class Interactions:
             InputError: Naming file, line and value, for whatever is wrong.
         """
         path = Path(path)
-        wanted = ((user, text.IDS), (item, text.IDS), (rating, pa.float32()), (timestamp, pa.int64()))
-        types = {name: kind for name, kind in wanted if name is not None}
-        table = text.read_delimited(path, types, delimiter=delimiter, quoted=True)
+
+        def read(time: pa.DataType) -> pa.Table:
+            wanted = ((user, text.IDS), (item, text.IDS), (rating, pa.float32()), (timestamp, time))
+            types = {name: kind for name, kind in wanted if name is not None}
+            return text.read_delimited(path, types, delimiter=delimiter, quoted=True)
+
+        try:
+            table = read(pa.int64())
+        except InputError:
+            if timestamp is None:
+                raise
+            table = read(pa.string())  # fractions or dates; if it was something else, this finds it again
         columns = [None if name is None else table[name] for name in (user, item, rating, timestamp)]
-        columns[:2] = map(text.as_numbers, columns[:2])
-        return cls.from_events(*columns, source=path, **options)
+        return cls.from_events(*columns, source=path, place=lambda n: f"line {text.line_of(path, n + 2)}", **options)
 
     @classmethod
     def from_parquet(
@@ -246,7 +278,7 @@ class Interactions:
         timestamp: str | None = None,
         **options: Any,
     ) -> Interactions:
-        """Reads a Parquet file of one row per event; arguments as for `from_csv`, ids keep their type."""
+        """Reads a Parquet file of one row per event; arguments as for `from_csv`."""
         wanted = [name for name in (user, item, rating, timestamp) if name is not None]
         try:
             found = pq.read_schema(path).names

@@ -25,8 +25,8 @@ __all__ = [
     "IDS",
     "AnyPath",
     "Section",
-    "as_numbers",
     "header",
+    "line_of",
     "missing_column",
     "open_bytes",
     "read_delimited",
@@ -80,7 +80,7 @@ def missing_column(source: object, wanted: str, found: Sequence[str]) -> InputEr
 def header(path: AnyPath, delimiter: str) -> list[str]:
     """The fields of the first line, without quotes."""
     with _reading(path) as stream:
-        line = stream.readline().decode("utf-8-sig").rstrip("\r\n")
+        line = stream.readline().decode("utf-8-sig", "replace").rstrip("\r\n")
     return [name.strip('"') for name in line.split(delimiter)]
 
 
@@ -139,7 +139,11 @@ def read_delimited(
         table = read(threads=sections is None)
     except pa.ArrowKeyError:
         found = header(path, delimiter)
-        wanted = next(name for name in columns if name not in found)
+        wanted = next((name for name in columns if name not in found), None)
+        if wanted is None:
+            raise InputError(
+                f"{path}: the columns {', '.join(columns)} are not to be told apart by its header"
+            ) from None
         raise missing_column(path, wanted, found) from None
     except pa.ArrowInvalid as problem:
         if "Empty CSV" in str(problem):
@@ -154,24 +158,41 @@ def read_delimited(
     for name, column in zip(table.column_names, table.columns, strict=True):
         if column.null_count and not pa.types.is_null(column.type):
             row = pc.index(pc.is_null(column), True).as_py() + 1 + (names is None)
-            for section in sections or ():
-                row += section.line <= row
-            line = _physical_line(path, row)
+            line = line_of(path, _counted(row, sections))
             raise InputError(f"{path}, line {line}: {name} is empty; every line needs one")
+    whole = [name for name, kind in columns.items() if pa.types.is_integer(kind)]
+    if whole and _has_hexadecimal(path):  # which Arrow takes for whole numbers
+        texts = read_delimited(
+            path,
+            dict.fromkeys(whole, pa.string()),
+            names=names,
+            delimiter=delimiter,
+            quoted=quoted,
+            sections=None if sections is None else [],
+        )
+        for name in whole:
+            if (row := pc.index(pc.match_substring(texts[name], "x", ignore_case=True), True).as_py()) >= 0:
+                line = line_of(path, _counted(row + 1 + (names is None), sections))
+                raise InputError(f"{path}, line {line}: {name} {texts[name][row].as_py()!r} is not a whole number")
     return table
 
 
-def as_numbers(ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Ids of type `IDS` as int64 when each is a plain whole number (no leading zero), else as they are."""
-    ids = ids.unify_dictionaries()
-    names = ids.chunk(0).dictionary
-    try:
-        numbers = names.cast(pa.int64())
-    except pa.ArrowInvalid:
-        return ids
-    if not numbers.cast(pa.string()).equals(names):
-        return ids
-    return pa.chunked_array([pa.DictionaryArray.from_arrays(chunk.indices, numbers) for chunk in ids.chunks])
+def _has_hexadecimal(path: AnyPath) -> bool:
+    """Whether `0x` stands anywhere in a file."""
+    with _reading(path) as stream:
+        end = b""
+        while chunk := stream.read(1 << 22):
+            if b"0x" in (chunk := end + chunk.lower()):
+                return True
+            end = chunk[-1:]
+    return False
+
+
+def _counted(row: int, sections: Sequence[Section] | None) -> int:
+    """A row of the table as one of the file, which has section lines as well."""
+    for section in sections or ():
+        row += section.line <= row
+    return row
 
 
 def read_fields(
@@ -208,8 +229,8 @@ def read_fields(
     return ids, rows
 
 
-def _physical_line(path: AnyPath, row: int) -> int:
-    """The line number of a row; Arrow passes over blank lines without counting them."""
+def line_of(path: AnyPath, row: int) -> int:
+    """The line number of a row, both counted from 1, the header with them; Arrow passes over blank lines."""
     with _reading(path) as stream:
         filled = (number for number, line in enumerate(stream, 1) if line.strip(b"\r\n"))
         return next(itertools.islice(filled, row - 1, None), row)
@@ -219,7 +240,7 @@ def _explained(path: AnyPath, problem: Exception, names: Sequence[str]) -> Input
     """Turns Arrow's complaint into ours, with the line where it has one."""
     message = str(problem)
     row = re.search(r"Row #(\d+)", message)
-    where = f"{path}, line {_physical_line(path, int(row[1]))}" if row else str(path)
+    where = f"{path}, line {line_of(path, int(row[1]))}" if row else str(path)
     if value := re.search(r"column #(\d+):.*conversion error to (\S+): invalid value '(.*)'", message):
         kind = _KINDS.get(value[2], value[2])
         return InputError(f"{where}: {names[int(value[1])]} {value[3]!r} is not {kind}")

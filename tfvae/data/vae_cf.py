@@ -8,6 +8,7 @@ user ids. `uid` counts through training, validation and test users; the original
 
 from __future__ import annotations
 
+import filecmp
 import logging
 import os
 from pathlib import Path
@@ -16,11 +17,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from tfvae.data import text
+from tfvae.data import ids, text
 from tfvae.data.splits.base import binary_rows
 from tfvae.data.splits.strong import HeldOutUsers, StrongGeneralization, group_counts, table_counts
 from tfvae.system.errors import InputError
-from tfvae.system.files import digest, replacing, sha256_of
+from tfvae.system.files import digest, reading, replacing, sha256_of
 
 __all__ = ["FILES", "read_events", "read_item_ids", "read_vae_cf", "write_vae_cf"]
 
@@ -82,16 +83,20 @@ def write_vae_cf(split: StrongGeneralization, folder: str | os.PathLike) -> None
 
     Args:
         split: A split; one without known file order is written row by row.
-        folder: Where to; made, or replaced if it holds nothing else. All six files come at once.
+        folder: Where to; made, or filled if it is empty. All six files come at once.
 
     Raises:
-        InputError: If the folder holds other files.
+        InputError: If the folder holds anything else than these six files with just this content, or an item's id
+            would not be read back as it is.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: expected a folder, found a file; give another name.")
-    if others := sorted({path.name for path in folder.glob("*")} - set(FILES)):
+    present = sorted(path.name for path in folder.glob("*"))
+    if others := [name for name in present if name not in FILES]:
         raise InputError(f"{folder}: expected a new or empty folder, found {others[0]!r}; give another name.")
+    names = "".join(f"{item}\n" for item in split.item_ids.tolist())
+    _refuse_other_names(split.item_ids, names, folder)
     validation, test = split.validation, split.test_part
     sides = (split.train, validation.history, validation.targets, test.history, test.targets)
     n_train, n_validation = len(split.user_ids), len(validation.user_ids)
@@ -104,8 +109,11 @@ def write_vae_cf(split: StrongGeneralization, folder: str | os.PathLike) -> None
             order[split.lines.get(name, slice(None))] = np.arange(matrix.nnz)
             frame = pd.DataFrame({"uid": first + entries.row[order], "sid": entries.col[order]})
             frame.to_csv(draft / f"{name}.csv", index=False, lineterminator="\n")
-        ids = "".join(f"{item}\n" for item in split.item_ids.tolist())
-        (draft / ITEMS).write_text(ids, encoding="utf-8", newline="\n")
+        (draft / ITEMS).write_text(names, encoding="utf-8", newline="\n")
+        # The files have no mark of ours: what lies there may be another's, and is never replaced by something else.
+        for name in present:
+            if not filecmp.cmp(draft / name, folder / name, shallow=False):
+                raise InputError(f"{folder / name} is of another split; give another name, or remove the folder.")
 
 
 def read_events(path: str | os.PathLike, n_items: int) -> tuple[np.ndarray, np.ndarray]:
@@ -137,27 +145,36 @@ def read_events(path: str | os.PathLike, n_items: int) -> tuple[np.ndarray, np.n
 
 
 def read_item_ids(path: str | os.PathLike) -> np.ndarray:
-    """Reads `unique_sid.txt`: whole numbers if all ids are such, else strings.
+    """Reads `unique_sid.txt` by the rule of `tfvae.data.ids`.
 
     Raises:
-        InputError: Naming the line, if an id is missing or comes twice.
+        InputError: Naming the line, if an id is refused or comes twice.
     """
     path = Path(path)
-    with text.open_bytes(path) as file:
-        ids = file.read().decode("utf-8").splitlines()
-    if not ids:
+    with reading(path, "a list of item ids in UTF-8, one a line"), text.open_bytes(path) as file:
+        content = file.read().decode("utf-8-sig")
+    return _ids_of(content, path)
+
+
+def _ids_of(content: str, path: Path) -> np.ndarray:
+    """The ids in the text of `unique_sid.txt`; only line feeds end a line, since other separators may be in an id."""
+    lines = [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")]
+    if lines == [""]:
         raise InputError(f"{path}: expected one item id a line, found an empty file.")
-    seen = set()
-    for line, item in enumerate(ids, start=1):
-        if not item or item in seen:
-            raise InputError(f"{path}, line {line}: expected an id not given before, found {item!r}.")
-        seen.add(item)
-    return np.array([int(item) for item in ids]) if all(map(_is_number, ids)) else np.array(ids)
+    return ids.of_text(lines, "item", path, lambda number: f"line {number + 1}")
 
 
-def _is_number(item: str) -> bool:
-    # "007" and "+7" stay strings, so that what was read can be written again
-    return item.removeprefix("-").isdecimal() and str(int(item)) == item
+def _refuse_other_names(item_ids: np.ndarray, content: str, folder: Path) -> None:
+    """Refuses ids that `unique_sid.txt` would not give back."""
+    read = _ids_of(content, folder / ITEMS)
+    if len(read) != len(item_ids) or read.dtype.kind != item_ids.dtype.kind or (read != item_ids).any():
+        same = min(len(read), len(item_ids))
+        differs = [str(one) != str(other) for one, other in zip(read[:same], item_ids[:same], strict=True)]
+        first = differs.index(True) if True in differs else same - 1
+        raise InputError(
+            f"the layout of vae_cf has an id a line and cannot hold item {str(item_ids[first])!r}; save the split as "
+            "npz, or give the item another id."
+        )
 
 
 def _bounds(folder: Path, uids: dict[str, np.ndarray]) -> dict[str, tuple[int, int]]:

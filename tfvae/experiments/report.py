@@ -15,9 +15,12 @@ from tfvae.experiments.records import datasets_of, folder_of, stored_attributes
 from tfvae.experiments.rendering import named, template
 from tfvae.experiments.sections import Page, written
 from tfvae.experiments.summaries import cells_of
+from tfvae.system.errors import InputError
 from tfvae.system.files import write_text
 
 __all__ = ["render", "render_overview"]
+
+GENERATED = b"<!-- Generated from the stored "  # how the templates begin
 
 
 def render(name: str, dataset: str, results: Path = RESULTS) -> Path:
@@ -47,8 +50,7 @@ def render(name: str, dataset: str, results: Path = RESULTS) -> Path:
     else:
         page = Page(table, dataset, results, cells_of(table, dataset, results))
         text = "".join(section for section in written(page) if section is not None)
-    write_text(folder / "README.md", text)
-    return folder / "README.md"
+    return _write_page(folder / "README.md", text)
 
 
 def render_overview(results: Path = RESULTS) -> Path:
@@ -78,8 +80,17 @@ def render_overview(results: Path = RESULTS) -> Path:
                 body = {"rows": cells_of(table, dataset, results)}
             parts.append(body | {"dataset": named(dataset), "ran": dataset in ran})
         sections.append({"table": table, "parts": parts})
-    path = Path(results) / "README.md"
-    write_text(path, template("overview.md.j2").render(sections=sections))
+    return _write_page(Path(results) / "README.md", template("overview.md.j2").render(sections=sections))
+
+
+def _write_page(path: Path, text: str) -> Path:
+    """Writes a page over an earlier one of ours; raises InputError where a page of somebody else's lies."""
+    if path.exists() and not path.read_bytes().startswith(GENERATED):
+        raise InputError(
+            f"{path} was not written by tfvae, so it is left as it is. Give another folder by --results, or move the "
+            "file, and give the command again: what has been run is stored."
+        )
+    write_text(path, text)
     return path
 
 

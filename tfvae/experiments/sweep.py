@@ -9,7 +9,6 @@ as it would have.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,9 +33,11 @@ from tfvae.experiments.records import Sweep, Trial, stored_sweep, sweep_path
 from tfvae.experiments.runner import WORK, validation_value
 from tfvae.system.environment import commit, environment
 from tfvae.system.errors import DivergedError, InputError, TooLargeError
-from tfvae.system.files import write_json
+from tfvae.system.files import digest, write_json
+from tfvae.system.locks import held
 from tfvae.training.adapt import settings_for
 from tfvae.training.loop import train
+from tfvae.training.run_folder import RunFolder
 from tfvae.training.settings import settings_of, stored_settings
 
 __all__ = ["run_sweep", "search_problem"]
@@ -93,18 +94,19 @@ def run_sweep(
     whole = splits_of(definition, dataset, source, own)(definition.seeds[0], chosen.by)
     stored_under = data_name(dataset, own)
     split = whole.for_tuning()
-    sweep = _begun(definition, chosen, stored_under, whole.digest, seed, epochs, results, split if own else None)
     path = sweep_path(table, stored_under, row, results)
     deadline = time.perf_counter() + (seconds if seconds is not None else np.inf)
-    while len(sweep.trials) < trials and time.perf_counter() < deadline:
-        params = _next_params(sweep)
-        folder = Path(work) / table / stored_under / f"{row}.sweep" / f"trial{len(sweep.trials)}"
-        trial = _tried(sweep, params, split, folder, progress)
-        sweep = sweep.model_copy(update={"trials": [*sweep.trials, trial]})
-        write_json(path, sweep.model_dump())
-        shutil.rmtree(folder.parent, ignore_errors=True)
-        outcome = f"failed: {trial.reason}" if trial.reason else f"{sweep.monitor} {trial.value:.4f}"
-        log(f"{chosen.name}, trial {trial.number + 1} of {trials}: {outcome}, {params}")
+    with held(Path(work) / table / stored_under / f"{row}.sweep") as folder:
+        sweep = _begun(definition, chosen, stored_under, whole.digest, seed, epochs, results, split if own else None)
+        while len(sweep.trials) < trials and time.perf_counter() < deadline:
+            params = _next_params(sweep)
+            trial = _tried(sweep, params, split, folder, progress)
+            sweep = sweep.model_copy(update={"trials": [*sweep.trials, trial]})
+            write_json(path, sweep.model_dump())
+            _remove_trials(folder)
+            outcome = f"failed: {trial.reason}" if trial.reason else f"{sweep.monitor} {trial.value:.4f}"
+            log(f"{chosen.name}, trial {trial.number + 1} of {trials}: {outcome}, {params}")
+        _remove_trials(folder)
     return sweep
 
 
@@ -163,16 +165,24 @@ def _begun(
 def _tried(sweep: Sweep, params: dict[str, Any], split: Split, folder: Path, progress: bool) -> Trial:
     """Trains with these settings and returns the trial; a diverged one is a failed one."""
     settings = stored_settings(sweep.settings).with_changes(**params)
+    # The name is that of settings and data, so that a killed trial is gone on with by the same search alone.
+    trial = folder / f"trial{len(sweep.trials)}-{digest(settings.flat(), split.digest)[:8]}"
     started = time.perf_counter()
     outcome: dict[str, Any]
     try:
-        trained = train(settings, split, folder, progress=progress, log=_silent)
+        trained = train(settings, split, trial, progress=progress, log=_silent)
         value = validation_value(trained, split, sweep.monitor)
         outcome = {"state": "complete", "value": value, "best_epoch": trained.best_epoch}
     except (DivergedError, TooLargeError) as error:
         outcome = {"state": "failed", "value": None, "best_epoch": None, "reason": str(error)}
     seconds = round(time.perf_counter() - started, 1)
     return Trial(number=len(sweep.trials), params=params, seconds=seconds, **outcome)
+
+
+def _remove_trials(folder: Path) -> None:
+    """Removes the run folders of trials, those of a search that was killed and begun anew among them."""
+    for trial in folder.glob("trial*-*"):
+        RunFolder(trial).remove()
 
 
 def _silent(line: str) -> None:

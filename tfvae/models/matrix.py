@@ -17,8 +17,8 @@ __all__ = ["MatrixRecommender"]
 class MatrixRecommender(Recommender):
     """A recommender with one fit instead of epochs; its arguments are those of `Recommender`."""
 
-    resumes_fit: ClassVar[bool] = False
-    """Whether an interrupted fit continues from the files in its `folder`."""
+    part_files: ClassVar[tuple[str, ...]] = ()
+    """Patterns of the names of the files in its `folder` from which an interrupted fit goes on; none if it cannot."""
 
     @abc.abstractmethod
     def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print, folder: Path | None = None) -> None:
@@ -27,8 +27,8 @@ class MatrixRecommender(Recommender):
         Args:
             train: Training rows, sparse [n_users, n_items], each item at most once per user.
             log: Called with one line of progress at a time.
-            folder: Where a model that `resumes_fit` keeps finished parts; other models ignore it.
+            folder: Where a model with `part_files` keeps its finished parts; other models ignore it.
 
         Raises:
-            InputError: If the matrix has another number of items, or its values are not what the model needs.
+            InputError: If the matrix has another number of items than the model, or values that it cannot use.
         """

@@ -4,8 +4,8 @@ Ning, Karypis: SLIM: Sparse Linear Methods for Top-N Recommender Systems, ICDM 2
 
     min_W ½‖X − XW‖² + β/2 ‖W‖² + λ‖W‖₁   subject to   W ≥ 0, diag(W) = 0.
 
-Each column of W is an elastic net of its own, which meets the users only in the Gram matrix G = X'X. With g the column
-of G that belongs to item j, w is its only minimum if w_j = 0 and, for each other item i,
+Each column of W is a separate elastic net, which depends on the users only through the Gram matrix G = X'X. Let g be
+the column of G that belongs to item j. Then w ≥ 0 is the unique minimum for column j if w_j = 0 and, for each other i,
 
     g_i − (Gw)_i − βw_i = λ where w_i > 0, and ≤ λ where w_i = 0.
 """
@@ -46,7 +46,7 @@ SHARE_TO_COPY = 0.25
 class SLIM(ItemItem):
     """SLIM (Ning and Karypis 2011): scores are the user's row times a sparse, non-negative item-item matrix W.
 
-    The columns are solved by scikit-learn's coordinate descent, on all cores. Both regularisers are on the scale of the
+    Scikit-learn's coordinate descent solves for the columns, on all cores. Both regularisers are on the scale of the
     paper's objective, where the squared error is a sum over users.
 
     Example:
@@ -62,18 +62,18 @@ class SLIM(ItemItem):
 
     Args:
         n_items: Width of the catalogue, I.
-        l1: λ, of the sum of the weights; Mult-VAE's table searched 0.1, 0.5, 1 and 5.
-        l2: β, of half the sum of their squares; searched likewise.
+        l1: λ, the factor of the sum of the weights; Mult-VAE's table searched 0.1, 0.5, 1 and 5.
+        l2: β, the factor of half the sum of the squared weights; the table searched the same values.
         tolerance: A column is done when its duality gap is at most this share of the item's number of users.
-        max_iterations: Rounds over the items, at most, for each column.
+        max_iterations: The largest number of rounds over the items for each column.
         gram_precision: Precision of the Gram matrix and the descent, "float32" or "float64"; a tolerance below 1e-6
             needs the latter. W is kept in float32.
-        seed: Taken like every model's; there is nothing random here.
+        seed: It has no effect, since nothing is random here; every model takes it.
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
         TooLargeError: If W, which is kept dense, does not fit in memory.
-        InputError: If a setting is not a positive number or `gram_precision` unknown.
+        InputError: If a setting is not a positive number or `gram_precision` is unknown.
     """
 
     example_settings: ClassVar[dict[str, Any]] = {
@@ -88,7 +88,7 @@ class SLIM(ItemItem):
         "l2": 1.0,
     }
 
-    resumes_fit: ClassVar[bool] = True
+    part_files: ClassVar[tuple[str, ...]] = ("slim.json", "columns-*.npz")
 
     def __init__(
         self,
@@ -120,13 +120,15 @@ class SLIM(ItemItem):
 
         Args:
             train: Binary user rows, sparse [n_users, n_items], each item at most once per user.
-            log: Called with the memory that is needed before it is allocated, then with one line of progress a minute.
-            folder: Keeps the columns that are solved, so that an interrupted fit goes on from there; made when missing.
-            n_jobs: Threads; None for one for each core. They do not change the result.
+            log: Called with a line on the memory that is needed, before it is allocated, then with a line a minute.
+            folder: Folder that keeps the solved columns, so that an interrupted fit continues from them; it is made if
+                it does not exist.
+            n_jobs: Number of threads; None for one for each core. It does not change the result.
 
         Raises:
             TooLargeError: If the Gram matrix does not fit in memory.
-            InputError: If the matrix is not binary or of another width, or the folder has columns of another fit.
+            InputError: If the matrix is not binary or has another number of items, or the folder has columns of another
+                fit.
         """
         check_matrix(self, train)
         starts = range(0, self.n_items, COLUMNS_AT_ONCE)
@@ -160,7 +162,7 @@ class SLIM(ItemItem):
             )
 
     def _claim(self, folder: Path, train: csr_array) -> None:
-        """Makes the folder this fit's; an error when it is another's."""
+        """Marks the folder as that of this fit; raises InputError if it belongs to another fit."""
         settings = {name: getattr(self, name) for name in self.settings() if name != "seed"}
         claim = {"digest": digest(settings, COLUMNS_AT_ONCE, list(train.shape), train.indptr, train.indices)}
         marker = folder / "slim.json"
@@ -171,7 +173,7 @@ class SLIM(ItemItem):
         write_json(marker, claim)
 
     def _columns(self, counts: np.ndarray, start: int, path: Path | None) -> tuple[np.ndarray, np.ndarray]:
-        """Some columns of W, float32 [n_items, n_columns], and which converged; from the file if there is one."""
+        """Some columns of W, float32 [n_items, n_columns], and whether each converged; from a file if there is one."""
         if path and path.exists():
             with np.load(path, allow_pickle=False) as stored:
                 return stored["weights"], stored["converged"]
@@ -185,7 +187,8 @@ class SLIM(ItemItem):
         """One column of W, float32 [n_items], and whether it converged."""
         column, target, users = np.zeros(self.n_items, np.float32), counts[item].copy(), counts[item, item]
         # Neither G nor W is negative, hence g_i − (Gw)_i ≤ g_i, and only `others` can have a weight. The item itself
-        # cannot once it counts less than nothing; of a weight that is 0, loss and duality gap do not depend on that.
+        # can have none, since its target is set to a negative number; while its weight is 0, loss and duality gap do
+        # not depend on this number.
         target[item] = -users
         others = np.flatnonzero(target > self.l1)
         if not len(others):
@@ -194,8 +197,8 @@ class SLIM(ItemItem):
             matrix, target = counts[np.ix_(others, others)], target[others]
         else:
             matrix, others = counts, np.arange(self.n_items)
-        # X and y matter by their inner products, which are given, and by the number of rows that the squared error is
-        # divided by: one.
+        # Only the inner products of X and y matter, which are given, and the number of rows, here one, by which the
+        # squared error is divided.
         _, weights, gaps, iterations = enet_path(
             np.zeros((1, len(others)), target.dtype),
             np.sqrt([users]),

@@ -10,6 +10,7 @@ The signatures' outputs are TensorFlow's, so strings come as UTF-8 bytes there, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,9 +20,11 @@ import tensorflow as tf
 from tfvae.models.base import Recommender
 from tfvae.serving.recommendations import Recommendations
 from tfvae.system.errors import InputError
-from tfvae.system.files import replacing
+from tfvae.system.files import replacing, write_json
 
 __all__ = ["export"]
+
+MARK = "tfvae-export.json"  # names the files of an export, so that no others are ever replaced
 
 
 def export(
@@ -49,7 +52,7 @@ def export(
     Args:
         model: Any recommender.
         item_ids: Its columns' ids, [n_items], such as `split.item_ids`.
-        folder: Written in one step; an earlier export there is replaced.
+        folder: Written in one step; an earlier export by this function is replaced if nothing was added to it.
         titles: The items' titles, [n_items].
         scale: For a rating model, the lowest and the highest training rating, such as `split.scale`.
         candidates: bool [n_items], which items may be recommended; all of them if None.
@@ -59,12 +62,27 @@ def export(
     """
     folder = Path(folder)
     if folder.exists() and not _replaceable(folder):
-        raise InputError(f"{folder} exists and is not an exported model; choose another folder, or remove it.")
+        raise InputError(
+            f"{folder} exists, and is not an exported model of tfvae with nothing else in it; choose another folder, "
+            "or remove it."
+        )
     serving = Recommendations(model, item_ids, titles, scale, candidates)
     signatures = {"recommend": serving.recommend, "serving_default": serving.recommend_default}
     with replacing(folder) as draft:
         tf.saved_model.save(serving, draft, signatures)
+        files = sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file())
+        write_json(draft / MARK, {"format": "tfvae export", "version": 1, "files": [*files, MARK]})
 
 
 def _replaceable(folder: Path) -> bool:
-    return (folder / "saved_model.pb").exists() or (folder.is_dir() and not any(folder.iterdir()))
+    """Whether the folder is empty, or an export that holds what was written then and nothing else."""
+    if not folder.is_dir():
+        return False
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+    if not there:
+        return not any(folder.iterdir())
+    try:
+        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        return mark["format"] == "tfvae export" and there <= set(mark["files"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return False

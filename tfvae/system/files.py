@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
-__all__ = ["digest", "replacing", "sha256_of", "write_json", "write_npz", "write_text"]
+from tfvae.system.errors import InputError, TfvaeError
+
+__all__ = ["digest", "reading", "remove_drafts", "replacing", "sha256_of", "write_json", "write_npz", "write_text"]
 
 
 @contextmanager
@@ -22,7 +27,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path; on success it becomes `path` in one step, on error it vanishes.
 
     The temporary name lies in the same folder (so that the rename is atomic) and keeps the suffix
-    of `path` (some writers choose their format by it). It may become a file or a folder.
+    of `path` (some writers choose their format by it). It may become a file or a folder. What a killed
+    process left of an earlier attempt at the same path is removed.
 
     Args:
         path: Where the finished file or folder shall lie; parents are made.
@@ -32,7 +38,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    remove_drafts(path)
+    scratch = Path(tempfile.mkdtemp(prefix=f"{_draft_prefix(path)}{os.getpid()}-", dir=path.parent))
     try:
         draft = scratch / path.name
         yield draft
@@ -41,6 +48,45 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(draft, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def remove_drafts(path: str | os.PathLike) -> None:
+    """Removes the drafts of a file or folder whose process on this machine is gone, such as a killed one."""
+    path = Path(path)
+    prefix = _draft_prefix(path)
+    for draft in path.parent.glob(f"{glob.escape(prefix)}*"):
+        process = draft.name.removeprefix(prefix).partition("-")[0]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _draft_prefix(path: Path) -> str:
+    # The machine's name is part of it, since process numbers of another one say nothing here.
+    machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+    return f".{path.name[:100]}.{machine}-"
+
+
+@contextmanager
+def reading(path: str | os.PathLike, what: str) -> Iterator[None]:
+    """Says of whatever goes wrong while a file is read and taken apart that the file is not what it should be.
+
+    Args:
+        path: The file, for messages.
+        what: What it should be, such as "a saved split".
+
+    Raises:
+        InputError: For any error but those that are raised on purpose.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected {what}.") from None
+    except TfvaeError:
+        raise
+    # A damaged or foreign file can raise nearly anything in the libraries that take it apart.
+    except Exception as problem:
+        kind = "" if isinstance(problem, OSError) else f"{type(problem).__name__}: "
+        raise InputError(f"{path} cannot be read as {what} ({kind}{problem}); is the file whole?") from problem
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

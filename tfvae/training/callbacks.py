@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 import sys
 import time
+import zipfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
@@ -22,6 +24,7 @@ from tqdm.keras import TqdmCallback
 from tfvae.evaluation.metrics import lower_is_better
 from tfvae.evaluation.results import Evaluation, RatingEvaluation
 from tfvae.nn.keras_private import summary_writer
+from tfvae.system.errors import InputError
 from tfvae.system.files import write_npz
 
 __all__ = [
@@ -32,6 +35,11 @@ __all__ = [
     "Validation",
     "best_of",
 ]
+
+_STATE = re.compile(r"state-(\d+)\.npz")
+_CHECKPOINT = re.compile(r"(state|best)-\d+\.npz")
+# What a file raises that is missing, cut short or changed, or of a model of other shapes.
+_DAMAGE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 def best_of(history: list[dict[str, float]], monitor: str) -> int | None:
@@ -68,20 +76,33 @@ class ResumableCheckpoint(keras.callbacks.Callback):
 
     After each epoch one file, renamed into place, holds all weights, the optimisers' states and the history of the
     epochs so far. Order of users, phase and noise are functions of seed, epoch and update, so nothing else is needed.
+    The file of the epoch before stays, with its best weights, for the case that the newer one cannot be read.
 
     Args:
         folder: Where the files lie.
         monitor: The entry of the logs that marks the best epoch; where there is none, the last is kept.
         patience: Epochs without a better value after which training ends; None for never.
         patient_from: The epoch, counted from 0, before which none is counted as one without a better value.
+        run: Digest of the run's settings and data; a checkpoint of another run is refused.
+        log: Called with one line where a checkpoint cannot be read.
     """
 
-    def __init__(self, folder: Path, monitor: str, patience: int | None, patient_from: int = 0):
+    def __init__(
+        self,
+        folder: Path,
+        monitor: str,
+        patience: int | None,
+        patient_from: int = 0,
+        run: str = "",
+        log: Callable[[str], None] = print,
+    ):
         super().__init__()
-        self._folder, self._state = folder, folder / "state.npz"
+        self._folder = folder
         self._monitor = monitor
         self._patience = patience
         self._patient_from = patient_from
+        self._run = run
+        self._log = log
         self.history: list[dict[str, float]] = []
         self._started = 0.0
 
@@ -100,15 +121,45 @@ class ResumableCheckpoint(keras.callbacks.Callback):
         return len(self.history) - 1 - since >= self._patience
 
     def resume(self) -> bool:
-        """Restores model, optimiser and history from an interrupted run; False when there is none."""
-        for draft in self._folder.glob(".*.npz.*"):  # a file that was being written when the run was killed
-            shutil.rmtree(draft)
-        if not self._state.exists():
-            return False
-        with np.load(self._state, allow_pickle=False) as stored:
+        """Restores model, optimiser and history from an interrupted run.
+
+        Returns:
+            Whether there was one that can be read.
+
+        Raises:
+            InputError: If the checkpoint is another run's.
+        """
+        epochs = [int(match[1]) for path in self._folder.glob("state-*.npz") if (match := _STATE.fullmatch(path.name))]
+        fresh = [variable.numpy() for variable in self._all_variables()] if epochs else []
+        for epoch in sorted(epochs, reverse=True):
+            path = self._folder / f"state-{epoch}.npz"
+            try:
+                self._restore_epoch(path)
+                return True
+            except InputError:
+                raise
+            except _DAMAGE as problem:
+                self._log(f"{path} cannot be read ({type(problem).__name__}: {problem}); going back by an epoch")
+        if epochs:
+            self._log(f"{self._folder} has no checkpoint that can be read; training begins anew")
+            self.history = []
+            for variable, value in zip(self._all_variables(), fresh, strict=True):
+                variable.assign(value)
+        return False
+
+    def _restore_epoch(self, path: Path) -> None:
+        with np.load(path, allow_pickle=False) as stored:
+            if str(stored["run"]) != self._run:
+                raise InputError(
+                    f"{path} is a checkpoint of other settings or data than those of this run. Give another folder, or "
+                    "remove the file to begin anew."
+                )
             self.history = json.loads(str(stored["history"]))
             _restore(self._all_variables(), stored)
-        return True
+        if self.best_epoch is not None:
+            with np.load(self._weights_of(self.best_epoch), allow_pickle=False) as best:
+                for name in best:  # each is read whole and its checksum compared
+                    best[name]
 
     def restore_best(self) -> None:
         """Gives the model the weights of the best epoch, where one is known."""
@@ -137,14 +188,21 @@ class ResumableCheckpoint(keras.callbacks.Callback):
         self.history.append({"epoch": epoch, **numbers, "learning_rate": rate, "seconds": logs["seconds"]})
         if self.best_epoch == epoch:
             write_npz(self._weights_of(epoch), _numbered(self.model.variables), compressed=False)
-        state = _numbered(self._all_variables()) | {"history": np.array(json.dumps(self.history))}
-        write_npz(self._state, state, compressed=False)
-        # The former best weights go last: until the new state is there, a resumed run needs them.
-        for weights in set(self._folder.glob("best-*.npz")) - {self._weights_of(self.best_epoch)}:
-            weights.unlink()
+        notes = {"history": np.array(json.dumps(self.history)), "run": np.array(self._run)}
+        write_npz(self._folder / f"state-{epoch}.npz", _numbered(self._all_variables()) | notes, compressed=False)
+        self._remove_older()
         if self.out_of_patience:
             self.model.stop_training = True
         self._started = time.perf_counter()
+
+    def _remove_older(self) -> None:
+        """Removes all but the last two checkpoints and their best weights, now that the newest is there."""
+        lasting = {f"state-{entry['epoch']}.npz" for entry in self.history[-2:]}
+        for history in (self.history, self.history[:-1]):
+            lasting.add(self._weights_of(best_of(history, self._monitor)).name)
+        for path in self._folder.iterdir():
+            if _CHECKPOINT.fullmatch(path.name) and path.name not in lasting:
+                path.unlink()
 
     def _weights_of(self, epoch: int | None) -> Path:
         return self._folder / f"best-{epoch}.npz"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from tfvae.data.splits.base import HeldOut, Split, read_split
+from tfvae.data.splits.base import HeldOut, Split, read_split, restore
 from tfvae.data.splits.one_out import HeldOutItems, LeaveOneOut, LeaveOneOutSettings, leave_one_out
 from tfvae.data.splits.ratings import HeldOutRatings, RatingHoldout, RatingHoldoutSettings, rating_holdout
 from tfvae.data.splits.strong import (
@@ -58,4 +58,4 @@ def load_split(path: str | os.PathLike) -> Split:
     arrays, note = read_split(path)
     if note["kind"] not in PROTOCOLS:
         raise unknown_name("kind of split", note["kind"], PROTOCOLS)
-    return PROTOCOLS[note["kind"]].restored(arrays, note)
+    return restore(PROTOCOLS[note["kind"]], path, arrays, note)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from tfvae.system.errors import InputError
-from tfvae.system.files import write_npz
-from tfvae.system.validation import Strict
+from tfvae.system.files import digest, reading, write_npz
+from tfvae.system.validation import Strict, checked
 
-__all__ = ["HeldOut", "Split", "binary_rows", "pack", "read_split", "unpack"]
+__all__ = ["HeldOut", "Split", "binary_rows", "pack", "read_split", "restore", "unpack"]
 
 FILE_NAME = "split.npz"
 
@@ -102,6 +101,11 @@ class Split(ABC):
             raise InputError("this split has nothing for validation; `for_tuning` cuts that from its training part.")
         return self.validation
 
+    @property
+    def tuning_digest(self) -> str:
+        """Digest of what `for_tuning` gives."""
+        return self.digest
+
     @abstractmethod
     def for_tuning(self) -> Self:
         """What a search is given: a split with a validation part and nothing for test."""
@@ -127,14 +131,22 @@ class Split(ABC):
         """Writes the split in one step.
 
         Args:
-            path: An `.npz` file; any other path is taken as a folder, which gets a `split.npz`.
+            path: An `.npz` file; any other path is taken as a folder, which gets a `split.npz`. A split that lies there
+                is replaced.
 
         Returns:
             The file that was written.
+
+        Raises:
+            InputError: If something else than a split lies there.
         """
+        if _file(path).exists():
+            _refuse_foreign(_file(path))
         settings = None if self.settings is None else self.settings.model_dump()
+        arrays = self.arrays()
         note = {"kind": self.protocol, "settings": settings, "report": self.counts, "digest": self.digest}
-        write_npz(_file(path), {"note": np.array(json.dumps(note)), **self.arrays()}, compressed=False)
+        note["content"] = _content(arrays)
+        write_npz(_file(path), {"note": np.array(json.dumps(note)), **arrays}, compressed=False)
         return _file(path)
 
     @classmethod
@@ -147,25 +159,85 @@ class Split(ABC):
         arrays, note = read_split(path)
         if note["kind"] != cls.protocol:
             raise InputError(f"{_file(path)}: expected a split of kind {cls.protocol!r}, found {note['kind']!r}.")
-        return cls.restored(arrays, note)
+        return restore(cls, path, arrays, note)
 
 
 def read_split(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the note (kind, settings, counts, digest) of a saved split.
 
     Raises:
-        InputError: If there is no such file, or it is not a split.
+        InputError: If there is no such file, it is not a split, or its arrays are not those that were saved.
     """
     file = _file(path)
-    if not file.is_file():
-        raise InputError(f"{file}: no such file; expected a split saved by `split.save(path)`.")
-    try:
+    with reading(file, "a split saved by `split.save(path)`"):
         with np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
-        note = json.loads(str(arrays.pop("note")))
-        return arrays, note | {"kind": str(note["kind"])}
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file}: not a saved split, or a damaged one ({error}); cut and save it anew.") from error
+        note = checked(_Note, json.loads(str(arrays.pop("note"))), file)
+        if note.content not in (None, _content(arrays)):
+            raise InputError(f"{file}: the arrays are not those that were saved; cut and save the split anew.")
+        return arrays, note.model_dump()
+
+
+SomeSplit = TypeVar("SomeSplit", bound=Split)
+
+
+def restore(
+    kind: type[SomeSplit], path: str | os.PathLike, arrays: dict[str, np.ndarray], note: dict[str, Any]
+) -> SomeSplit:
+    """The split that a file holds, checked whole.
+
+    Args:
+        kind: The class of the split.
+        path: The file, for messages.
+        arrays: See `read_split`.
+        note: Likewise.
+
+    Raises:
+        InputError: If anything in the file does not belong to the rest.
+    """
+    file = _file(path)
+    with reading(file, f"a split of kind {kind.protocol!r}"):
+        split = kind.restored(arrays, note)
+        for name, ids in (("user ids", split.user_ids), ("item ids", split.item_ids)):
+            if ids.ndim != 1 or ids.dtype.kind not in "iuU" or np.unique(ids).size != ids.size:
+                raise InputError(f"{file}: expected different {name}, whole numbers or text, in one row.")
+        if split.train.shape != (len(split.user_ids), len(split.item_ids)):
+            raise InputError(
+                f"{file}: expected training rows of shape {[len(split.user_ids), len(split.item_ids)]}, as there are "
+                f"ids, found {list(split.train.shape)}."
+            )
+        if split.titles is not None and (split.titles.dtype.kind != "U" or split.titles.shape != split.item_ids.shape):
+            raise InputError(f"{file}: expected a title for each item, found an array of {split.titles.shape}.")
+        for part in filter(None, (split.validation, split.test)):
+            shapes = {part.history.shape, part.targets.shape, (len(part.user_ids), split.n_items)}
+            if len(shapes) > 1:
+                raise InputError(f"{file}: expected history, targets and ids of one size, found {sorted(shapes)}.")
+        return split
+
+
+class _Note(Strict):
+    """What a saved split says of itself beside its arrays."""
+
+    kind: str
+    settings: dict[str, Any] | None
+    report: dict[str, int | float]
+    digest: str
+    content: str | None = None  # SHA-256 of the arrays; files of former versions have none
+
+
+def _content(arrays: dict[str, np.ndarray]) -> str:
+    return digest(sorted(arrays), *(arrays[name] for name in sorted(arrays)))
+
+
+def _refuse_foreign(file: Path) -> None:
+    """Refuses to replace a file that is no saved split."""
+    if not file.exists():
+        return
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            checked(_Note, json.loads(str(stored["note"])), file)
+    except Exception:  # whatever it is, it is not ours to replace
+        raise InputError(f"{file} exists and is no saved split; give another name, or remove it.") from None
 
 
 def binary_rows(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> tuple[csr_array, np.ndarray]:
@@ -197,12 +269,38 @@ def pack(name: str, matrix: csr_array, *, binary: bool = True) -> dict[str, np.n
 
 
 def unpack(name: str, arrays: dict[str, np.ndarray]) -> csr_array:
-    """The matrix that :func:`pack` took apart."""
+    """The matrix that :func:`pack` took apart.
+
+    Raises:
+        InputError: If the arrays are no matrix with sorted, different columns in each row and finite values.
+    """
     indptr, indices, shape = (arrays[f"{name}.{part}"] for part in ("indptr", "indices", "shape"))
     values = arrays.get(f"{name}.values")
     if values is None:
         values = np.ones(indices.size, dtype=np.float32)
-    return csr_array((values, indices, indptr), shape=tuple(shape.tolist()))
+    _refuse_no_matrix(name, indptr, indices, shape, values)
+    matrix = csr_array((values, indices, indptr), shape=tuple(shape.tolist()))
+    if not matrix.has_canonical_format:
+        raise InputError(f"the columns of a row of {name!r} are not in ascending order, or one comes twice.")
+    return matrix
+
+
+def _refuse_no_matrix(
+    name: str, indptr: np.ndarray, indices: np.ndarray, shape: np.ndarray, values: np.ndarray
+) -> None:
+    """Refuses arrays that are no CSR matrix; SciPy's compiled code would read beyond them."""
+    whole = all(array.ndim == 1 and array.dtype.kind in "iu" for array in (indptr, indices, shape))
+    if not whole or shape.shape != (2,) or values.ndim != 1 or values.dtype.kind != "f":
+        raise InputError(f"the arrays of {name!r} have the wrong type or number of axes.")
+    rows, columns = shape.tolist()
+    if min(rows, columns) < 0 or indptr.size != rows + 1 or indptr[0] != 0 or (np.diff(indptr) < 0).any():
+        raise InputError(f"the row starts of {name!r} do not ascend from 0, one for each of {rows} rows.")
+    if not indptr[-1] == indices.size == values.size:
+        raise InputError(f"{name!r} has {indices.size} columns and {values.size} values for {indptr[-1]} entries.")
+    if indices.size and not 0 <= indices.min() <= indices.max() < columns:
+        raise InputError(f"a column of {name!r} is outside the range 0 to {columns - 1}.")
+    if not np.isfinite(values).all():
+        raise InputError(f"a value of {name!r} is not a finite number.")
 
 
 def _file(path: str | os.PathLike) -> Path:

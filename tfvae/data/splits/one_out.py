@@ -6,6 +6,7 @@ which come in as given test items and negatives.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +23,8 @@ from tfvae.system.files import digest
 from tfvae.system.validation import Strict
 
 __all__ = ["HeldOutItems", "LeaveOneOut", "LeaveOneOutSettings", "leave_one_out"]
+
+_log = logging.getLogger(__name__)
 
 
 class LeaveOneOutSettings(Strict):
@@ -54,6 +57,15 @@ class HeldOutItems:
     items: np.ndarray
     negatives: np.ndarray
     user_ids: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Refuses items and negatives that are no columns of the history, or not one row for each of its rows."""
+        n_users, n_items = self.history.shape
+        for name, columns, axes in (("items", self.items, 1), ("negatives", self.negatives, 2)):
+            if columns.ndim != axes or len(columns) != n_users or columns.dtype.kind not in "iu":
+                raise InputError(f"expected held-out {name} for each of {n_users} users, found {columns.shape}.")
+            if columns.size and not 0 <= columns.min() <= columns.max() < n_items:
+                raise InputError(f"expected held-out {name} from 0 to {n_items - 1}, found others.")
 
     @cached_property
     def targets(self) -> csr_array:
@@ -92,6 +104,11 @@ class LeaveOneOut(Split):
     digest: str
     validation: HeldOutItems | None = None
 
+    @property
+    def tuning_digest(self) -> str:
+        """See :class:`Split`."""
+        return digest(self.digest, "for tuning")
+
     def for_tuning(self) -> LeaveOneOut:
         """What a search is given: another item of each user is held out, drawn by the seed.
 
@@ -121,7 +138,7 @@ class LeaveOneOut(Split):
             train=train,
             validation=HeldOutItems(train, items, negatives, self.user_ids),
             test=None,
-            digest=digest(self.digest, "for tuning"),
+            digest=self.tuning_digest,
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -168,8 +185,8 @@ def leave_one_out(
         interactions: What users met. With given test items it may hold them or not: they leave training.
         settings: Number of negatives, seed, filter.
         test_items: `[n_users]` raw item ids, one for each of `interactions.user_ids`. By default each
-            user's latest event is held out: by time stamp, among equals and without time stamps the last
-            in the file.
+            user's latest event is held out: by time, among equals (a warning counts them) and without times the last in
+            the file.
         negatives: `[n_users, n]` raw item ids, which need given test items. By default drawn without
             replacement from the items that the user never met, neither in training nor as test item.
 
@@ -234,11 +251,18 @@ def _latest(
     row_of = np.full(interactions.n_users, -1, dtype=np.int32)
     row_of[kept] = np.arange(kept.size, dtype=np.int32)
     users, items = interactions.users, interactions.items
-    if interactions.timestamps is not None:
-        order = np.lexsort((interactions.timestamps, users))
+    latest = indptr[1:][kept] - 1
+    times = interactions.times
+    if times.shape[1]:
+        order = np.lexsort((*times.T[::-1], users))
+        several = latest[sizes[kept] > 1]
+        ties = int((times[order[several]] == times[order[several - 1]]).all(axis=1).sum())
+        if ties:
+            _log.warning(
+                "%d users have several events at their latest time; the last of these in the data is held out", ties
+            )
     if order is not None:
         users, items = users[order], items[order]
-    latest = indptr[1:][kept] - 1
     training = row_of[users] >= 0
     training[latest] = False
     return row_of[users][training], items[training], items[latest], kept

@@ -132,6 +132,11 @@ class RatingHoldout(Split):
             digest=digest(self.digest, "by items"),
         )
 
+    @property
+    def tuning_digest(self) -> str:
+        """See :class:`Split`."""
+        return digest(self.digest, "for tuning")
+
     def for_tuning(self) -> RatingHoldout:
         """What a search is given: a part of the training ratings, as large as the test part is of all, to choose by.
 
@@ -145,7 +150,7 @@ class RatingHoldout(Split):
             for part in (np.sort(shuffled[:n_kept]), np.sort(shuffled[n_kept:]))
         )
         validation = HeldOutRatings(train, targets, self.user_ids)
-        return replace(self, train=train, validation=validation, test=None, digest=digest(self.digest, "for tuning"))
+        return replace(self, train=train, validation=validation, test=None, digest=self.tuning_digest)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """See :class:`Split`."""

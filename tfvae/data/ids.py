@@ -1,0 +1,174 @@
+"""Ids of users and items: one rule for CSV, Parquet, frames, arrays and pre-split folders.
+
+An id is what the user wrote. A typed column keeps its type: whole numbers are numbers (also `7.0`, since pandas makes
+floating-point numbers of them where some are missing), text is text, letter by letter. A text file has no types: its
+ids are numbers if all of a column are whole ones (`7` or `7.0`), else all of them are text. Numbers beyond 64 bits with
+sign are kept as text.
+
+Refused before anything is trained, with the place of the first such id, is whatever could not be told apart or given
+back:
+
+- what is missing, and text that stands for it in many files (`nan`, `null`, `None`, `NA`, ...);
+- text with a NUL, or with white space at its ends (" 7" would be another user than "7");
+- the number −1, which pads histories;
+- two spellings of one number in a column of numbers (`7` and `7.0`);
+- fractions, floating-point numbers above 2^53, truth values, and kinds of values that are neither numbers nor text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pandas.api import types
+
+from tfvae.system.errors import InputError
+
+__all__ = ["PAD", "numbered", "of_text"]
+
+PAD = -1
+"""The number that pads histories in a served model, which therefore is no id."""
+
+Place = Callable[[int], str]
+Refusal = Callable[[int, str], InputError]
+
+_MISSING = frozenset(
+    ["", "nan", "NaN", "NAN", "-nan", "null", "Null", "NULL", "None", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaT"]
+)
+_LARGEST_EXACT = 2**53
+_NUMBER = re.compile(r"(0|-?[1-9][0-9]*)(\.0+)?")
+
+
+def numbered(ids: Any, kind: str, source: object, place: Place) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers ids in ascending order: whole numbers numerically, text lexicographically by code point.
+
+    Args:
+        ids: [n], a NumPy array or sequence, a pandas or an Arrow column.
+        kind: "user" or "item", for messages.
+        source: What messages call the data.
+        place: What messages call an event, by its number from 0.
+
+    Returns:
+        The number of each event's id, int32 [n], and the different ids, ascending: int64 or fixed-width text.
+
+    Raises:
+        InputError: For ids that the rule refuses, naming the first.
+    """
+    untyped = isinstance(ids, pa.ChunkedArray) and pa.types.is_dictionary(ids.type)  # as text files are read
+    codes, different = _encoded(ids, kind, source, place)
+
+    def refuse(which: int, why: str) -> InputError:
+        first = int((codes == which).argmax())
+        return InputError(f"{source}, {place(first)}: {kind} {different[which]!r} {why}")
+
+    values = _values(different, refuse, untyped)
+    unique, ranks = np.unique(values, return_inverse=True)
+    return ranks.reshape(-1).astype(np.int32)[codes], unique
+
+
+def of_text(names: Sequence[str], kind: str, source: object, place: Place) -> np.ndarray:
+    """Different ids that are given as text, in their order: int64, or fixed-width text.
+
+    Arguments and errors are those of `numbered`; an id that comes twice is refused as well.
+    """
+    seen: set[str] = set()
+    for number, name in enumerate(names):
+        if name in seen:
+            raise InputError(f"{source}, {place(number)}: {kind} {name!r} was given before.")
+        seen.add(name)
+
+    def refuse(which: int, why: str) -> InputError:
+        return InputError(f"{source}, {place(which)}: {kind} {names[which]!r} {why}")
+
+    return _values(list(names), refuse, untyped=True)
+
+
+def _encoded(ids: Any, kind: str, source: object, place: Place) -> tuple[np.ndarray, list]:
+    """The place of each event's id among the different values of the column, and these, as Python's own."""
+    if isinstance(ids, pa.ChunkedArray) and pa.types.is_dictionary(ids.type):
+        encoded = ids.unify_dictionaries().combine_chunks()
+        if not encoded.null_count:
+            return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+    column = pd.Series(ids.to_pandas() if isinstance(ids, pa.ChunkedArray) else ids)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    missing = column.isna().to_numpy()
+    if missing.any():
+        raise InputError(
+            f"{source}, {place(int(missing.argmax()))}: no {kind} id, and {missing.sum():,} are missing in all; drop "
+            "these rows or fill them in."
+        )
+    if types.is_object_dtype(column.dtype) and types.infer_dtype(column) not in ("string", "integer", "bytes"):
+        # 1, 1.0 and True are equal to pandas, and would fall together with nobody asked.
+        spelt = pd.Series([(type(value).__name__, value) for value in column])
+        try:
+            codes, different = pd.factorize(spelt)
+        except TypeError as problem:
+            raise InputError(f"{source}: {kind} ids must be whole numbers or text ({problem}).") from None
+        return codes, [value for _, value in different]
+    codes, different = pd.factorize(column)
+    return codes, list(different.tolist())
+
+
+def _values(different: list[Any], refuse: Refusal, untyped: bool) -> np.ndarray:
+    """The different ids by the rule, in their order; `refuse` makes the error for one of them."""
+    ids = [value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value for value in different]
+    kinds = [_kind(value) for value in ids]
+    for which, kind in enumerate(kinds):
+        if kind is None:
+            raise refuse(which, f"is of type {type(ids[which]).__name__}; expected whole numbers or text.")
+        if kind != kinds[0]:
+            raise refuse(which, f"is a {kind} beside a {kinds[0]}; make all of them text or numbers.")
+    if kinds[0] == "number":
+        numbers = _whole(ids, refuse)
+    elif untyped and all(map(_NUMBER.fullmatch, ids)):
+        numbers = [int(name.partition(".")[0]) for name in ids]
+    else:
+        return _text(ids, refuse)
+    if not all(-(2**63) <= number < 2**63 for number in numbers):
+        return np.array(ids if kinds[0] == "text" else [str(number) for number in numbers])
+    found = np.array(numbers, np.int64)
+    if (found == PAD).any():
+        raise refuse(int((found == PAD).argmax()), "is the number that pads histories; give it another.")
+    _, first, counts = np.unique(found, return_index=True, return_counts=True)
+    if (counts > 1).any():
+        again = int(np.flatnonzero(found == found[first[counts > 1][0]])[1])
+        raise refuse(again, "is another spelling of a number that is an id already; write each id in one way.")
+    return found
+
+
+def _kind(value: Any) -> str | None:
+    if isinstance(value, (bool, np.bool_)):
+        return None
+    return "text" if isinstance(value, str) else "number" if isinstance(value, (int, float, np.number)) else None
+
+
+def _whole(values: list[Any], refuse: Refusal) -> list[int]:
+    """Whole numbers, whatever type they are of."""
+    for which, value in enumerate(values):
+        if isinstance(value, (float, np.floating)):
+            if not float(value).is_integer():
+                raise refuse(which, "is no whole number; expected whole numbers or text.")
+            if abs(float(value)) > _LARGEST_EXACT:
+                raise refuse(which, "is a floating-point number that does not hold a whole number exactly.")
+    return [int(value) for value in values]
+
+
+def _text(names: list[str], refuse: Refusal) -> np.ndarray:
+    """Text, letter by letter."""
+    for which, name in enumerate(names):
+        if name in _MISSING:
+            raise refuse(which, "stands for a missing id in most files; drop these rows or give it another name.")
+        if name != name.strip():
+            raise refuse(which, "has white space at its ends; remove it.")
+        if "\0" in name:
+            raise refuse(which, "has a NUL in it; remove it.")
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise refuse(which, "is no text in UTF-8.") from None
+    return np.array(names)
