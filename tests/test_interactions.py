@@ -239,7 +239,7 @@ def test_bad_frames(frame, tmp_path):
         Interactions.from_frame(frame.assign(stars=[1, "good", 2, 3, 4]), "who", "what", "stars")
     with pytest.raises(InputError, match="event 3: no user id"):
         Interactions.from_frame(frame.assign(who=["b", "a", None, "c", "a"]), "who", "what")
-    with pytest.raises(InputError, match="item ids are fractions"):
+    with pytest.raises(InputError, match="item 1.5 is no whole number"):
         Interactions.from_frame(frame.assign(what=[1.5, 2, 3, 4, 5]), "who", "what")
     with pytest.raises(InputError, match="no interactions"):
         Interactions.from_frame(frame[:0], "who", "what")

@@ -114,3 +114,43 @@ def test_a_recvae_that_anneals_nothing_has_no_beta_to_select(kl_weight):
     with pytest.raises(InputError, match="recvae anneals no KL weight"):
         settings_of("recvae", {"beta_selection": "peak", **kl_weight})
     assert settings_of("recvae", {"beta_selection": "peak", "kl_weight": "annealed"}).training.epochs == 200
+
+
+# ---- absurd values ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "given"),
+    [
+        ("mult-vae", {"epochs": True}),
+        ("mult-vae", {"dropout": False}),
+        ("mult-vae", {"seed": True}),
+        ("mult-vae", {"seed": 2**32}),
+        ("mult-vae", {"seed": -1}),
+        ("mult-vae", {"latent_dim": 10**12}),
+        ("mult-vae", {"hidden": [10**12]}),
+        ("mult-vae", {"epochs": 10**12}),
+        ("mult-vae", {"batch_size": 10**12}),
+        ("mult-vae", {"anneal_updates": 10**30}),
+        ("mult-vae", {"learning_rate": float("inf")}),
+        ("mult-vae", {"learning_rate": float("nan")}),
+        ("mult-vae", {"monitor": "ndcg@0"}),
+        ("evcf-mult-vae", {"log_variance_range": [4, -12]}),
+        ("evcf-mult-vae", {"log_variance_range": [1, 1]}),
+        ("recvae", {"prior_weights": [1, 1, float("inf")]}),
+        ("wmf", {"factors": 10**9}),
+        ("wmf", {"factors": True}),
+    ],
+)
+def test_absurd_values_are_refused_by_name(model, given):
+    (name,) = given
+    with pytest.raises(InputError, match=name):
+        settings_of(model, given)
+    if name not in TrainingSettings.model_fields or name == "seed":
+        with pytest.raises(InputError, match=name):
+            model_class(model)(20, **given)
+
+
+def test_a_truth_value_is_taken_where_one_is_meant():
+    assert settings_of("mult-vae", {"deterministic": True}).training.deterministic
+    assert settings_of("p-vae", {"stochastic": False}).model["stochastic"] is False

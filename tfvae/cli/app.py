@@ -5,7 +5,10 @@ TensorFlow, pandas and what needs them are imported inside the commands, so that
 
 from __future__ import annotations
 
+import io
 import os
+import signal
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -17,21 +20,45 @@ from tfvae.system.errors import TfvaeError
 
 __all__ = ["app", "main"]
 
+STOPPED = "\nStopped. Give the same command again, and it goes on where it was."
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as KeyboardInterrupt is SIGINT."""
+
 
 class _Commands(TyperGroup):
-    """Prints an error that tfvae raised on purpose as its message, and says after Ctrl-C how to go on."""
+    """Prints what ends a command as one message: an error raised on purpose, one of the system, or a signal."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except TfvaeError as error:
-            if ctx.params["debug"]:
+        except (KeyboardInterrupt, _Terminated) as signalled:
+            typer.echo(STOPPED, err=True)
+            raise typer.Exit(130 if isinstance(signalled, KeyboardInterrupt) else 143) from None
+        except Exception as error:
+            message = None if ctx.params["debug"] else _told(error)
+            if message is None:
                 raise
-            typer.secho(f"Error: {error}", err=True, fg=typer.colors.RED)
+            typer.secho(f"Error: {message}", err=True, fg=typer.colors.RED)
             raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            typer.echo("\nStopped. Give the same command again, and it goes on where it was.", err=True)
-            raise typer.Exit(130) from None
+
+
+def _told(error: Exception) -> str | None:
+    """What a user is told of an error; None for a fault of ours, whose traceback is wanted."""
+    if isinstance(error, TfvaeError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory ({error or 'no more is known'}). What was finished before is kept."
+    of_tensorflow = type(error).__module__ == "tensorflow.python.framework.errors_impl"
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        where = f"{error.filename}: " if error.filename else ""
+        reason = f"{where}{error.strerror or error}"
+    elif of_tensorflow and type(error).__name__ in ("ResourceExhaustedError", "PermissionDeniedError", "UnknownError"):
+        reason = str(error)
+    else:
+        return None
+    return f"{reason}. What was finished before is kept: mend this, and give the same command again."
 
 
 def _examples(*lines: str) -> str:
@@ -90,4 +117,24 @@ for command, examples in (
 
 def main() -> None:
     """Runs the command line."""
-    app(prog_name="tfvae")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what a terminal cannot show shall not end a run
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        app(prog_name="tfvae")
+    except _Terminated:  # before or after the command itself
+        sys.exit(143)
+
+
+def _stop(number: int, _: Any) -> None:
+    """Ends the process by a signal.
+
+    An exception that goes off while TensorFlow's threads run can end in a segmentation fault. So once it is loaded the
+    process ends here and now, which loses nothing: every file is whole or absent, whenever a process is killed.
+    """
+    if "tensorflow" not in sys.modules:
+        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+    os.write(2, f"{STOPPED}\n".encode())
+    os._exit(128 + number)

@@ -75,10 +75,8 @@ def fit(
     typer.echo("Validation:")
     summary, counts = measure(trained.model, part.validation_part)
     show_metrics(summary, counts)
-    typer.echo(f"Next: tfvae evaluate {folder}")
-    if trained.model.scores_new_users:
-        rating = f"={split.scale[1]:g}" if split.scale else ""
-        typer.echo(f"      tfvae recommend {folder} --history {split.item_ids[0]}{rating}")
-    else:
-        typer.echo(f"      tfvae recommend {folder} --user {split.user_ids[0]}")
-    typer.echo(f"      tensorboard --logdir {folder}")
+    rating = f"={split.scale[1]:g}" if split.scale else ""
+    whom = f"--history={split.item_ids[0]}{rating}" if trained.model.scores_new_users else f"--user={split.user_ids[0]}"
+    typer.echo(f"Next: {opt.command('tfvae', 'evaluate', folder)}")
+    typer.echo(f"      {opt.command('tfvae', 'recommend', folder, whom)}")
+    typer.echo(f"      {opt.command('tensorboard', '--logdir', folder)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +34,7 @@ __all__ = [
     "TableName",
     "TimeCol",
     "UserCol",
+    "command",
     "listed",
     "rated",
     "settings_from",
@@ -206,5 +209,10 @@ def whole_numbers(text: str) -> list[int]:
 
 
 def stem(data: str) -> str:
-    """What to call things made from DATA: its name without folders and suffixes."""
-    return Path(data).resolve().name.partition(".")[0]
+    """What to call things made from DATA: its name without folders and the suffixes of its format."""
+    return re.sub(r"(\.(csv|tsv|parquet|npz|jsonl))?(\.(xz|gz|bz2))?$", "", Path(data).resolve().name) or "data"
+
+
+def command(*words: object) -> str:
+    """A command line that can be pasted into a shell."""
+    return shlex.join(map(str, words))

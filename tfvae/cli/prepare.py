@@ -73,8 +73,8 @@ def prepare(
         out = split.save(out)
     show_counts(split.counts)
     typer.echo(f"Written: {out}")
-    suits = {"rating-holdout": " --model p-vae", "leave-one-out": " --model neumf"}
-    typer.echo(f"Next: tfvae fit {out}" + suits.get(split.protocol, ""))
+    suits = {"rating-holdout": ("--model", "p-vae"), "leave-one-out": ("--model", "neumf")}
+    typer.echo(f"Next: {opt.command('tfvae', 'fit', out, *suits.get(split.protocol, ()))}")
 
 
 def _refuse_to_replace_a_runs(split: Split, folder: Path, name: str) -> None:

@@ -23,7 +23,14 @@ EXAMPLES = (
 def recommend(
     run: opt.RunFolder,
     history: Annotated[
-        str, typer.Option(metavar="ID,ID,…", help="Items somebody has, by id; ID=RATING,… for a model of ratings.")
+        list[str] | None,
+        typer.Option(
+            metavar="ID,ID,…",
+            help="Items somebody has, by id; ID=RATING,… for a model of ratings. Repeatable; an id may have commas.",
+        ),
+    ] = None,
+    history_file: Annotated[
+        str, typer.Option(metavar="FILE", help="A file with an item a line, as in --history; - is the standard input.")
     ] = "",
     like: Annotated[
         list[str] | None,
@@ -40,18 +47,21 @@ def recommend(
     A model of ratings predicts them, with their standard deviation where it knows one. If it was trained '--by items',
     it is told the ratings of an item by users' ids, and predicts those of other users.
     """
-    from tfvae.cli.run_folder import common_items, served, training_split, typed_history
+    from tfvae.cli.run_folder import common_items, history_parts, served, training_split, typed_history
     from tfvae.serving.recommendations import recommend as ranked
     from tfvae.serving.recommendations import recommend_to_users
 
-    if bool(history or like) == bool(user):
+    if "" in (like or ()):
+        raise InputError("--like '' names no item; give a part of a title.")
+    if bool(history or history_file or like) == bool(user):
         raise InputError("name what the person has, --history ID,ID,… or --like 'part of a title'; or --user ID alone.")
     trained, items = served(run)
     rates, candidates, k = trained.model.predicts_ratings, common_items(items, min_users), min(k, items.n_items)
     if user:
         ranking = recommend_to_users(trained.model, training_split(run), [user], k, candidates)
     else:
-        ids, ratings = typed_history(items, opt.listed(history), like or [], rates)
+        parts = history_parts(items, history or [], history_file)
+        ids, ratings = typed_history(items, parts, like or [], rates)
         told = [ratings] if rates else None
         scale = items.scale if rates else None
         ranking = ranked(trained.model, items.item_ids, [ids], k, items.titles, told, scale, candidates)

@@ -8,7 +8,7 @@ its training users needs.
 
 from __future__ import annotations
 
-import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import typer
 
-from tfvae.cli.options import rated
+from tfvae.cli.options import command, listed, rated
 from tfvae.data.items import ITEMS_FILE, Items
 from tfvae.data.open_split import open_split
 from tfvae.data.splits import HeldOut, LeaveOneOut, RatingHoldout, Split, StrongGeneralization, load_split
@@ -26,12 +26,14 @@ from tfvae.models import model_class
 from tfvae.models.base import Recommender
 from tfvae.serving.typed_history import find_titles, known_ids
 from tfvae.system.errors import InputError
+from tfvae.system.files import reading
 from tfvae.training.loop import TrainedModel, load_run
 from tfvae.training.run_folder import SPLIT_FILE, RunFolder
 
 __all__ = [
     "common_items",
     "finished",
+    "history_parts",
     "learnt_from",
     "measure",
     "refuse_another_split",
@@ -122,7 +124,7 @@ def refuse_another_split(folder: Path, split: Split) -> None:
     if file.is_file() and (found := load_split(file)).digest != split.digest:
         raise InputError(
             f"{file} is another split (digest {found.digest[:12]}) than that of these data and options "
-            f"({split.digest[:12]}). Give another folder, or train on that split: tfvae fit {shlex.quote(str(file))}"
+            f"({split.digest[:12]}). Give another folder, or train on that split: {command('tfvae', 'fit', file)}"
         )
 
 
@@ -166,6 +168,29 @@ def common_items(items: Items, min_users: int) -> np.ndarray | None:
     if most < min_users:
         raise InputError(f"no item has {min_users:,} training users, the most common has {most:,}; lower it.")
     return items.n_users >= min_users
+
+
+def history_parts(items: Items, given: Sequence[str], file: str) -> list[str]:
+    """The items of a history, one each, from what was typed and from a file.
+
+    Args:
+        items: The model's items.
+        given: Each an item, or several between commas; what is an item as a whole is one, commas and all.
+        file: A file with an item a line, "-" for the standard input, or "" for none.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
+    known = set(map(str, items.item_ids.tolist()))
+    parts = []
+    for text in given:
+        whole = text in known or text.rpartition("=")[0] in known
+        parts += [text] if whole else listed(text)
+    if file:
+        with reading(file, "a list of items in UTF-8, one a line"):
+            content = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
+        parts += [line for line in content.split("\n") if line.strip()]
+    return parts
 
 
 def typed_history(

@@ -42,7 +42,10 @@ class UserEvaluator:
         metrics: Sequence[str] = DEFAULT_METRICS,
         batch_size: int = 500,
     ):
-        self._metrics = {name: parse_metric(name) for name in metrics}
+        parsed = {name: parse_metric(name) for name in metrics}
+        # No metric changes beyond the last item, and the arrays are as wide as the longest ranking.
+        n_items = held_out.targets.shape[1]
+        self._metrics = {name: (metric, min(k, n_items)) for name, (metric, k) in parsed.items()}
         n_targets = np.diff(held_out.targets.indptr)
         users = np.flatnonzero(n_targets)
         if not len(users):

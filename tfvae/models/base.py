@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkab
 import keras
 import numpy as np
 import tensorflow as tf
-from pydantic import NonNegativeInt, PositiveInt
 
 from tfvae.models import MODELS, model_class
+from tfvae.models.fields import Count, Seed
 from tfvae.models.former_settings import todays_settings
 from tfvae.nn.batches import RowStore, SparseBatch, as_batch, as_matrix
 from tfvae.nn.item_layers import ItemLogits
@@ -68,7 +68,7 @@ class Recommender(keras.Model, abc.ABC):
     scores_new_users: ClassVar[bool] = True
     """Whether the model scores users it was not trained on; otherwise `batch.users` names the users to score."""
 
-    def __init__(self, n_items: PositiveInt, n_users: int | None = None, *, seed: NonNegativeInt = 98765, **kwargs):
+    def __init__(self, n_items: Count, n_users: int | None = None, *, seed: Seed = 98765, **kwargs):
         super().__init__(autocast=False, **kwargs)
         if self.has_user_weights and n_users is None:
             raise InputError(f"{type(self).__name__} has weights for each training user; give it n_users.")

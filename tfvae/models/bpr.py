@@ -23,10 +23,11 @@ import keras
 import tensorflow as tf
 from implicit.cpu.bpr import BayesianPersonalizedRanking
 from implicit.recommender_base import ModelFitError
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat
 from scipy.sparse import csr_array, csr_matrix
 
 from tfvae.models.checks import check_matrix
+from tfvae.models.fields import Count, Width
 from tfvae.models.matrix import MatrixRecommender
 from tfvae.nn.batches import SparseBatch
 from tfvae.system.errors import DivergedError, InputError
@@ -80,12 +81,12 @@ class BPR(MatrixRecommender):
         self,
         n_items: int,
         *,
-        factors: PositiveInt = 50,
+        factors: Width = 50,
         ascent_rate: PositiveFloat = 0.05,
         regularization: NonNegativeFloat = 0.01,
-        iterations: PositiveInt = 100,
+        iterations: Count = 100,
         scale: PositiveFloat = 1.0,
-        threads: PositiveInt = 1,
+        threads: Count = 1,
         seed: int = 98765,
         **kwargs,
     ):

@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Literal
 
 import keras
 import tensorflow as tf
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat
 
-from tfvae.models.fields import Share, Width
+from tfvae.models.fields import Count, Share, Width
 from tfvae.models.gradient import GradientRecommender
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.item_layers import EmbeddingBag, ItemLogits
@@ -94,7 +94,7 @@ class CDAE(GradientRecommender):
         c0: PositiveFloat = 1.0,
         weight_decay: NonNegativeFloat = 0.01,
         user_node: Literal["none", "mean", "fitted"] = "none",
-        node_steps: PositiveInt = 10,
+        node_steps: Count = 10,
         **kwargs,
     ):
         super().__init__(n_items, n_users, **kwargs)

@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Literal
 
 import keras
 import tensorflow as tf
-from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic import NonNegativeFloat
 from tensorflow_probability import distributions as tfd
 
 from tfvae.models.autoencoder import CHECKERBOARD, EXAMPLE, VariationalAutoencoder
-from tfvae.models.fields import Initializer, Width
+from tfvae.models.fields import CountFromZero, Initializer, Range, Width
 from tfvae.models.gradient import Plan
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.mlp import Decoder, Encoder
@@ -71,11 +71,11 @@ class EVCF(VariationalAutoencoder):
         gated: bool = False,
         initializer: Initializer = "he",
         separate_heads: bool = True,
-        log_variance_range: tuple[float, float] | None = (-12.0, 4.0),
+        log_variance_range: Range | None = (-12.0, 4.0),
         divergence: Literal["analytic", "sampled"] = "sampled",
         likelihood: Literal["multinomial", "gaussian", "logistic", "bernoulli"] = "multinomial",
         beta_cap: NonNegativeFloat = 1.0,
-        warmup_epochs: NonNegativeInt = 100,
+        warmup_epochs: CountFromZero = 100,
         **kwargs,
     ):
         # The likelihood is set below: the parent class would refuse "bernoulli".

@@ -23,10 +23,11 @@ import keras
 import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat
 
 from tfvae.models.als import alternate
 from tfvae.models.checks import require_ratings, require_users, user_means
+from tfvae.models.fields import Width
 from tfvae.models.gradient import GradientRecommender
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.noise import Noise, derive_seed
@@ -106,9 +107,9 @@ class LLORMA(GradientRecommender):
         n_items: int,
         n_users: int | None = None,
         *,
-        local_models: PositiveInt = 50,
-        rank: PositiveInt = 20,
-        pre_rank: PositiveInt = 5,
+        local_models: Width = 50,
+        rank: Width = 20,
+        pre_rank: Width = 5,
         pre_regularization: PositiveFloat = 10.0,
         bandwidth: PositiveFloat = 0.8,
         regularization: NonNegativeFloat = 0.3,

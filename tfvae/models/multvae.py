@@ -17,11 +17,11 @@ from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
-from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic import NonNegativeFloat
 from tensorflow_probability import distributions as tfd
 
 from tfvae.models.autoencoder import CHECKERBOARD, EXAMPLE, Autoencoder, VariationalAutoencoder
-from tfvae.models.fields import Width
+from tfvae.models.fields import CountFromZero, Width
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.mlp import Decoder, Encoder
 from tfvae.nn.noise import Noise
@@ -60,7 +60,7 @@ class MultVAE(VariationalAutoencoder):
         *,
         hidden: Sequence[Width] = (600,),
         beta_cap: NonNegativeFloat = 0.2,
-        anneal_updates: NonNegativeInt = 200_000,
+        anneal_updates: CountFromZero = 200_000,
         **kwargs,
     ):
         super().__init__(n_items, hidden=hidden, **kwargs)

@@ -19,10 +19,10 @@ from typing import Any, ClassVar, NamedTuple, cast
 import keras
 import scipy.sparse as sp
 import tensorflow as tf
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat
 
 from tfvae.models.checks import require_users
-from tfvae.models.fields import Share, Width
+from tfvae.models.fields import Count, CountFromZero, Share, Width
 from tfvae.models.gradient import GradientRecommender, Objective
 from tfvae.nn.batches import PairStore, SparseBatch
 from tfvae.nn.layer_config import LayerConfig
@@ -91,7 +91,7 @@ class _NCF(GradientRecommender):
         n_users: int | None = None,
         *,
         factors: Width = 64,
-        negatives: PositiveInt = 4,
+        negatives: Count = 4,
         weight_decay: NonNegativeFloat = 0.0,
         **kwargs,
     ):
@@ -294,8 +294,8 @@ class NeuMF(_NCF):
         n_items: int,
         n_users: int | None = None,
         *,
-        gmf_epochs: NonNegativeInt = 0,
-        mlp_epochs: NonNegativeInt = 0,
+        gmf_epochs: CountFromZero = 0,
+        mlp_epochs: CountFromZero = 0,
         mix: Share = 0.5,
         fine_tuning_rate: PositiveFloat = 1e-3,
         **kwargs,

@@ -19,9 +19,10 @@ import keras
 import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat
 
 from tfvae.models.checks import require_ratings, require_users, user_means
+from tfvae.models.fields import Width
 from tfvae.models.gradient import GradientRecommender, Objective
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.noise import Noise, derive_seed
@@ -80,10 +81,10 @@ class NNMF(GradientRecommender):
         n_items: int,
         n_users: int | None = None,
         *,
-        features: PositiveInt = 10,
-        products: PositiveInt = 60,
-        product_rank: PositiveInt = 1,
-        hidden: Sequence[PositiveInt] = (50, 50),
+        features: Width = 10,
+        products: Width = 60,
+        product_rank: Width = 1,
+        hidden: Sequence[Width] = (50, 50),
         regularization: NonNegativeFloat = 40.0,
         network_learning_rate: PositiveFloat = 2e-4,
         **kwargs,

@@ -25,11 +25,12 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 import tensorflow as tf
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat
 from scipy.sparse import csr_array
 
 from tfvae.models.als import alternate
 from tfvae.models.checks import check_ratings
+from tfvae.models.fields import Count, Width
 from tfvae.models.matrix import MatrixRecommender
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.gaussian_ratings import GaussianRatings
@@ -76,10 +77,10 @@ class PMF(MatrixRecommender):
         self,
         n_items: int,
         *,
-        factors: PositiveInt = 12,
+        factors: Width = 12,
         regularization: PositiveFloat = 11.0,
         weighted_regularization: bool = False,
-        iterations: PositiveInt = 30,
+        iterations: Count = 30,
         seed: int = 98765,
         **kwargs,
     ):
@@ -206,7 +207,7 @@ class BiasMF(PMF):
         self,
         n_items: int,
         *,
-        factors: PositiveInt = 12,
+        factors: Width = 12,
         regularization: PositiveFloat = 13.0,
         bias_regularization: PositiveFloat = 3.0,
         **kwargs,

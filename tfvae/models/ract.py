@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 import keras
 import tensorflow as tf
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat
 from tensorflow_probability import distributions as tfd
 
 from tfvae.models.autoencoder import CHECKERBOARD, EXAMPLE, VariationalAutoencoder
-from tfvae.models.fields import Width
+from tfvae.models.fields import Count, CountFromZero, Width
 from tfvae.models.gradient import Objective, Plan
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.layer_config import LayerConfig
@@ -103,16 +103,16 @@ class RaCT(VariationalAutoencoder):
         hidden: Sequence[Width] = (600,),
         separate_heads: bool = True,
         beta_cap: NonNegativeFloat = 0.2,
-        anneal_updates: NonNegativeInt = 200_000,
-        actor_epochs: PositiveInt = 100,
-        critic_epochs: PositiveInt = 50,
+        anneal_updates: CountFromZero = 200_000,
+        actor_epochs: Count = 100,
+        critic_epochs: Count = 50,
         critic_learning_rate: PositiveFloat = 1e-4,
         fine_tuning_rate: PositiveFloat = 2e-6,
         critic_hidden: Sequence[Width] = (100, 100, 10),
         critic_features: Sequence[Feature] = ("seen", "unseen", "nll"),
         critic_weight_decay: NonNegativeFloat = 1e-4 / 500,
         normalize_features: bool = False,
-        cutoff: PositiveInt = 100,
+        cutoff: Count = 100,
         **kwargs,
     ):
         super().__init__(n_items, hidden=hidden, **kwargs)

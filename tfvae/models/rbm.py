@@ -25,9 +25,9 @@ import keras
 import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat
 
-from tfvae.models.fields import Width
+from tfvae.models.fields import Count, CountFromZero, Width
 from tfvae.models.gradient import GradientRecommender
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.item_layers import WeightedEmbeddingBag
@@ -82,10 +82,10 @@ class RBM(GradientRecommender):
         n_items: int,
         *,
         units: Width = 500,
-        n_levels: PositiveInt = 5,
-        steps: PositiveInt = 1,
-        later_steps: PositiveInt = 3,
-        later_from: NonNegativeInt = 50,
+        n_levels: Count = 5,
+        steps: Count = 1,
+        later_steps: Count = 3,
+        later_from: CountFromZero = 50,
         weight_decay: NonNegativeFloat = 3e-3,
         **kwargs,
     ):

@@ -20,11 +20,11 @@ from typing import Any, ClassVar, Literal
 import keras
 import scipy.sparse as sp
 import tensorflow as tf
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat
 from tensorflow_probability import distributions as tfd
 
 from tfvae.models.autoencoder import CHECKERBOARD, EXAMPLE, VariationalAutoencoder
-from tfvae.models.fields import Activation, Initializer, Width
+from tfvae.models.fields import Activation, Count, CountFromZero, Initializer, Width
 from tfvae.models.gradient import Objective, Plan
 from tfvae.nn.batches import SparseBatch, TrainingRows
 from tfvae.nn.likelihoods import Multinomial
@@ -110,8 +110,8 @@ class RecVAE(VariationalAutoencoder):
         kl_weight: Literal["rescaled", "annealed", "fixed"] = "rescaled",
         gamma: NonNegativeFloat = 0.005,
         beta_cap: NonNegativeFloat = 0.2,
-        anneal_updates: NonNegativeInt = 200_000,
-        alternation: Sequence[PositiveInt] = (3, 1),
+        anneal_updates: CountFromZero = 200_000,
+        alternation: Sequence[Count] = (3, 1),
         denoise_decoder: bool = False,
         divergence: Literal["analytic", "sampled"] = "sampled",
         **kwargs,

@@ -23,14 +23,14 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat
 from scipy.sparse import csr_array
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import enet_path
 from threadpoolctl import threadpool_limits
 
 from tfvae.models.checks import check_matrix
-from tfvae.models.fields import Precision
+from tfvae.models.fields import Count, Precision
 from tfvae.models.item_item import ItemItem, gram
 from tfvae.system.errors import InputError
 from tfvae.system.files import digest, write_json, write_npz
@@ -97,7 +97,7 @@ class SLIM(ItemItem):
         l1: PositiveFloat = 1.0,
         l2: PositiveFloat = 1.0,
         tolerance: PositiveFloat = 1e-4,
-        max_iterations: PositiveInt = 1000,
+        max_iterations: Count = 1000,
         gram_precision: Precision = "float32",
         seed: int = 98765,
         **kwargs,

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import keras
-from pydantic import PositiveInt
 
 from tfvae.models.autoencoder import CHECKERBOARD, EXAMPLE
 from tfvae.models.evcf import EVCF
+from tfvae.models.fields import Width
 from tfvae.models.gradient import Plan
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.item_layers import PseudoInputs
@@ -42,7 +42,7 @@ class WithVampPrior(EVCF):
         self,
         n_items: int,
         *,
-        n_pseudo_inputs: PositiveInt = 1000,
+        n_pseudo_inputs: Width = 1000,
         divergence: Literal["sampled"] = "sampled",
         **kwargs,
     ):

@@ -23,11 +23,12 @@ import keras
 import tensorflow as tf
 from implicit.cpu.als import AlternatingLeastSquares
 from implicit.recommender_base import ModelFitError
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat
 from scipy.sparse import csr_array, csr_matrix
 from threadpoolctl import threadpool_limits
 
 from tfvae.models.checks import check_matrix
+from tfvae.models.fields import Count, Width
 from tfvae.models.matrix import MatrixRecommender
 from tfvae.nn.batches import SparseBatch
 from tfvae.system.errors import DivergedError
@@ -91,10 +92,10 @@ class WMF(MatrixRecommender):
         self,
         n_items: int,
         *,
-        factors: PositiveInt = 200,
+        factors: Width = 200,
         weight: PositiveFloat = 10.0,
         regularization: PositiveFloat = 50.0,
-        iterations: PositiveInt = 15,
+        iterations: Count = 15,
         solver: Solver = "conjugate-gradients",
         seed: int = 98765,
         **kwargs,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
 
 from tfvae.system.errors import InputError, unknown_name
 
-__all__ = ["FINITE", "Strict", "checked", "checked_call", "explained"]
+__all__ = ["FINITE", "Strict", "checked", "checked_call", "explained", "refuse_truth_values"]
 
 FINITE = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 """Settings are finite numbers, and none of them is unknown."""
@@ -88,6 +88,8 @@ def checked_call(function: Callable, refuse_unknown: Callable[[Iterable[str]], N
             return function(self, *args, **kwargs)  # Python's own error
         own = {name: plain(given.pop(name)) for name in names if name in given}
         refuse_unknown(given)
+        fields = {name: field.annotation for name, field in arguments().model_fields.items()}
+        refuse_truth_values(own, fields, type(self).__name__)
         try:
             checked_own = arguments()(**own)
         except ValidationError as error:
@@ -95,6 +97,26 @@ def checked_call(function: Callable, refuse_unknown: Callable[[Iterable[str]], N
         return function(self, **{name: getattr(checked_own, name) for name in own}, **given)
 
     return constructor
+
+
+def refuse_truth_values(given: Mapping[str, Any], annotations: Mapping[str, Any], what: str) -> None:
+    """Refuses true and false for settings that are not truth values; pydantic would take them for 1 and 0.
+
+    Args:
+        given: Values by name.
+        annotations: The types of the settings by name.
+        what: What they are settings of, for messages.
+
+    Raises:
+        InputError: Naming the first.
+    """
+    for name, value in given.items():
+        if isinstance(value, bool) and name in annotations and not _admits_bool(annotations[name]):
+            raise InputError(f"{what}: {name} = {value}: expected no truth value")
+
+
+def _admits_bool(annotation: Any) -> bool:
+    return annotation in (bool, Any) or any(_admits_bool(part) for part in get_args(annotation))
 
 
 def explained(error: ValidationError) -> str:

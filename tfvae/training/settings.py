@@ -11,9 +11,10 @@ from pydantic import PositiveFloat, PositiveInt
 from tfvae.data.splits import Split
 from tfvae.evaluation.metrics import check_metric
 from tfvae.models import model_class
+from tfvae.models.fields import Seed
 from tfvae.models.former_settings import todays_settings
 from tfvae.system.errors import InputError, unknown_name
-from tfvae.system.validation import FINITE, explained
+from tfvae.system.validation import FINITE, explained, refuse_truth_values
 
 if TYPE_CHECKING:
     from tfvae.models.base import Recommender
@@ -52,8 +53,8 @@ class TrainingSettings(pydantic.BaseModel):
 
     model_config = FINITE | pydantic.ConfigDict(frozen=True)
 
-    epochs: PositiveInt = 200
-    batch_size: PositiveInt = 500
+    epochs: Annotated[int, pydantic.Field(gt=0, le=10**9)] = 200
+    batch_size: Annotated[int, pydantic.Field(gt=0, le=10**9)] = 500
     optimizer: Literal["adam", "normalized-adam"] = "adam"
     learning_rate: PositiveFloat = 1e-3
     final_learning_rate_factor: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
@@ -62,7 +63,7 @@ class TrainingSettings(pydantic.BaseModel):
     beta_selection: Literal["fixed", "peak"] = "fixed"
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     deterministic: bool = False
-    seed: pydantic.NonNegativeInt = 98765
+    seed: Seed = 98765
 
     @pydantic.field_validator("monitor")
     @classmethod
@@ -142,6 +143,9 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
         if key not in fields and key not in TrainingSettings.model_fields:
             raise unknown_name(f"setting of {name}", key, [*fields, *TrainingSettings.model_fields])
     defaults = ({"monitor": "rmse"} if model.predicts_ratings else {}) | model.training_defaults
+    annotations = {key: p.annotation for key, p in parameters.items()}
+    annotations |= {key: field.annotation for key, field in TrainingSettings.model_fields.items()}
+    refuse_truth_values(given, annotations, f"settings of {name}")
     model_settings = pydantic.create_model(f"{name} settings", __config__=FINITE, **fields)
     try:
         settings = Settings(
