@@ -10,7 +10,7 @@ from dense_reference import normalised, on_the_items, perceptron, random_rows, r
 from tfvae.nn.batches import SparseBatch, unpad
 from tfvae.nn.item_layers import EmbeddingBag, ItemLogits
 from tfvae.nn.layer_config import LayerConfig
-from tfvae.nn.mlp import Decoder, Encoder
+from tfvae.nn.mlp import Decoder, Encoder, GatedLinear
 from tfvae.nn.noise import Noise
 
 CLOSE = {"rtol": 2e-6, "atol": 2e-6}
@@ -203,3 +203,12 @@ def test_the_first_layer_and_its_gradient_make_no_dense_user_rows():
     shapes = [tuple(output.shape) for op in graph.get_operations() for output in op.outputs if output.shape.rank]
     assert (997, 3) in shapes
     assert not [shape for shape in shapes if 997 in shape and shape != (997, 3)]
+
+
+def test_a_gated_layer_is_the_value_times_the_sigmoid_of_the_gate():
+    layer = GatedLinear(4, 3, LayerConfig("tanh", gated=True, seed=1), name="gated")
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    value = x @ layer.value.kernel.numpy() + layer.value.bias.numpy()
+    gate = 1 / (1 + np.exp(-(x @ layer.gate.kernel.numpy() + layer.gate.bias.numpy())))
+    np.testing.assert_allclose(layer(x), value * gate, rtol=1e-6, atol=1e-7)
+    assert np.abs(gate - 0.5).max() > 0.05 and (np.abs(value * gate) < np.abs(value)).all()

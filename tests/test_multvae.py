@@ -267,3 +267,19 @@ def test_mixed_precision_counts_long_histories_exactly(door):
     model.encoder.first.call = lambda batch, noise=None: seen.append(batch.lengths) or call(batch, noise)
     getattr(model, door)(rows_of(x))
     assert seen[0].dtype == tf.float32 and float(seen[0][0]) == 257
+
+
+def test_the_importance_weights_average_to_the_evidence_that_a_linear_gaussian_model_has_in_closed_form():
+    model = MultVAE(13, hidden=(), latent_dim=2, likelihood="gaussian", c1=1.5, c0=0.5, dropout=0.0, seed=3)
+    user = np.eye(13, dtype=np.float32)[[1, 4, 5]].sum(axis=0)
+    kernel, bias = (weights.numpy().astype(float) for weights in (model.decoder.last.kernel, model.decoder.last.bias))
+    confidence = np.where(user, 1.5, 0.5)
+    rest, precision = user - bias, np.eye(2) + kernel.T * confidence @ kernel
+    pull = kernel.T * confidence @ rest
+    evidence = 0.5 * (pull @ np.linalg.solve(precision, pull) - confidence @ rest**2 - np.linalg.slogdet(precision)[1])
+
+    n_draws = 20_000
+    weights = np.exp(
+        model.importance(rows_of(np.tile(user, (n_draws, 1))))(Noise(1, tf.constant(0))).numpy() - evidence
+    )
+    assert abs(weights.mean() - 1) < 5 * weights.std() / np.sqrt(n_draws) < 0.05
