@@ -46,7 +46,7 @@ def test_a_model_of_training_users_is_fitted_to_all_but_two_items_of_each(folder
     assert "monitor: ndcg@10 instead of ndcg@100, for an item ranked among 99 others" in said
     assert "Learns from 400 events; one item of each of 40 users is for validation" in said
     assert "hr@10" in said and "tfvae evaluate runs/ratings-gmf" in said
-    assert "tfvae recommend runs/ratings-gmf --user 0" in said and "--history" not in said
+    assert "tfvae recommend runs/ratings-gmf --user=0" in said and "--history" not in said
     split = load_split("runs/ratings-gmf")
     assert isinstance(split, LeaveOneOut) and split.train.shape[0] == 40 and split.validation is None
     lines = [line.split(",") for line in (folder / "ratings.csv").read_text().splitlines()[1:]]

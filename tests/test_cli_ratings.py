@@ -73,7 +73,7 @@ def test_fit_says_what_it_learns_from_and_keeps_the_whole_split(folder):
     assert outcome["best_epoch"] == int(np.argmin(errors)) and f"Best epoch: {outcome['best_epoch'] + 1} of 3" in said
     (shown,) = [line.split()[1] for line in said.splitlines() if line.startswith("rmse")]
     assert shown == f"{min(errors):.4f}"
-    assert f"tfvae recommend {RUN} --history 100=5" in said
+    assert f"tfvae recommend {RUN} --history=100=5" in said
 
 
 def test_evaluate_measures_the_test_ratings():
@@ -139,7 +139,7 @@ def test_the_same_command_again_changes_nothing(folder):
 def test_items_may_be_the_rows():
     said = run("fit", "ratings.csv", *RATED, "--model", "bias-mf", "--set", "factors=2", "--by", "items").output
     by_items = "runs/ratings-bias-mf-by-items"
-    assert f"tfvae recommend {by_items} --history 0=5" in said
+    assert f"tfvae recommend {by_items} --history=0=5" in said
     assert load_split(by_items).train.shape == (30, 40)
     assert "48 ratings" in run("evaluate", by_items).output
     headings, rows = table_of(run("recommend", by_items, "--history", "0=5,1=2", "-k", "40").stdout)
@@ -162,7 +162,7 @@ def test_a_prepared_hold_out_is_trained_on_as_it_is():
 def test_a_model_of_its_training_users_is_fitted_and_measured_but_serves_nobody_else():
     small = ["--set", "features=2", "--set", "products=2", "--set", "hidden=[3]", "--epochs", "1"]
     said = run("fit", "ratings.csv", *RATED, "--model", "nnmf", *small).output
-    assert "tfvae evaluate runs/ratings-nnmf" in said and "tfvae recommend runs/ratings-nnmf --user 0" in said
+    assert "tfvae evaluate runs/ratings-nnmf" in said and "tfvae recommend runs/ratings-nnmf --user=0" in said
     heading, rows = table_of(run("recommend", "runs/ratings-nnmf", "--user", "3", "-k", "5").output)
     split = load_split("runs/ratings-nnmf")
     items, scores = (found[0] for found in top_k(load_run("runs/ratings-nnmf").model, split.train, k=5, users=[3]))

@@ -338,7 +338,7 @@ def test_a_user_without_items_can_be_trained_on(name):
     items = np.zeros((6, N_ITEMS), np.float32)
     # Of six users one has any, so that a whole batch has none.
     items[4, [3, 17, 8, 21, 30]] = [4, 2, 5, 1, 3] if name in RATING else 1
-    prepare_to_fit(model, type("Rows", (), {"train": csr_array(items)}), 0.02)
+    prepare_to_fit(model, type("Rows", (), {"train": csr_array(items), "scale": None}), 0.02)
     fit(model, model.histories.n_rows, min(3, model.histories.n_rows), epochs=1)
     assert all(np.isfinite(v.numpy()).all() for v in model.variables)
 

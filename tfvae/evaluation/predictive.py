@@ -130,7 +130,7 @@ def refined_codes(
     vectors, biases = (tf.convert_to_tensor(v.value) for v in (model.decoder.kernel, model.decoder.bias))
 
     def facts(rows: tf.Tensor) -> GaussianRatings:
-        return GaussianRatings.of(store.gather(rows), vectors, biases, model.variance)
+        return GaussianRatings.of(model.standard(store.gather(rows)), vectors, biases, model.variance)
 
     def log_joint(z: tf.Tensor, observed: GaussianRatings) -> tf.Tensor:
         return observed.log_prob(model.hidden(z)) - 0.5 * tf.reduce_sum(tf.square(z), axis=1)
@@ -159,7 +159,7 @@ def predict(model: HasRatingPosterior, codes: np.ndarray, rows: np.ndarray, colu
         autograph=False,
     )
     def pick(z: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-        return tf.gather_nd(model.decoder(model.hidden(z)), places)
+        return model.rating_unit * tf.gather_nd(model.decoder(model.hidden(z)), places)
 
     for first in range(0, n_rows, ROWS_AT_ONCE):
         last = min(first + ROWS_AT_ONCE, n_rows)
@@ -167,7 +167,7 @@ def predict(model: HasRatingPosterior, codes: np.ndarray, rows: np.ndarray, colu
         places = tf.constant(np.column_stack([rows[chosen] - first, columns[chosen]]), tf.int64)
         for sample, code in enumerate(codes):
             means[sample, chosen] = pick(code[first:last], places)
-    return Predictions(means, model.variance)
+    return Predictions(means, model.variance * model.rating_unit**2)
 
 
 def mixture_quantiles(predictions: Predictions, probability: float) -> np.ndarray:

@@ -21,6 +21,7 @@ from pydantic import NonNegativeFloat
 
 from tfvae.models.fields import Activation, Share, Width
 from tfvae.models.gradient import GradientRecommender
+from tfvae.models.rating_model import RatingModel
 from tfvae.nn.batches import SparseBatch, column_means
 from tfvae.nn.item_layers import ItemLogits, WeightedEmbeddingBag
 from tfvae.nn.layer_config import LayerConfig
@@ -30,7 +31,7 @@ __all__ = ["AutoRec"]
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
-class AutoRec(GradientRecommender):
+class AutoRec(RatingModel, GradientRecommender):
     """AutoRec with one hidden layer.
 
     The authors train on all rows at once with L-BFGS or RProp. Here Adam trains on batches of rows, which is faster.
@@ -71,7 +72,6 @@ class AutoRec(GradientRecommender):
         "weight_decay": 0.001,
     }
 
-    predicts_ratings = True
     training_defaults = {"epochs": 22, "monitor": "rmse"}
     loss_terms = ("error",)
 
@@ -111,22 +111,23 @@ class AutoRec(GradientRecommender):
         """
         super().attach(train)
         if self.step.numpy() == 0:
-            means = column_means(train)
+            means = column_means(self.standard_matrix(train))
             self.decoder.bias.assign(means)
             self.means.assign(means if self.center else np.zeros_like(means))
 
     def code(self, batch: SparseBatch, noise: Noise | None = None) -> tf.Tensor:
         """g(V r + μ) of B rows, [B, units]; deterministic without `noise`."""
+        batch = self.standard(batch)
         if self.center:
             batch = batch._replace(values=batch.values - tf.gather(self.means.value, batch.items))
         return self.encoder(batch, noise=noise)
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """Half the squared errors of the predicted ratings, summed over a row's ratings and averaged over rows."""
-        errors = self.decoder.at_the_items_of(batch, self.code(batch, noise)) - batch.values
+        errors = self.decoder.at_the_items_of(batch, self.code(batch, noise)) - self.standard(batch).values
         error = tf.nn.l2_loss(errors) / tf.cast(tf.shape(batch.lengths)[0], tf.float32)
         return {"loss": error, "error": error}
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """h(r; θ): predicted ratings, float32 [B, n_items], not clipped to the scale."""
-        return self.decoder(self.code(batch))
+        return self.rating_unit * self.decoder(self.code(batch))

@@ -256,12 +256,19 @@ class HasRatingPosterior(Protocol):
     stochastic: bool
     """Whether the code has a distribution; a setting of the model may switch it off."""
     variance: float
-    """σ², the variance of a rating given the code."""
+    """σ², the variance of a rating given the code, on the standard scale."""
+    rating_unit: float
+    """What a rating of 1 on the standard scale is on the user's."""
+    sd_factor: float
+    """What the predicted standard deviations are multiplied by."""
     decoder: ItemLogits
     """The linear layer from the decoder's last hidden layer to the ratings."""
 
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
         """The posterior q(z | r_O) of B rows."""
+
+    def standard(self, batch: SparseBatch) -> SparseBatch:
+        """Rows of ratings on the standard scale, on which the decoder's ratings are."""
 
     def hidden(self, z: tf.Tensor) -> tf.Tensor:
         """The decoder's last hidden layer for codes z."""

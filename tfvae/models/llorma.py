@@ -29,6 +29,7 @@ from tfvae.models.als import alternate
 from tfvae.models.checks import require_ratings, require_users, user_means
 from tfvae.models.fields import Width
 from tfvae.models.gradient import GradientRecommender
+from tfvae.models.rating_model import RatingModel
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.noise import Noise, derive_seed
 from tfvae.system.errors import InputError
@@ -56,7 +57,7 @@ def epanechnikov(vectors: np.ndarray, anchors: np.ndarray, bandwidth: float) -> 
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
-class LLORMA(GradientRecommender):
+class LLORMA(RatingModel, GradientRecommender):
     """LLORMA-Global: the weighted mean of local factorisations, trained together by gradient.
 
     If no anchor is near both the user and the item, the prediction is the mean rating. Each user has trained factors of
@@ -96,7 +97,6 @@ class LLORMA(GradientRecommender):
     }
 
     training_defaults: ClassVar[dict[str, Any]] = {"epochs": 20, "batch_size": 200, "learning_rate": 3e-3}
-    predicts_ratings = True
     has_user_weights = True
     scores_new_users = False
     n_users: int
@@ -163,10 +163,11 @@ class LLORMA(GradientRecommender):
                 f"{self.local_models} local models need as many ratings to be their anchors, found {train.nnz}; "
                 "lower local_models."
             )
-        self.rating_mean.assign(np.mean(train.data, dtype=np.float64))
+        standard = self.standard_matrix(train)
+        self.rating_mean.assign(np.mean(standard.data, dtype=np.float64))
         # The ratings are not centred here. Then the vectors lie in one half of their space, and the angles are small.
         seed = derive_seed(self.seed, "pre-training")
-        users, items = alternate(train, self.pre_rank, self.pre_regularization, PRE_ITERATIONS, seed)
+        users, items = alternate(standard, self.pre_rank, self.pre_regularization, PRE_ITERATIONS, seed)
         rng = np.random.default_rng(derive_seed(self.seed, "anchors"))
         anchors = rng.choice(train.nnz, size=self.local_models, replace=False)
         rows = np.searchsorted(train.indptr, anchors, side="right") - 1
@@ -179,7 +180,7 @@ class LLORMA(GradientRecommender):
         user_factors = tf.gather(self.user_factors.value, batch.users)
         found = self._predictions(batch.users, user_factors)
         places = tf.stack([batch.segment_ids, batch.items], axis=1)
-        error = user_means(batch, tf.square(batch.values - tf.gather_nd(found, places)))
+        error = user_means(batch, tf.square(self.standard(batch).values - tf.gather_nd(found, places)))
         penalty = tf.reduce_mean(tf.reduce_sum(tf.square(user_factors), axis=1)) + (
             tf.reduce_sum(tf.square(self.item_factors.value)) / self.n_users
         )
@@ -192,7 +193,7 @@ class LLORMA(GradientRecommender):
             InputError: If the batch has no row numbers of users.
         """
         users = require_users(self, batch)
-        return self._predictions(users, tf.gather(self.user_factors.value, users))
+        return self.rating_unit * self._predictions(users, tf.gather(self.user_factors.value, users))
 
     def _predictions(self, users: tf.Tensor, user_factors: tf.Tensor) -> tf.Tensor:
         """r̂, [B, n_items], of the users with these row numbers and these factors, [B, T·R]."""

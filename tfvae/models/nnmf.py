@@ -24,6 +24,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from tfvae.models.checks import require_ratings, require_users, user_means
 from tfvae.models.fields import Width
 from tfvae.models.gradient import GradientRecommender, Objective
+from tfvae.models.rating_model import RatingModel
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.noise import Noise, derive_seed
 
@@ -31,7 +32,7 @@ __all__ = ["NNMF"]
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
-class NNMF(GradientRecommender):
+class NNMF(RatingModel, GradientRecommender):
     """NNMF: a perceptron on features of users and items, and on products of further features.
 
     Each user has trained features of their own, so that the model cannot score users who were not in the training
@@ -70,7 +71,6 @@ class NNMF(GradientRecommender):
     }
 
     training_defaults: ClassVar[dict[str, Any]] = {"epochs": 35, "batch_size": 300, "learning_rate": 4e-3}
-    predicts_ratings = True
     has_user_weights = True
     scores_new_users = False
     n_users: int
@@ -149,7 +149,7 @@ class NNMF(GradientRecommender):
             InputError: If it is of other users or items, has no ratings, or has some that are NaN or infinite.
         """
         require_ratings(self, train)
-        self.rating_mean.assign(np.mean(train.data, dtype=np.float64))
+        self.rating_mean.assign(np.mean(self.standard_matrix(train).data, dtype=np.float64))
         super().attach(train)
 
     def predict_pairs(self, users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
@@ -167,7 +167,7 @@ class NNMF(GradientRecommender):
         item_features = tf.convert_to_tensor(self.item_features.value)
         users = tf.gather(self.user_features.value, batch.users)
         found = self.predict_pairs(tf.gather(users, batch.segment_ids), tf.gather(item_features, batch.items))
-        error = user_means(batch, tf.square(batch.values - found))
+        error = user_means(batch, tf.square(self.standard(batch).values - found))
         penalty = tf.reduce_mean(tf.reduce_sum(tf.square(users), axis=1)) + (
             tf.reduce_sum(tf.square(item_features)) / self.n_users
         )
@@ -187,4 +187,5 @@ class NNMF(GradientRecommender):
         def of_user(user: tf.Tensor) -> tf.Tensor:
             return self.predict_pairs(tf.tile(user[None, :], [self.n_items, 1]), item_features)
 
-        return tf.map_fn(of_user, users, fn_output_signature=tf.TensorSpec([self.n_items], tf.float32))
+        found = tf.map_fn(of_user, users, fn_output_signature=tf.TensorSpec([self.n_items], tf.float32))
+        return self.rating_unit * found

@@ -32,6 +32,7 @@ from tfvae.models.als import alternate
 from tfvae.models.checks import check_ratings
 from tfvae.models.fields import Count, Width
 from tfvae.models.matrix import MatrixRecommender
+from tfvae.models.rating_model import RatingModel
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.gaussian_ratings import GaussianRatings
 from tfvae.nn.noise import derive_seed
@@ -42,7 +43,7 @@ __all__ = ["PMF", "BiasMF"]
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
-class PMF(MatrixRecommender):
+class PMF(RatingModel, MatrixRecommender):
     """PMF with maximum a posteriori estimates: a predicted rating is μ + p_u·q_i.
 
     In the paper λ is σ² / σ_U² = σ² / σ_V²: the variance of the ratings' noise over that of the factors' priors.
@@ -70,8 +71,6 @@ class PMF(MatrixRecommender):
         "weighted_regularization": True,
         "iterations": 10,
     }
-
-    predicts_ratings = True
 
     def __init__(
         self,
@@ -126,6 +125,7 @@ class PMF(MatrixRecommender):
             each = progress.seconds / iteration
             progress(f"{name}: {iteration} of {self.iterations} iterations, {each:.0f} s each")
 
+        train = self.standard_matrix(train)
         mean = float(np.mean(train.data, dtype=np.float64))
         centred = csr_array((train.data - mean, train.indices, train.indptr), shape=train.shape)
         _, items = alternate(
@@ -156,7 +156,7 @@ class PMF(MatrixRecommender):
         if batch.values is None:
             raise InputError(f"{type(self).__name__} needs the ratings of a user; these rows have items only.")
         regressors, offsets = self._item_side()
-        likelihood = GaussianRatings.of(batch, regressors, self.rating_mean.value + offsets, 1.0)
+        likelihood = GaussianRatings.of(self.standard(batch), regressors, self.rating_mean.value + offsets, 1.0)
         penalties = tf.constant([self._bias_penalty] * self._biased + [self.regularization] * self.factors, tf.float32)
         counts = tf.maximum(batch.lengths, 1.0) if self.weighted_regularization else tf.ones_like(batch.lengths)
         systems = likelihood.precision + tf.linalg.diag(counts[:, None] * penalties)
@@ -170,7 +170,7 @@ class PMF(MatrixRecommender):
         """
         regressors, offsets = self._item_side()
         products = tf.matmul(self.user_vectors(batch), regressors, transpose_b=True)
-        return products + self.rating_mean.value + offsets
+        return self.rating_unit * (products + self.rating_mean.value + offsets)
 
     def _item_side(self) -> tuple[tf.Tensor, tf.Tensor]:
         """The regressors of users, [n_items, D], and the offsets subtracted from ratings besides μ, [n_items]."""

@@ -27,6 +27,7 @@ from tfvae.data.splits import Split
 from tfvae.models.fields import Activation, Share, Width
 from tfvae.models.gradient import GradientRecommender
 from tfvae.models.metadata import encode_metadata
+from tfvae.models.rating_model import RatingModel
 from tfvae.nn.batches import SparseBatch, column_means
 from tfvae.nn.item_layers import ItemLogits
 from tfvae.nn.layer_config import LayerConfig
@@ -40,7 +41,7 @@ __all__ = ["PVAE"]
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
-class PVAE(GradientRecommender):
+class PVAE(RatingModel, GradientRecommender):
     """p-VAE. Whatever the paper leaves open is a setting here; the defaults suit rows of MovieLens-1M's users.
 
     Example:
@@ -70,7 +71,7 @@ class PVAE(GradientRecommender):
         initializer: Initialiser of the layers; see `LayerConfig`.
         center: What is subtracted from a rating before it is encoded: "none" is nothing, "mean" is the mean of all
             ratings, "columns" is the damped mean of its column.
-        variance: σ² of a rating, in squared units of the ratings; 0.02 on a scale from 0 to 1 is 0.32 on 1 to 5.
+        variance: σ² of a rating on the standard scale, whose range is 4 long; 0.02 on a scale from 0 to 1 is 0.32.
         beta: KL weight; it is 1 in the bound.
         stochastic: Whether there is a posterior. Without one, z = μ and the loss has no KL term; this gives the
             autoencoders of Table 1.
@@ -103,7 +104,6 @@ class PVAE(GradientRecommender):
         "metadata": True,
     }
 
-    predicts_ratings = True
     training_defaults = {
         "epochs": 60,
         "batch_size": 200,
@@ -190,9 +190,10 @@ class PVAE(GradientRecommender):
         dominate these.
         """
         if not settings.get("metadata"):
-            return cls(split.n_items, **settings)
+            return super().for_split(split, **settings)
         features, _ = encode_metadata(split.item_features, split.n_items, split.titles)
         model = cls(split.n_items, features.shape[1], **settings)
+        model.rate_as(split.scale)
         model.encoder.features.assign(features * np.std(model.encoder.embedding))
         return model
 
@@ -212,6 +213,7 @@ class PVAE(GradientRecommender):
 
     def start_from(self, train: sp.csr_array) -> None:
         """Sets `centers` from the ratings, and sets the output biases to the columns' damped means."""
+        train = self.standard_matrix(train)
         means = column_means(train)
         self.decoder.bias.assign(means)
         centers = {"none": 0.0, "mean": train.data.mean(dtype=float), "columns": means}[self.center]
@@ -219,6 +221,7 @@ class PVAE(GradientRecommender):
 
     def code(self, batch: SparseBatch, noise: Noise | None = None) -> tf.Tensor:
         """The encoder's output for the ratings of B rows: the moments of q(z | r_O), or z itself."""
+        batch = self.standard(batch)
         values = batch.values - tf.gather(tf.convert_to_tensor(self.centers.value), batch.items)
         return tf.cast(self.encoder(batch._replace(values=values), noise=noise), tf.float32)
 
@@ -237,10 +240,10 @@ class PVAE(GradientRecommender):
         return z
 
     def log_likelihood(self, z: tf.Tensor, batch: SparseBatch) -> tf.Tensor:
-        """Log p(r_O | z) of B rows: the sum over a row's ratings, float32 [B]."""
+        """Log p(r_O | z) of B rows on the standard scale: the sum over a row's ratings, float32 [B]."""
         of_ratings = tfd.Normal(self.decoder.at_the_items_of(batch, self.hidden(z)), self.variance**0.5)
         return tf.math.unsorted_segment_sum(
-            of_ratings.log_prob(batch.values), batch.segment_ids, tf.shape(batch.lengths)[0]
+            of_ratings.log_prob(self.standard(batch).values), batch.segment_ids, tf.shape(batch.lengths)[0]
         )
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
@@ -260,7 +263,7 @@ class PVAE(GradientRecommender):
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """f(μ): predicted ratings, float32 [B, n_items], not clipped to the scale."""
-        return self.decoder(self.hidden(self.mean_code(batch)))
+        return self.rating_unit * self.decoder(self.hidden(self.mean_code(batch)))
 
     def rating_sd(self, batch: SparseBatch, n_samples: int = 10) -> tf.Tensor:
         """The standard deviation of p(r | r_O) ≈ 1/S Σ_s N(r | f(z_s), σ²) with z_s ~ q(z | r_O), for each rating.
@@ -273,7 +276,7 @@ class PVAE(GradientRecommender):
             n_samples: S, the number of samples.
 
         Returns:
-            float32 [B, n_items], in units of the ratings; at least σ.
+            float32 [B, n_items], in units of the ratings, times `sd_factor`.
 
         Raises:
             InputError: If the model has no posterior.
@@ -291,4 +294,4 @@ class PVAE(GradientRecommender):
             deviation = self.decoder(self.hidden(mean + spread * epsilon)) - at_mean
             total, squares = total + deviation, squares + deviation**2
         variance = squares / n_samples - (total / n_samples) ** 2
-        return tf.sqrt(self.variance + tf.maximum(variance, 0.0))
+        return self.sd_factor * self.rating_unit * tf.sqrt(self.variance + tf.maximum(variance, 0.0))

@@ -29,6 +29,7 @@ from pydantic import NonNegativeFloat
 
 from tfvae.models.fields import Count, CountFromZero, Width
 from tfvae.models.gradient import GradientRecommender
+from tfvae.models.rating_model import RatingModel
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.item_layers import WeightedEmbeddingBag
 from tfvae.nn.layer_config import LayerConfig
@@ -41,7 +42,7 @@ CENTER = 0.5  # of the hidden units
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
-class RBM(GradientRecommender):
+class RBM(RatingModel, GradientRecommender):
     """A machine of binary hidden units and softmax ratings, trained by contrastive divergence.
 
     A rating is predicted by its expectation given the hidden units' probabilities, as the paper's section 2.3 does
@@ -73,7 +74,6 @@ class RBM(GradientRecommender):
         "weight_decay": 0.0001,
     }
 
-    predicts_ratings = True
     training_defaults = {"epochs": 28}
     loss_terms = ("error",)
 

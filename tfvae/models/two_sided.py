@@ -31,6 +31,7 @@ from tfvae.models.checks import require_ratings
 from tfvae.models.fields import Share, Weight, Width
 from tfvae.models.gradient import GradientRecommender, Objective
 from tfvae.models.pvae import PVAE
+from tfvae.models.rating_model import RatingModel
 from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.gaussian_ratings import GaussianRatings
 from tfvae.nn.noise import Noise, derive_seed
@@ -51,7 +52,7 @@ class _Items(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
-class TwoSidedPVAE(GradientRecommender):
+class TwoSidedPVAE(RatingModel, GradientRecommender):
     """The two-sided p-VAE; most settings are pairs, with a value for the user side and one for the item side.
 
     An update takes a batch of users, and the same share of the items, so that an epoch passes once over both. Each side
@@ -89,7 +90,6 @@ class TwoSidedPVAE(GradientRecommender):
         "weight_decay": [0.001, 0.002],
     }
 
-    predicts_ratings = True
     has_user_weights = True
     training_defaults: ClassVar[dict[str, Any]] = {
         "epochs": 32,
@@ -174,6 +174,12 @@ class TwoSidedPVAE(GradientRecommender):
         )
         self._items = _Items(ratings, encode)
 
+    def rate_in(self, unit: float) -> None:
+        """See `RatingModel`; both sides have the same unit."""
+        super().rate_in(unit)
+        for _, side in self._sides():
+            side.rate_in(unit)
+
     def detach(self) -> None:
         """See `GradientRecommender.detach`."""
         super().detach()
@@ -237,6 +243,7 @@ class TwoSidedPVAE(GradientRecommender):
         decoder = self.item_side.decoder
         average = tf.reduce_mean(tf.concat([decoder.bias.value[:, None], decoder.kernel.value], axis=1), axis=0)
         regressors = self._regressors()
+        batch = self.standard(batch)
         likelihood = GaussianRatings.of(batch, regressors, tf.linalg.matvec(regressors, average), 1.0)
         spreads = tf.gather(tf.pad(tf.exp(log_variances), [[0, 0], [1, 0]]), batch.items)
         spreads = tf.math.unsorted_segment_sum(spreads, batch.segment_ids, tf.shape(batch.lengths)[0])
@@ -253,4 +260,4 @@ class TwoSidedPVAE(GradientRecommender):
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """The predicted ratings r̂, float32 [B, n_items], not clipped to the scale."""
         of_items = tf.matmul(self.user_vectors(batch), self._regressors(), transpose_b=True)
-        return self.weight * of_items + (1 - self.weight) * self.user_side.scores(batch)
+        return self.weight * self.rating_unit * of_items + (1 - self.weight) * self.user_side.scores(batch)

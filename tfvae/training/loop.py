@@ -15,10 +15,12 @@ import tensorflow as tf
 
 from tfvae.data.items import Items
 from tfvae.data.splits import HeldOut, Split
+from tfvae.evaluation.calibration import LEVEL, calibration
 from tfvae.evaluation.evaluate import default_metrics, evaluator, refuse_unknown_users
 from tfvae.models import model_class
 from tfvae.models.base import Recommender
 from tfvae.models.gradient import GradientRecommender
+from tfvae.models.rating_model import RatingModel
 from tfvae.nn.batches import check_batch_size, row_numbers, steps_per_epoch
 from tfvae.nn.optimizers import OPTIMIZERS
 from tfvae.system.errors import DivergedError, InputError
@@ -156,6 +158,8 @@ def prepare_to_fit(model: GradientRecommender, split: Split, learning_rate: floa
         learning_rate: The optimiser's learning rate.
         optimizer: A key of `OPTIMIZERS`.
     """
+    if isinstance(model, RatingModel) and model.step.numpy() == 0:
+        model.rate_as(split.scale)
     model.attach(split.train)
     # XLA loses on a CPU at these sizes, and cannot compile the sparse kernels where it would be the default.
     model.compile(optimizer=OPTIMIZERS[optimizer](learning_rate), jit_compile=False)
@@ -194,11 +198,24 @@ def _trained(
     else:
         model.fit_matrix(split.train, log, run.parts if part_files(settings) else None)
         history, seconds = [], time.perf_counter() - begun
+    if isinstance(model, RatingModel) and split.validation is not None:
+        _calibrate(model, split.validation, log)
     with replacing(run.model_file) as draft:
         model.save(draft)
     items.save(run.path)
     best_epoch = best_of(history, f"val_{settings.training.monitor}")
     return TrainedModel(model, settings, history, best_epoch, seconds, selected_beta)
+
+
+def _calibrate(model: RatingModel, validation: HeldOut, log: Callable[[str], None]) -> None:
+    """Sets the factor of the predicted standard deviations by the validation ratings, and says what they hold."""
+    found = calibration(model, validation)
+    if found is None:
+        return
+    log(f"{LEVEL:.0%} intervals of {model.name} hold {found.coverage:.1%} of the validation ratings.")
+    if found.factor != 1:
+        log(f"So its standard deviations are multiplied by {found.factor:.3g}.")
+        model.sd_factor = found.factor
 
 
 def _fit(
