@@ -32,7 +32,7 @@ $(READY): requirements.txt pyproject.toml
 install: $(READY) ## make .venv with the pinned stack and the command .venv/bin/tfvae
 quickstart: $(READY) ## Mult-VAE, Mult-DAE, EASE and popularity on the embedded data: table, picture, model, recommendations (5 min)
 	$(RUN) examples/quickstart.py
-test: $(READY) ## all tests (10 min on 2 cores; more where ML-20M, Netflix or MSD lie in TFVAE_DATA)
+test: $(READY) ## all tests (about 10 min on 2 cores; more where ML-20M, Netflix or MSD lie in TFVAE_DATA)
 	$(TESTS)
 test-fast: $(READY) ## the tests without the slow ones, for daily work (90 s on 2 cores)
 	$(TESTS) -m "not slow"

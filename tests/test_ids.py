@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfvae.data import ids
@@ -200,6 +200,7 @@ def test_large_numbers_in_objects_are_exact(tmp_path):
 names = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=6), min_size=1, max_size=12, unique=True)
 
 
+@settings(max_examples=30)
 @given(names)
 def test_any_text_is_read_exactly_or_refused(tmp_path_factory, items):
     folder = tmp_path_factory.mktemp("ids")
@@ -212,6 +213,7 @@ def test_any_text_is_read_exactly_or_refused(tmp_path_factory, items):
             assert name == item or (isinstance(item, int) and re.fullmatch(rf"{item}(\.0+)?", name))
 
 
+@settings(max_examples=30)
 @given(names)
 def test_any_names_survive_a_vae_cf_folder_or_are_refused(tmp_path_factory, items):
     folder = tmp_path_factory.mktemp("names") / "folder"
