@@ -13,6 +13,7 @@ from tfvae.evaluation.stats import paired_test
 from tfvae.experiments import sections
 from tfvae.experiments.records import stored_latents, stored_run
 from tfvae.experiments.report import render, render_overview
+from tfvae.system.errors import InputError
 
 TABLE = """
 title = "A table"
@@ -165,6 +166,18 @@ def test_the_overview_has_every_table_and_what_was_never_run(results):
     assert "(table/ml-1m/README.md)" in text and "| EASE | not run | 0.3000 ± 0.0050 |" in text
     assert "`python -m tfvae table second --dataset ml-20m`" in text
     assert "| Mult-VAE^PR | not run / 0.500 | not run / 0.390 |" in text
+
+
+def test_a_page_of_the_users_own_is_left_alone(results):
+    store(results, "ease", 1, {"ndcg@100": values(0.3, 0.1)}, dataset="ml-1m")
+    for path, write in (
+        (results / "README.md", lambda: render_overview(results)),
+        (results / "table" / "ml-1m" / "README.md", lambda: render("table", "ml-1m", results)),
+    ):
+        path.write_text("# My own notes")
+        with pytest.raises(InputError, match="was not written by tfvae"):
+            write()
+        assert path.read_text() == "# My own notes"
 
 
 # ---- orderings --------------------------------------------------------------------------------------

@@ -127,6 +127,12 @@ def test_what_the_user_puts_beside_a_run_stays(tiny_split, tmp_path):
     assert sorted(fingerprint(tmp_path)) == sorted(mine)
 
 
+def test_a_pilot_of_the_users_own_does_not_stop_a_finished_run(finished, tiny_split):
+    before = put(finished / "pilot", "settings.json")
+    assert trained(vae(), tiny_split, finished).resumed
+    assert fingerprint(finished / "pilot") == before
+
+
 def test_a_run_is_removed_whole(finished):
     RunFolder(finished).remove()
     assert not finished.exists()
@@ -248,7 +254,7 @@ def test_killed_between_any_two_writes_it_goes_on_to_equal_bits(whole, tiny_spli
 
     monkeypatch.setattr(files.os, "replace", counted(replace))
     monkeypatch.setattr(Path, "unlink", counted(unlink))
-    for number in range(0, 100, 2):
+    for number in range(100):
         folder = tmp_path / str(number)
         left[0] = number
         try:
@@ -289,6 +295,16 @@ def test_a_folder_that_another_process_holds_is_refused_until_that_is_gone(tmp_p
     assert names_in(folder) == [locks.LOCK_FILE]
     trained(EASE, tiny_split, folder)
     assert names_in(folder) == ["items.npz", "model.keras", "run.json", "settings.json"]
+
+
+def test_a_file_system_without_locks_is_warned_of_and_used(tmp_path, monkeypatch, caplog):
+    def none(*_, **__):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(locks, "lock_descriptor", none)
+    with held(tmp_path / "run") as folder:
+        (folder / "file").touch()
+    assert "cannot be locked" in caplog.text and names_in(tmp_path / "run") == ["file"]
 
 
 def test_a_folder_in_which_nothing_came_about_is_not_left_behind(tmp_path):

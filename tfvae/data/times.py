@@ -1,8 +1,9 @@
 """Times of events, at the resolution that they were given in; one rule for CSV, Parquet, frames and arrays.
 
-A time is Unix seconds, whole or with a fraction, or a date with or without a time of day: a datetime column, or text in
-ISO 8601 (`2026-11-29`, `2026-11-29T10:00:00.25+01:00`). Without a zone it is UTC. Times before 1970 are negative. What
-is missing, infinite, beyond 64 bits or anything else is refused with the place of the first such time.
+A time is Unix seconds, whole or with a fraction (as a floating-point number, which today is exact to a quarter of a
+microsecond), or a date with or without a time of day: a datetime column, or text in ISO 8601 (`2026-11-29`,
+`2026-11-29T10:00:00.25+01:00`). Without a zone it is UTC. Times before 1970 are negative. What is missing, infinite,
+beyond 64 bits or anything else is refused with the place of the first such time.
 """
 
 from __future__ import annotations

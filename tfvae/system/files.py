@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from tfvae.system.errors import InputError, TfvaeError
+from tfvae.system.errors import InputError
 
 __all__ = ["digest", "reading", "remove_drafts", "replacing", "sha256_of", "write_json", "write_npz", "write_text"]
 
@@ -75,14 +75,16 @@ def reading(path: str | os.PathLike, what: str) -> Iterator[None]:
         what: What it should be, such as "a saved split".
 
     Raises:
-        InputError: For any error but those that are raised on purpose.
+        InputError: For any error; one that was raised on purpose keeps its text, with the file's name before it.
     """
     try:
         yield
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected {what}.") from None
-    except TfvaeError:
-        raise
+    except InputError as problem:
+        if str(path) in str(problem):
+            raise
+        raise InputError(f"{path}: {problem}") from problem
     # A damaged or foreign file can raise nearly anything in the libraries that take it apart.
     except Exception as problem:
         kind = "" if isinstance(problem, OSError) else f"{type(problem).__name__}: "

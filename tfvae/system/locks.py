@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,8 @@ from filelock import lock_descriptor
 from tfvae.system.errors import InputError
 
 __all__ = ["LOCK_FILE", "held"]
+
+_log = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
 """Its name in a folder that is held."""
@@ -54,7 +57,12 @@ def _locked(path: Path, folder: Path) -> int:
     """The descriptor of the lock file, locked."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        if not lock_descriptor(descriptor, blocking=False):
+        try:
+            free = lock_descriptor(descriptor, blocking=False)
+        except OSError as problem:  # some network file systems have no locks
+            _log.warning("%s cannot be locked (%s): let no other process use it", folder, problem)
+            return descriptor
+        if not free:
             holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
             raise InputError(

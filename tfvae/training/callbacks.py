@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 import zipfile
@@ -26,6 +25,7 @@ from tfvae.evaluation.results import Evaluation, RatingEvaluation
 from tfvae.nn.keras_private import summary_writer
 from tfvae.system.errors import InputError
 from tfvae.system.files import write_npz
+from tfvae.training.run_folder import CHECKPOINT
 
 __all__ = [
     "TensorBoardLog",
@@ -36,8 +36,6 @@ __all__ = [
     "best_of",
 ]
 
-_STATE = re.compile(r"state-(\d+)\.npz")
-_CHECKPOINT = re.compile(r"(state|best)-\d+\.npz")
 # What a file raises that is missing, cut short or changed, or of a model of other shapes.
 _DAMAGE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
 
@@ -129,14 +127,15 @@ class ResumableCheckpoint(keras.callbacks.Callback):
         Raises:
             InputError: If the checkpoint is another run's.
         """
-        epochs = [int(match[1]) for path in self._folder.glob("state-*.npz") if (match := _STATE.fullmatch(path.name))]
+        found = (CHECKPOINT.fullmatch(path.name) for path in self._folder.glob("state-*.npz"))
+        epochs = [int(match[2]) for match in found if match]
         fresh = [variable.numpy() for variable in self._all_variables()] if epochs else []
         for epoch in sorted(epochs, reverse=True):
             path = self._folder / f"state-{epoch}.npz"
             try:
                 self._restore_epoch(path)
                 return True
-            except InputError:
+            except (InputError, PermissionError):
                 raise
             except _DAMAGE as problem:
                 self._log(f"{path} cannot be read ({type(problem).__name__}: {problem}); going back by an epoch")
@@ -201,7 +200,7 @@ class ResumableCheckpoint(keras.callbacks.Callback):
         for history in (self.history, self.history[:-1]):
             lasting.add(self._weights_of(best_of(history, self._monitor)).name)
         for path in self._folder.iterdir():
-            if _CHECKPOINT.fullmatch(path.name) and path.name not in lasting:
+            if CHECKPOINT.fullmatch(path.name) and path.name not in lasting:
                 path.unlink()
 
     def _weights_of(self, epoch: int | None) -> Path:

@@ -199,7 +199,7 @@ def _trained(
         model.fit_matrix(split.train, log, run.parts if part_files(settings) else None)
         history, seconds = [], time.perf_counter() - begun
     if isinstance(model, RatingModel) and split.validation is not None:
-        _calibrate(model, split.validation, log)
+        _calibrate(model, settings.name, split.validation, log)
     with replacing(run.model_file) as draft:
         model.save(draft)
     items.save(run.path)
@@ -207,12 +207,12 @@ def _trained(
     return TrainedModel(model, settings, history, best_epoch, seconds, selected_beta)
 
 
-def _calibrate(model: RatingModel, validation: HeldOut, log: Callable[[str], None]) -> None:
+def _calibrate(model: RatingModel, name: str, validation: HeldOut, log: Callable[[str], None]) -> None:
     """Sets the factor of the predicted standard deviations by the validation ratings, and says what they hold."""
     found = calibration(model, validation)
     if found is None:
         return
-    log(f"{LEVEL:.0%} intervals of {model.name} hold {found.coverage:.1%} of the validation ratings.")
+    log(f"{LEVEL:.0%} intervals of {name} hold {found.coverage:.1%} of the validation ratings.")
     if found.factor != 1:
         log(f"So its standard deviations are multiplied by {found.factor:.3g}.")
         model.sd_factor = found.factor

@@ -24,16 +24,16 @@ from pydantic import AfterValidator, ConfigDict
 from tfvae.models import model_class
 from tfvae.models.matrix import MatrixRecommender
 from tfvae.system.errors import InputError
-from tfvae.system.files import digest, sha256_of, write_json
+from tfvae.system.files import digest, reading, sha256_of, write_json
 from tfvae.system.locks import LOCK_FILE, held
 from tfvae.system.validation import Strict, checked
 from tfvae.training.settings import Settings, stored_settings, todays_flat
 
-__all__ = ["SPLIT_FILE", "RunFolder", "part_files"]
+__all__ = ["CHECKPOINT", "SPLIT_FILE", "RunFolder", "part_files"]
 
 SPLIT_FILE = "split.npz"
 """It may lie in a folder before the run does; whoever puts it there sees to it that it is the run's."""
-CHECKPOINT = re.compile(r"(state|best)-\d+\.npz|state\.npz")  # the latter is that of version 0
+CHECKPOINT = re.compile(r"(state|best)-(\d+)\.npz|state\.npz")  # the latter is that of version 0
 DRAFT = re.compile(r"\.(settings\.json|run\.json|model\.keras|items\.npz|(state|best)-\d+\.npz)\.\w+-\d+-\w+")
 WHOLE = ("model.keras", "items.npz")
 
@@ -194,8 +194,8 @@ class RunFolder:
     @property
     def has_training_files(self) -> bool:
         """Whether files lie here that are needed only until a run has finished, such as a killed process leaves."""
-        others = (self.path / LOCK_FILE, self.pilot / self.settings_file.name)
-        return bool(self._training_files()) or any(path.is_file() for path in others)
+        lock = (self.path / LOCK_FILE).is_file()
+        return lock or bool(self._training_files()) or RunFolder(self.pilot)._is_marked
 
     def remove_training_files(self) -> None:
         """Removes what is needed only until a run has finished."""
@@ -206,10 +206,9 @@ class RunFolder:
 
     def remove(self) -> None:
         """Removes a run, file by file; what is not of it stays, and so does a folder without a mark."""
-        if not self.settings_file.is_file():
+        if not self._is_marked:
             _remove_if_empty(self.path)
             return
-        self.claim()
         self.remove_training_files()
         self._remove_drafts()
         for events in [*self.tensorboard.glob("*/events.out.tfevents.*"), *self.tensorboard.glob("events.out.*")]:
@@ -219,6 +218,15 @@ class RunFolder:
         for file in (self.run_file, self.items_file, self.model_file, self.settings_file):
             file.unlink(missing_ok=True)
         _remove_if_empty(self.path)
+
+    @property
+    def _is_marked(self) -> bool:
+        """Whether this is the folder of a run."""
+        try:
+            self.claim()
+        except InputError:
+            return False
+        return True
 
     def _training_files(self) -> list[Path]:
         checkpoints = [path for path in self.path.glob("*.npz") if CHECKPOINT.fullmatch(path.name)]
@@ -273,12 +281,8 @@ class RunFolder:
 
 def _json(path: Path) -> Any:
     """What a JSON file holds; raises InputError where it cannot be read."""
-    try:
+    with reading(path, "JSON"):
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing") from None
-    except (OSError, ValueError, RecursionError) as problem:
-        raise InputError(f"{path} cannot be read as JSON ({problem})") from None
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -140,8 +140,7 @@ class Split(ABC):
         Raises:
             InputError: If something else than a split lies there.
         """
-        if _file(path).exists():
-            _refuse_foreign(_file(path))
+        _refuse_foreign(_file(path))
         settings = None if self.settings is None else self.settings.model_dump()
         arrays = self.arrays()
         note = {"kind": self.protocol, "settings": settings, "report": self.counts, "digest": self.digest}
@@ -268,16 +267,14 @@ def pack(name: str, matrix: csr_array, *, binary: bool = True) -> dict[str, np.n
     return {f"{name}.{part}": array for part, array in parts.items()}
 
 
-def unpack(name: str, arrays: dict[str, np.ndarray]) -> csr_array:
+def unpack(name: str, arrays: dict[str, np.ndarray], *, binary: bool = True) -> csr_array:
     """The matrix that :func:`pack` took apart.
 
     Raises:
         InputError: If the arrays are no matrix with sorted, different columns in each row and finite values.
     """
     indptr, indices, shape = (arrays[f"{name}.{part}"] for part in ("indptr", "indices", "shape"))
-    values = arrays.get(f"{name}.values")
-    if values is None:
-        values = np.ones(indices.size, dtype=np.float32)
+    values = np.ones(indices.size, dtype=np.float32) if binary else arrays[f"{name}.values"]
     _refuse_no_matrix(name, indptr, indices, shape, values)
     matrix = csr_array((values, indices, indptr), shape=tuple(shape.tolist()))
     if not matrix.has_canonical_format:

@@ -165,12 +165,12 @@ class RatingHoldout(Split):
     @classmethod
     def restored(cls, arrays: dict[str, np.ndarray], note: dict[str, Any]) -> Self:
         """See :class:`Split`."""
-        train = unpack("train", arrays)
+        train = unpack("train", arrays, binary=False)
 
         def part(name: str) -> HeldOutRatings | None:
             if f"{name}.indptr" not in arrays:
                 return None
-            return HeldOutRatings(train, unpack(name, arrays), arrays["user_ids"])
+            return HeldOutRatings(train, unpack(name, arrays, binary=False), arrays["user_ids"])
 
         def features(side: str) -> dict[str, np.ndarray]:
             return {name.split(".", 1)[1]: array for name, array in arrays.items() if name.startswith(f"{side}.")}
