@@ -14,7 +14,7 @@ import pytest
 from tfvae.data.catalogue import DATASETS
 
 ROOT = Path(__file__).parents[1]
-TABLES = sorted(path.parent.name for path in ROOT.glob("**/table.toml") if not path.parts[-2].startswith("."))
+TABLES = sorted(path.stem for path in (ROOT / "tfvae" / "experiments" / "tables").glob("*.toml"))
 TEXTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "paper_results/README.md")]
 SHORT = {"ncf-ml-1m": "ml1m", "ncf-pinterest": "pinterest"}
 
