@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from tfvae.models import MODELS, model_class
 from tfvae.models.registration import _module_of
+from tfvae.system.imports import after_import
 from tfvae.training.settings import settings_of
 
 ROOT = Path(__file__).parents[1]
@@ -53,3 +55,31 @@ def test_the_registry_of_keras_is_as_before_for_other_names():
     objects = keras.saving.get_custom_objects()
     assert "tfvae>NoSuchModel" not in objects and "other>MultVAE" not in objects and 3 not in objects
     assert "tfvae>MultVAE" in objects and np.iterable(objects)
+
+
+def test_an_action_runs_once_when_its_module_is_imported_and_no_finder_stays(tmp_path, monkeypatch):
+    (tmp_path / "late_module.py").write_text("value = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    finders, seen = list(sys.meta_path), []
+    after_import("late_module", lambda module: seen.append(module.value))
+    importlib.import_module("json")
+    assert not seen and len(sys.meta_path) == len(finders) + 1
+    module = importlib.import_module("late_module")
+    assert seen == [3] and sys.meta_path == finders
+    after_import("late_module", seen.append)
+    assert seen == [3, module]
+
+
+def test_an_action_waits_if_the_import_fails(tmp_path, monkeypatch):
+    source = tmp_path / "broken_module.py"
+    source.write_text("raise OSError('not yet')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    seen = []
+    after_import("broken_module", seen.append)
+    with pytest.raises(OSError, match="not yet"):
+        importlib.import_module("broken_module")
+    source.write_text("value = 4\n")
+    importlib.invalidate_caches()
+    assert importlib.import_module("broken_module") is seen[0]

@@ -10,7 +10,7 @@ import importlib
 import os
 from typing import Any
 
-import wrapt
+from tfvae.system.imports import after_import
 
 __version__ = "0.1.0"
 
@@ -19,7 +19,10 @@ __version__ = "0.1.0"
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 # `keras.models.load_model` finds the models of tfvae, whichever of the two is imported first.
-wrapt.register_post_import_hook("tfvae.models.registration:register_lazily", "keras.src.saving.object_registration")
+after_import(
+    "keras.src.saving.object_registration",
+    lambda registry: importlib.import_module("tfvae.models.registration").register_lazily(registry),
+)
 
 _MODULES = {
     "export": "tfvae.serving.saved_model",
