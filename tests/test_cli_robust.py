@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tfvae.cli.app import app
-from tfvae.cli.options import stem
+from tfvae.data.sources import stem
 
 pytestmark = pytest.mark.slow
 

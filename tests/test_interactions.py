@@ -197,15 +197,15 @@ def test_load_refuses_other_arrays(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the file is empty; expected user, item, rating"),
+        ("", "the file is empty; expected events"),
         ("user,item,rating\n", "no data lines"),
         (
             "userId,item,rating\n1,2,3\n",
             "no column 'user'; found: 'userId', 'item', 'rating'; did you mean 'userId'",
         ),
         ("user,item,rating\n1,2,3\n\n1,3,good\n", "line 4: rating 'good' is not a number"),
-        ("user,item,rating\n1,2,3\n,3,4\n", "line 3: user is empty"),
-        ("user,item,rating\n1,2,3\n1,NaN,4\n", "line 3: item is empty"),
+        ("user,item,rating\n1,2,3\n,3,4\n", "line 3: user '' is empty"),
+        ("user,item,rating\n1,2,3\n1,NaN,4\n", "line 3: item 'NaN' stands for a missing id"),
         ("user,item,rating\n1,2,3\n1,3\n", "line 3: 3 fields expected, 2 found in '1,3'"),
         ("user,item,rating\n1,2,3\n1,3,inf\n", "line 3: rating 'inf' is no finite number"),
     ],
@@ -222,8 +222,8 @@ def test_absent_and_damaged_files_are_input_errors(tmp_path):
     (tmp_path / "e.csv.xz").write_bytes(b"not xz at all")
     (tmp_path / "e.csv.gz").write_bytes(gzip.compress(b"user,item\n1,2\n")[:-4])
     (tmp_path / "e.parquet").write_bytes(b"PAR1 not quite")
-    for name in ("none.csv", "e.csv.xz", "e.csv.gz"):
-        with pytest.raises(InputError, match=f"{name}: cannot be read"):
+    for name, message in {"none.csv": "no such file", "e.csv.gz": "cannot be read", "e.csv.xz": "no column"}.items():
+        with pytest.raises(InputError, match=f"{name}: {message}"):
             Interactions.from_csv(tmp_path / name)
     with pytest.raises(InputError, match="cannot be read as Parquet"):
         Interactions.from_parquet(tmp_path / "e.parquet")

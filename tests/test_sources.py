@@ -12,7 +12,7 @@ import pytest
 
 from tfvae.data import sources
 from tfvae.data.sources import Place
-from tfvae.data.text import open_bytes
+from tfvae.data.streams import reading
 from tfvae.system.errors import InputError
 
 CONTENT = b"the whole file" * 1_000
@@ -80,7 +80,7 @@ def test_zip_members_are_found_and_read(tmp_path):
         archive.writestr("ml/ratings.dat", "1::2::3::4\n")
         archive.writestr("__MACOSX/ml/ratings.dat", "junk")
     member = Place(tmp_path / "set.zip").find("ratings.dat")
-    with open_bytes(member) as file:
+    with reading(member) as file:
         assert file.read() == b"1::2::3::4\n"
 
 

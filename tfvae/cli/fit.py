@@ -36,6 +36,7 @@ def fit(
     item_col: opt.ItemCol = None,
     rating_col: opt.RatingCol = None,
     time_col: opt.TimeCol = None,
+    delimiter: opt.Delimiter = None,
     min_rating: opt.MinRating = None,
     held_out: opt.HeldOut = None,
     by: Annotated[
@@ -50,6 +51,7 @@ def fit(
     """
     from tfvae.cli.run_folder import learnt_from, measure, refuse_another_split, split_for
     from tfvae.data.items import Items
+    from tfvae.data.sources import stem
     from tfvae.training.adapt import settings_for
     from tfvae.training.loop import train
     from tfvae.training.run_folder import SPLIT_FILE, RunFolder
@@ -57,11 +59,11 @@ def fit(
 
     given = opt.settings_from(set_) | opt.those_given(epochs=epochs, seed=seed, deterministic=deterministic or None)
     settings_of(model, given)  # a misspelt setting shall not have to wait until large data are read
-    columns = opt.those_given(user=user_col, item=item_col, rating=rating_col, timestamp=time_col)
+    columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
     changes = opt.those_given(min_rating=min_rating, held_out_users=held_out)
     split = split_for(model, data, by, source=source, columns=columns, changes=changes)
     part = learnt_from(split)
-    folder = run or Path("runs", f"{opt.stem(data)}-{model}" + ("-by-items" if by == "items" else ""))
+    folder = run or Path("runs", f"{stem(data)}-{model}" + ("-by-items" if by == "items" else ""))
     refuse_another_split(folder, split)
     finished = RunFolder(folder).is_finished
     # The items are those of the whole split, of which the model learns from a part.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import tomllib
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from tfvae.system.errors import InputError
 __all__ = [
     "Data",
     "DatasetName",
+    "Delimiter",
     "Epochs",
     "HeldOut",
     "ItemCol",
@@ -35,10 +35,10 @@ __all__ = [
     "TimeCol",
     "UserCol",
     "command",
+    "file_options",
     "listed",
     "rated",
     "settings_from",
-    "stem",
     "those_given",
     "whole_numbers",
 ]
@@ -50,8 +50,8 @@ Data = Annotated[
     typer.Argument(
         metavar="DATA",
         show_default=False,
-        help="A data set's name (see 'tfvae datasets'), a .csv, .tsv or .parquet file of one line per event, "
-        "a split saved by 'tfvae prepare', or a folder in the vae_cf layout.",
+        help="A data set's name (see 'tfvae datasets'), a file of one event per line (CSV, JSON lines or Parquet; - is "
+        "standard input), a split saved by 'tfvae prepare', or a folder in the vae_cf layout.",
     ),
 ]
 Source = Annotated[
@@ -73,7 +73,15 @@ RatingCol = Annotated[
 TimeCol = Annotated[
     str | None,
     typer.Option(
-        rich_help_panel=_FILE, help="Its column of Unix seconds, by which leave-one-out takes the latest event."
+        rich_help_panel=_FILE,
+        help="Its column of times (Unix seconds or dates), by which leave-one-out takes the latest event.",
+    ),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_FILE,
+        help="What stands between its fields, such as ';' or tab; found in its first line if not given.",
     ),
 ]
 MinRating = Annotated[
@@ -147,8 +155,8 @@ OwnFile = Annotated[
     typer.Option(
         "--data",
         rich_help_panel=_FILE,
-        help="Instead of --dataset: a .csv, .tsv or .parquet file of one line per event. It is cut by the table's "
-        "protocol, and its runs are stored under its name.",
+        help="Instead of --dataset: a file of one event per line (CSV, JSON lines or Parquet). It is cut by the "
+        "table's protocol, and its runs are stored under its name.",
     ),
 ]
 
@@ -169,6 +177,14 @@ def settings_from(pairs: list[str] | None) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             settings[key] = text
     return settings
+
+
+def file_options(
+    user: str | None, item: str | None, rating: str | None, time: str | None, delimiter: str | None
+) -> dict[str, str]:
+    """How a file of one's own is read, as `open_split` takes it."""
+    delimiter = {"tab": "\t", r"\t": "\t"}.get(delimiter or "", delimiter)
+    return those_given(user=user, item=item, rating=rating, timestamp=time, delimiter=delimiter)
 
 
 def those_given(**options: Any) -> dict[str, Any]:
@@ -206,11 +222,6 @@ def whole_numbers(text: str) -> list[int]:
         if not part.isdecimal():
             raise InputError(f"expected whole numbers such as 1,2,3, found {part!r}.")
     return [int(part) for part in listed(text)]
-
-
-def stem(data: str) -> str:
-    """What to call things made from DATA: its name without folders and the suffixes of its format."""
-    return re.sub(r"(\.(csv|tsv|parquet|npz|jsonl))?(\.(xz|gz|bz2))?$", "", Path(data).resolve().name) or "data"
 
 
 def command(*words: object) -> str:

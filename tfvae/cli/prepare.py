@@ -36,6 +36,7 @@ def prepare(
     item_col: opt.ItemCol = None,
     rating_col: opt.RatingCol = None,
     time_col: opt.TimeCol = None,
+    delimiter: opt.Delimiter = None,
     min_rating: opt.MinRating = None,
     min_users: opt.MinUsers = None,
     min_items: opt.MinItems = None,
@@ -46,6 +47,7 @@ def prepare(
 ) -> None:
     """Split data into training, validation and test users as the papers did, or hold out ratings or items; save it."""
     from tfvae.data.open_split import open_split
+    from tfvae.data.sources import stem
     from tfvae.data.splits import StrongGeneralization
     from tfvae.data.vae_cf import write_vae_cf
 
@@ -57,7 +59,7 @@ def prepare(
         n_negatives=negatives,
         seed=split_seed,
     )
-    columns = opt.those_given(user=user_col, item=item_col, rating=rating_col, timestamp=time_col)
+    columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
     if format == "vae-cf":
         if protocol == "rating-holdout":
             raise InputError("the vae-cf format holds no ratings; leave --format out.")
@@ -65,7 +67,7 @@ def prepare(
             raise InputError("the vae-cf format is one of held-out users; leave --format out.")
         protocol = "strong-generalization"
     split = open_split(data, source=source, columns=columns, changes=changes, protocol=protocol)
-    out = out or Path("data", opt.stem(data) + (".npz" if format == "npz" else ""))
+    out = out or Path("data", stem(data) + (".npz" if format == "npz" else ""))
     if isinstance(split, StrongGeneralization) and format == "vae-cf":
         write_vae_cf(split, out)
     else:

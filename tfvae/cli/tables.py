@@ -43,6 +43,7 @@ def table(
     item_col: opt.ItemCol = None,
     rating_col: opt.RatingCol = None,
     time_col: opt.TimeCol = None,
+    delimiter: opt.Delimiter = None,
     min_rating: opt.MinRating = None,
     min_users: opt.MinUsers = None,
     min_items: opt.MinItems = None,
@@ -52,7 +53,7 @@ def table(
     render_only: Annotated[bool, typer.Option("--render-only", help="Run nothing; render what is stored.")] = False,
 ) -> None:
     """Bring a paper's table up to date on a data set: run what is missing, then render it."""
-    columns = opt.those_given(user=user_col, item=item_col, rating=rating_col, timestamp=time_col)
+    columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
     changes = opt.those_given(
         min_rating=min_rating,
         min_users_per_item=min_users,
@@ -101,6 +102,7 @@ def sweep(
     item_col: opt.ItemCol = None,
     rating_col: opt.RatingCol = None,
     time_col: opt.TimeCol = None,
+    delimiter: opt.Delimiter = None,
     min_rating: opt.MinRating = None,
     min_users: opt.MinUsers = None,
     min_items: opt.MinItems = None,
@@ -111,7 +113,7 @@ def sweep(
     """Search a row's settings on validation users; 'tfvae table' then uses the best."""
     from tfvae.experiments.sweep import run_sweep
 
-    columns = opt.those_given(user=user_col, item=item_col, rating=rating_col, timestamp=time_col)
+    columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
     changes = opt.those_given(
         min_rating=min_rating,
         min_users_per_item=min_users,

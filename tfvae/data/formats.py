@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfvae.data import text
-from tfvae.data.text import AnyPath
+from tfvae.data.streams import AnyPath
 from tfvae.system.errors import InputError
 
 __all__ = [

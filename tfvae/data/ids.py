@@ -37,7 +37,7 @@ Place = Callable[[int], str]
 Refusal = Callable[[int, str], InputError]
 
 _MISSING = frozenset(
-    ["", "nan", "NaN", "NAN", "-nan", "null", "Null", "NULL", "None", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaT"]
+    ["nan", "NaN", "NAN", "-nan", "null", "Null", "NULL", "None", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaT"]
 )
 _LARGEST_EXACT = 2**53
 _NUMBER = re.compile(r"(0|-?[1-9][0-9]*)(\.0+)?")
@@ -161,6 +161,8 @@ def _whole(values: list[Any], refuse: Refusal) -> list[int]:
 def _text(names: list[str], refuse: Refusal) -> np.ndarray:
     """Text, letter by letter."""
     for which, name in enumerate(names):
+        if not name:
+            raise refuse(which, "is empty; drop these rows or fill them in.")
         if name in _MISSING:
             raise refuse(which, "stands for a missing id in most files; drop these rows or give it another name.")
         if name != name.strip():

@@ -12,10 +12,17 @@ from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tfvae.data import events, ids, text
+from tfvae.data import events, ids
+from tfvae.data.csv_files import read_csv
+from tfvae.data.event_files import (
+    file_kind,
+    local_file,
+    places_of,
+    read_json_lines,
+    read_parquet,
+    refuse_two_purposes,
+)
 from tfvae.data.events import Duplicates
 from tfvae.data.times import times
 from tfvae.system import files
@@ -219,15 +226,14 @@ class Interactions:
         Raises:
             InputError: For a missing column, and as for `from_events`.
         """
-        found = [str(name) for name in frame.columns]
-        for name in (user, item, rating, timestamp):
-            if name is not None and name not in frame.columns:
-                raise text.missing_column(source, name, found)
-        columns = [None if name is None else frame[name] for name in (user, item, rating, timestamp)]
-        return cls.from_events(*columns, source=source, **options)
+        wanted = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
+        named = {purpose: name for purpose, name in wanted.items() if name is not None}
+        refuse_two_purposes(source, named)
+        places_of(source, list(named.values()), list(frame.columns))
+        return cls._from_columns({purpose: frame[name] for purpose, name in named.items()}, source=source, **options)
 
     @classmethod
-    def from_csv(
+    def from_file(
         cls,
         path: str | os.PathLike,
         user: str = "user",
@@ -235,59 +241,51 @@ class Interactions:
         rating: str | None = None,
         timestamp: str | None = None,
         *,
-        delimiter: str = ",",
+        delimiter: str | None = None,
+        encoding: str | None = None,
         **options: Any,
     ) -> Interactions:
-        """Reads a delimited text file whose first line names the columns.
+        """Reads a file of events, which its content tells to be CSV, JSON lines or Parquet.
 
         Args:
-            path: The file; `.xz`, `.gz` and `.bz2` are unpacked on the way.
-            user: Name of the column of user ids.
+            path: The file, plain, in xz, gzip or bzip2, or alone in a zip; `-` for standard input.
+            user: Name of the column (or key) of user ids.
             item: Name of the column of item ids.
             rating: Name of the column of ratings or counts; None for ones.
             timestamp: Name of the column of times; None for none.
-            delimiter: The character between fields.
+            delimiter: Of CSV, the character between fields; None to find it in the first line, which names the columns.
+            encoding: Of CSV; None for UTF-8, UTF-16 or UTF-32, as the bytes say, and else Windows-1252.
             **options: Arguments of `from_events`.
 
         Raises:
             InputError: Naming file, line and value, for whatever is wrong.
         """
-        path = Path(path)
-
-        def read(time: pa.DataType) -> pa.Table:
-            wanted = ((user, text.IDS), (item, text.IDS), (rating, pa.float32()), (timestamp, time))
-            types = {name: kind for name, kind in wanted if name is not None}
-            return text.read_delimited(path, types, delimiter=delimiter, quoted=True)
-
-        try:
-            table = read(pa.int64())
-        except InputError:
-            if timestamp is None:
-                raise
-            table = read(pa.string())  # fractions or dates; if it was something else, this finds it again
-        columns = [None if name is None else table[name] for name in (user, item, rating, timestamp)]
-        return cls.from_events(*columns, source=path, place=lambda n: f"line {text.line_of(path, n + 2)}", **options)
+        wanted = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
+        named = {purpose: name for purpose, name in wanted.items() if name is not None}
+        with local_file(Path(path)) as file:
+            match file_kind(file):
+                case "csv":
+                    found = read_csv(file, named, delimiter, encoding)
+                case "json lines":
+                    found = read_json_lines(file, named)
+                case "parquet":
+                    found = read_parquet(file, named)
+            return cls._from_columns(found.columns, source=file, place=found.place, **options)
 
     @classmethod
-    def from_parquet(
-        cls,
-        path: str | os.PathLike,
-        user: str = "user",
-        item: str = "item",
-        rating: str | None = None,
-        timestamp: str | None = None,
-        **options: Any,
-    ) -> Interactions:
-        """Reads a Parquet file of one row per event; arguments as for `from_csv`."""
-        wanted = [name for name in (user, item, rating, timestamp) if name is not None]
-        try:
-            found = pq.read_schema(path).names
-            if absent := [name for name in wanted if name not in found]:
-                raise text.missing_column(path, absent[0], found)
-            table = pq.read_table(path, columns=wanted)
-        except (OSError, pa.ArrowInvalid) as problem:
-            raise InputError(f"{path}: cannot be read as Parquet ({problem})") from None
-        return cls.from_frame(table.to_pandas(), user, item, rating, timestamp, source=path, **options)
+    def from_csv(cls, path: str | os.PathLike, *columns: Any, **options: Any) -> Interactions:
+        """Reads delimited text whose first line names the columns; arguments and errors are those of `from_file`."""
+        return cls.from_file(path, *columns, **options)
+
+    @classmethod
+    def from_parquet(cls, path: str | os.PathLike, *columns: Any, **options: Any) -> Interactions:
+        """Reads a Parquet file of one row per event; arguments and errors are those of `from_file`."""
+        return cls.from_file(path, *columns, **options)
+
+    @classmethod
+    def _from_columns(cls, columns: dict[str, Any], **options: Any) -> Interactions:
+        """As `from_events`, with one column for each purpose that is known."""
+        return cls.from_events(*map(columns.get, ("user", "item", "rating", "timestamp")), **options)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes everything to one `.npz` file, in one step and without pickle."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +35,6 @@ from tfvae.system.validation import Strict, checked
 
 __all__ = ["open_split", "whereabouts"]
 
-_FILES = ".csv, .tsv or .parquet (events), .npz (a saved split), or a folder in the vae_cf layout"
 _MOST_HELD_OUT = 10_000
 
 
@@ -115,11 +113,13 @@ def open_split(
       and one is left to learn from.
 
     Args:
-        given: A name of `DATASETS`, a file of events, a saved split (`.npz`) or a vae_cf folder.
+        given: A name of `DATASETS`, a file of events (`-` for standard input), a saved split (`.npz`) or a vae_cf
+            folder.
         source: Where a named data set's files lie, or a vae_cf folder with its split; by default they are looked for,
             then downloaded.
-        columns: For a file of events, the names of the columns "user", "item", "rating" and "timestamp"; the first two
-            are called so by default, and without the others no ratings and times are read.
+        columns: For a file of events, the names of the columns "user", "item", "rating" and "timestamp", and the
+            "delimiter", see `Interactions.from_file`. The first two are called so by default, and without the others no
+            ratings and times are read.
         changes: Settings of the protocol that go before its own.
         protocol: "strong-generalization", "rating-holdout" or "leave-one-out". None is the first, but for what comes
             already split, of which any protocol will do.
@@ -150,7 +150,7 @@ def open_split(
         _refuse(columns | changes, f"{name} is already split")
         ready = read_vae_cf(path) if path.is_dir() and not (path / "split.npz").is_file() else load_split(path)
         return _of_protocol(ready, protocol, name)
-    if not path.is_file():
+    if name != "-" and not path.is_file():
         raise unknown_name("file or data set", name, DATASETS)
     if "timestamp" in columns and protocol != LeaveOneOut.protocol:
         _refuse({"timestamp": columns["timestamp"]}, "only leave-one-out asks for times")
@@ -159,7 +159,7 @@ def open_split(
             raise InputError(f"min_rating={changes['min_rating']:g} needs ratings; name their column (--rating-col).")
         if protocol == RatingHoldout.protocol:
             raise InputError(f"{name}: holding out ratings needs ratings; name their column (--rating-col).")
-    return _cut(_read_events(path, columns), how, changes, name)
+    return _cut(Interactions.from_file(path, **columns), how, changes, name)
 
 
 def whereabouts(name: str) -> str | None:
@@ -225,14 +225,3 @@ def _of_protocol(split: Split, protocol: str | None, name: str) -> Split:
 def _refuse(options: Mapping[str, Any], why: str) -> None:
     if options:
         raise InputError(f"{why}, so {', '.join(options)} would change nothing; leave it out.")
-
-
-def _read_events(path: Path, columns: dict[str, str]) -> Interactions:
-    match Path(re.sub(r"\.(xz|gz|bz2)$", "", path.name)).suffix:
-        case ".csv":
-            return Interactions.from_csv(path, **columns)
-        case ".tsv":
-            return Interactions.from_csv(path, **columns, delimiter="\t")
-        case ".parquet":
-            return Interactions.from_parquet(path, **columns)
-    raise InputError(f"{path}: expected {_FILES}.")

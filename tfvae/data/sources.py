@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pooch
 
-from tfvae.data.text import AnyPath
+from tfvae.data.streams import AnyPath
 from tfvae.system.errors import InputError
 
-__all__ = ["Place", "cache_folder", "data_folder", "download", "look_in"]
+__all__ = ["Place", "cache_folder", "data_folder", "download", "look_in", "stem"]
 
 _COMPRESSED = re.compile(r"\.(xz|gz|bz2)$")
 _log = logging.getLogger(__name__)
@@ -70,6 +70,12 @@ class Place:
     def find_all(self, pattern: str) -> list[AnyPath]:
         """The files whose names match, compressed or not, in the order of their names."""
         return _matching(self._files, pattern) or _matching(self._neighbours, pattern)
+
+
+def stem(data: str | os.PathLike) -> str:
+    """What to call things made from a file: its name without folders and the endings of its format."""
+    name = "standard-input" if str(data) == "-" else Path(data).resolve().name
+    return re.sub(r"(\.(csv|tsv|txt|jsonl|ndjson|parquet|npz))?(\.(xz|gz|bz2|zip))?$", "", name, flags=re.I) or "data"
 
 
 def look_in(folder: Path, names: Sequence[str], patterns: Sequence[str]) -> Place | None:

@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-import bz2
 import difflib
-import gzip
 import itertools
-import lzma
 import re
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
+from tfvae.data.streams import AnyPath, reading
 from tfvae.system.errors import InputError
 
 __all__ = [
     "IDS",
-    "AnyPath",
     "Section",
     "header",
     "line_of",
     "missing_column",
-    "open_bytes",
     "read_delimited",
     "read_fields",
 ]
 
-AnyPath = Path | zipfile.Path
-
 IDS = pa.dictionary(pa.int32(), pa.string())
 """Column type for ids of unknown kind: each different text is stored once."""
 
-_OPENERS: dict[str, Callable] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 _NOTHING = ["", "nan", "NaN", "null", "NULL"]
 _KINDS = {"float": "a number", "double": "a number", "date32[day]": "a date (YYYY-MM-DD)", "null": "empty"}
 _KINDS |= dict.fromkeys(("int32", "int64"), "a whole number")
@@ -52,24 +41,6 @@ class Section(NamedTuple):
     text: str
 
 
-def open_bytes(path: AnyPath) -> IO[bytes]:
-    """Opens a file or a member of a zip for reading; `.xz`, `.gz` and `.bz2` are unpacked on the way."""
-    opener = _OPENERS.get(Path(path.name).suffix)
-    if opener is None:
-        return path.open("rb")
-    return opener(path if isinstance(path, Path) else path.open("rb"))
-
-
-@contextmanager
-def _reading(path: AnyPath) -> Iterator[IO]:
-    """An open file; whatever breaks while it is read is said to be the file's fault."""
-    try:
-        with open_bytes(path) as stream:
-            yield stream
-    except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as problem:
-        raise InputError(f"{path}: cannot be read ({problem}); is the file whole?") from None
-
-
 def missing_column(source: object, wanted: str, found: Sequence[str]) -> InputError:
     """The error for a column that is not there, naming those found and the nearest."""
     nearest = difflib.get_close_matches(wanted, found, n=1, cutoff=0.4)
@@ -79,7 +50,7 @@ def missing_column(source: object, wanted: str, found: Sequence[str]) -> InputEr
 
 def header(path: AnyPath, delimiter: str) -> list[str]:
     """The fields of the first line, without quotes."""
-    with _reading(path) as stream:
+    with reading(path) as stream:
         line = stream.readline().decode("utf-8-sig", "replace").rstrip("\r\n")
     return [name.strip('"') for name in line.split(delimiter)]
 
@@ -118,7 +89,7 @@ def read_delimited(
         return "skip"
 
     def read(threads: bool) -> pa.Table:
-        with _reading(path) as stream:
+        with reading(path) as stream:
             return pa_csv.read_csv(
                 stream,
                 read_options=pa_csv.ReadOptions(column_names=names, use_threads=threads),
@@ -179,7 +150,7 @@ def read_delimited(
 
 def _has_hexadecimal(path: AnyPath) -> bool:
     """Whether `0x` stands anywhere in a file."""
-    with _reading(path) as stream:
+    with reading(path) as stream:
         end = b""
         while chunk := stream.read(1 << 22):
             if b"0x" in (chunk := end + chunk.lower()):
@@ -213,7 +184,7 @@ def read_fields(
         InputError: For a line with too few fields, or without a number first.
     """
     ids, rows = [], []
-    with _reading(path) as stream:
+    with reading(path) as stream:
         for number, raw in enumerate(stream, 1):
             line = raw.decode(encoding, "replace").rstrip("\r\n")
             if not line:
@@ -231,7 +202,7 @@ def read_fields(
 
 def line_of(path: AnyPath, row: int) -> int:
     """The line number of a row, both counted from 1, the header with them; Arrow passes over blank lines."""
-    with _reading(path) as stream:
+    with reading(path) as stream:
         filled = (number for number, line in enumerate(stream, 1) if line.strip(b"\r\n"))
         return next(itertools.islice(filled, row - 1, None), row)
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from tfvae.data import ids, text
+from tfvae.data import ids, streams, text
 from tfvae.data.splits.base import binary_rows
 from tfvae.data.splits.strong import HeldOutUsers, StrongGeneralization, group_counts, table_counts
 from tfvae.system.errors import InputError
@@ -151,7 +151,7 @@ def read_item_ids(path: str | os.PathLike) -> np.ndarray:
         InputError: Naming the line, if an id is refused or comes twice.
     """
     path = Path(path)
-    with reading(path, "a list of item ids in UTF-8, one a line"), text.open_bytes(path) as file:
+    with reading(path, "a list of item ids in UTF-8, one a line"), streams.reading(path) as file:
         content = file.read().decode("utf-8-sig")
     return _ids_of(content, path)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tfvae.data.datasets import DATASETS
 from tfvae.data.open_split import open_split
+from tfvae.data.sources import stem
 from tfvae.data.splits import Split
 from tfvae.experiments.definitions import Table
 from tfvae.system.errors import InputError, unknown_name
@@ -26,7 +27,7 @@ class OwnData:
 
     Attributes:
         path: The file of events; or a saved split, or a folder in the vae_cf layout (see `open_split`).
-        columns: The names of its columns "user", "item", "rating" and "timestamp".
+        columns: The names of its columns "user", "item", "rating" and "timestamp", and the "delimiter".
         changes: Settings of the table's protocol that go before its own.
 
     Raises:
@@ -47,8 +48,7 @@ class OwnData:
     @property
     def name(self) -> str:
         """What its runs are stored under: the file's name without its ending, in a-z, 0-9 and hyphens."""
-        stem = re.sub(r"\.(csv|tsv|parquet|npz)(\.(xz|gz|bz2))?$", "", Path(self.path).resolve().name.lower())
-        return re.sub(r"[^a-z0-9]+", "-", stem).strip("-")
+        return re.sub(r"[^a-z0-9]+", "-", stem(self.path).lower()).strip("-")
 
 
 def dataset_title(name: str) -> str:

@@ -1,0 +1,264 @@
+"""CSV as people write it: any usual delimiter, encoding, quoting and length of fields, found by the content."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from tfvae.data.event_files import EventColumns, places_of, refuse_two_purposes
+from tfvae.data.streams import encoding_of, reading, reading_text
+from tfvae.data.text import IDS
+from tfvae.system.errors import InputError
+
+__all__ = ["read_csv"]
+
+_DELIMITERS = ",;\t|"
+_CHUNK = 1 << 22
+_LARGEST_BLOCK = 2**31 - 1  # of what Arrow takes apart at a time
+_log = logging.getLogger(__name__)
+
+csv.field_size_limit(_LARGEST_BLOCK)  # Python's default limit of 131,072 letters is below what people write
+
+
+def read_csv(
+    path: Path,
+    named: Mapping[str, str],
+    delimiter: str | None = None,
+    encoding: str | None = None,
+) -> EventColumns:
+    """Reads columns of delimited text whose first line names the columns.
+
+    Fields may stand in double quotes, and may then hold delimiters and line breaks. Ratings may have a decimal comma
+    where something else delimits the fields.
+
+    Args:
+        path: The file, compressed or not.
+        named: The name of the column for each purpose: "user", "item", "rating" and "timestamp".
+        delimiter: The character between fields; by default that of comma, semicolon, tab and bar that splits the
+            first line into the columns.
+        encoding: Of the text; by default UTF-8, UTF-16 or UTF-32 as its bytes say, and else Windows-1252.
+
+    Returns:
+        The columns, and how to name the line of an event.
+
+    Raises:
+        InputError: For whatever is wrong, naming file, line and value.
+    """
+    refuse_two_purposes(path, named)
+    survey = _survey(path, encoding)
+    with reading_text(path, survey.encoding) as lines:
+        first = _first_record(path, lines, list(named.values()), delimiter)
+    form = _Form(path, survey, *first)
+    if not set(named.values()) & set(form.header) and any(map(_is_number, form.header)):
+        raise InputError(
+            f"{path}, line 1: expected the names of the columns, among them {', '.join(map(repr, named.values()))}; "
+            f"found {form.delimiter.join(form.header)[:120]!r}"
+        )
+    places = places_of(path, list(named.values()), form.header)
+    wanted = dict(zip(named, places, strict=True))
+    types = {"user": IDS, "item": IDS, "rating": pa.float32(), "timestamp": pa.int64()}
+    attempts = [(types, ".")] if not survey.hexadecimal else []  # Arrow takes 0x10 for a whole number
+    if "timestamp" in named or not attempts:
+        attempts.append((types | {"timestamp": pa.string()}, "."))
+    if "rating" in named and form.delimiter != ",":
+        attempts += [(kinds, ",") for kinds, _ in attempts]
+    for kinds, point in attempts:
+        table = form.read({wanted[purpose]: kinds[purpose] for purpose in named}, point)
+        if table is not None:
+            break
+    else:
+        raise form.what_is_wrong(wanted)
+    if not table.num_rows:
+        raise InputError(f"{path}: no data lines after the header; expected one for each event.")
+    if survey.quoted and table.num_rows + form.n_header_lines < survey.n_lines:
+        form.check_quotes()
+    if point == ",":
+        _log.warning("%s: numbers are read with a decimal comma.", path.name)
+    return EventColumns({purpose: table[str(place)] for purpose, place in wanted.items()}, form.place)
+
+
+class _Survey(NamedTuple):
+    """What one pass over a file's bytes tells."""
+
+    encoding: str
+    quoted: bool
+    hexadecimal: bool
+    n_lines: int
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a file of delimited text is written."""
+
+    path: Path
+    survey: _Survey
+    header: list[str]
+    delimiter: str
+    n_header_lines: int
+
+    def read(self, types: Mapping[int, pa.DataType], decimal_point: str) -> pa.Table | None:
+        """Reads columns by their places; None if a line or a value is malformed."""
+        block = _CHUNK
+        while True:
+            try:
+                with reading(self.path) as stream:
+                    return self._read(stream, types, decimal_point, block)
+            except pa.ArrowInvalid as problem:
+                # A field, or the header, does not fit into a block.
+                too_small = "block" in str(problem) and block < _LARGEST_BLOCK
+                if not too_small:
+                    return None
+                block = min(block * 16, _LARGEST_BLOCK)
+
+    def _read(self, stream: IO[bytes], types: Mapping[int, pa.DataType], decimal_point: str, block: int) -> pa.Table:
+        names = [str(place) for place in range(len(self.header))]
+        return pa_csv.read_csv(
+            stream,
+            read_options=pa_csv.ReadOptions(
+                column_names=names,
+                skip_rows=self.n_header_lines,
+                block_size=block,
+                encoding="utf8" if self.survey.encoding == "utf-8-sig" else self.survey.encoding,
+            ),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=self.delimiter,
+                quote_char='"' if self.survey.quoted else False,
+                newlines_in_values=self.survey.quoted,
+            ),
+            convert_options=pa_csv.ConvertOptions(
+                column_types={str(place): kind for place, kind in types.items()},
+                include_columns=[str(place) for place in types],
+                null_values=[],
+                strings_can_be_null=False,
+                decimal_point=decimal_point,
+            ),
+        )
+
+    def check_quotes(self) -> None:
+        """Refuses a file with a quote that is not closed, or with text after a closing one."""
+        for _ in self._numbered_records():
+            pass
+
+    def what_is_wrong(self, wanted: Mapping[str, int]) -> InputError:
+        """The error for the first malformed line."""
+        comma = self.delimiter != ","
+        for line, fields in self._numbered_records():
+            where = f"{self.path}, line {line}"
+            if len(fields) != len(self.header):
+                found = self.delimiter.join(fields)[:120]
+                return InputError(f"{where}: {len(self.header)} fields expected, {len(fields)} found in {found!r}")
+            rating = fields[wanted["rating"]] if "rating" in wanted else "0"
+            if not (_is_number(rating) or (comma and _is_number(rating.replace(",", ".", 1)))):
+                return InputError(f"{where}: {self.header[wanted['rating']]} {rating!r} is not a number")
+        advice = "ratings with a decimal comma and with a decimal point" if comma else "something unknown"
+        return InputError(f"{self.path}: cannot be read as text between {self.delimiter!r}; there is {advice} in it.")
+
+    def place(self, number: int) -> str:
+        """The line on which an event begins, for messages."""
+        for event, (line, _) in enumerate(self._numbered_records(strict=False)):
+            if event == number:
+                return f"line {line}"
+        return f"event {number + 1:,}"
+
+    def _numbered_records(self, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+        """The line on which each record after the header begins, and its fields; blank lines are passed over."""
+        with reading_text(self.path, self.survey.encoding) as lines:
+            for _ in range(self.n_header_lines):
+                next(lines)
+            reader = csv.reader(lines, delimiter=self.delimiter, strict=strict)
+            before = 0
+            try:
+                for fields in reader:
+                    if fields:
+                        yield self.n_header_lines + before + 1, fields
+                    before = reader.line_num
+            except csv.Error as problem:
+                raise InputError(
+                    f"{self.path}, line {self.n_header_lines + before + 1}: a field in double quotes is malformed or "
+                    f'never closed ({problem}); a quote within one is written as "".'
+                ) from None
+
+
+def _is_number(text: str) -> bool:
+    """Whether text is a number to Arrow too, which knows no underscores between digits."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" not in text and text.isascii()
+
+
+def _first_record(
+    path: Path, lines: Iterator[str], wanted: Sequence[str], delimiter: str | None
+) -> tuple[list[str], str, int]:
+    """The names of the columns, the delimiter, and the number of lines up to the header's end."""
+    tab_first = path.name.lower().partition(".tsv")[1]
+    candidates = delimiter or ("\t,;|" if tab_first else _DELIMITERS)
+    if delimiter and (len(delimiter) > 1 or not delimiter.isascii() or delimiter in '"\r\n\0'):
+        raise InputError(f"{path}: expected one ASCII character between fields, found {delimiter!r}.")
+    seen = _Repeatable(lines)
+    headers = []
+    for candidate in candidates:
+        reader = csv.reader(seen.again(), delimiter=candidate, strict=True)
+        try:
+            names = next((fields for fields in reader if fields), [])
+        except csv.Error:
+            continue
+        headers.append((names, candidate, reader.line_num))
+    if not headers:
+        raise InputError(f"{path}, line 1: a name in double quotes is malformed or never closed.")
+    # The most of the columns wanted, then the most columns, then the usual delimiter.
+    return max(headers, key=lambda header: (sum(name in header[0] for name in wanted), len(header[0])))
+
+
+class _Repeatable:
+    """The first lines of a file, which are gone through several times."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self.lines = lines
+        self.seen: list[str] = []
+
+    def again(self) -> Iterator[str]:
+        """The lines from the first on."""
+        yield from self.seen
+        for line in self.lines:
+            self.seen.append(line)
+            yield line
+
+
+def _survey(path: Path, encoding: str | None = None) -> _Survey:
+    """Goes through a file once: the encoding of its text, whether there are quotes and `0x` in it, and its lines."""
+    quoted = hexadecimal = False
+    n_lines, end = 1, b""
+    utf8 = codecs.getincrementaldecoder("utf-8")()
+    with reading(path) as stream:
+        chunk = stream.read(4096)
+        if (known := encoding or encoding_of(chunk)) is not None:
+            # Its bytes may not be its letters, so nothing is ruled out.
+            return _Survey(known, True, True, sys.maxsize)
+        guess = "utf-8-sig"
+        while chunk:
+            quoted = quoted or b'"' in chunk
+            hexadecimal = hexadecimal or b"0x" in (end + chunk).lower()
+            n_lines += chunk.count(b"\n") + chunk.count(b"\r") - chunk.count(b"\r\n")
+            try:
+                utf8.decode(chunk)
+            except UnicodeDecodeError:
+                guess = "cp1252"
+            end, chunk = chunk[-1:], stream.read(_CHUNK)
+        try:
+            utf8.decode(b"", final=True)
+        except UnicodeDecodeError:
+            guess = "cp1252"
+    if guess == "cp1252":
+        _log.warning("%s: the text is not UTF-8; it is read as Windows-1252.", path.name)
+    return _Survey(guess, quoted, hexadecimal, n_lines)

@@ -1,0 +1,179 @@
+"""Files of events as people have them: what kind they are of, and the columns of Parquet and of JSON lines.
+
+A file is known by its content, not by its name. Whatever is wrong is named by file and line, the lines counted as an
+editor counts them. CSV has a module of its own, `tfvae.data.csv_files`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfvae.data.streams import encoding_of, reading
+from tfvae.data.text import missing_column
+from tfvae.system.errors import InputError, TfvaeError
+
+__all__ = [
+    "EventColumns",
+    "Kind",
+    "file_kind",
+    "local_file",
+    "places_of",
+    "read_json_lines",
+    "read_parquet",
+    "refuse_two_purposes",
+]
+
+Kind = Literal["csv", "json lines", "parquet"]
+
+
+class EventColumns(NamedTuple):
+    """The columns of a file that were asked for.
+
+    Attributes:
+        columns: One column for each purpose ("user", "item", "rating", "timestamp") that was named.
+        place: What messages call an event, by its number from 0; it reads the file again.
+    """
+
+    columns: dict[str, Any]
+    place: Callable[[int], str]
+
+
+@contextmanager
+def local_file(path: Path) -> Iterator[Path]:
+    """The file itself; for the path `-` a temporary copy of standard input, since data are read more than once."""
+    if str(path) != "-":
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="tfvae-") as folder:
+        copy = Path(folder) / "standard-input"
+        with open(copy, "wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        try:
+            yield copy
+        except InputError as problem:
+            raise InputError(str(problem).replace(str(copy), "standard input")) from None
+
+
+def file_kind(path: Path) -> Kind:
+    """What kind of events a file holds, by its first bytes.
+
+    Raises:
+        InputError: If it cannot be read, is empty, or is a spreadsheet.
+    """
+    with reading(path) as stream:
+        start = stream.read(4096)
+    if not start.strip():
+        raise InputError(f"{path}: the file is empty; expected events, one a line.")
+    if start.startswith(b"PAR1"):
+        return "parquet"
+    if start.startswith(b"PK\x03\x04"):
+        raise InputError(f"{path}: expected a text file or Parquet, found a spreadsheet or an archive in an archive.")
+    text = start.decode(encoding_of(start) or "utf-8-sig", "replace")
+    return "json lines" if text.lstrip("\ufeff \t\r\n").startswith("{") else "csv"
+
+
+def read_parquet(path: Path, named: Mapping[str, str]) -> EventColumns:
+    """Reads columns of a Parquet file; arguments, result and errors are those of `read_json_lines`."""
+    refuse_two_purposes(path, named)
+    try:
+        found = pq.read_schema(path).names
+        places_of(path, list(named.values()), found)
+        table = pq.read_table(path, columns=list(named.values()))
+        columns = {purpose: table[name].to_pandas() for purpose, name in named.items()}
+    except TfvaeError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as problem:
+        raise InputError(f"{path}: cannot be read as Parquet ({problem}); is the file whole?") from None
+    return EventColumns(columns, lambda number: f"event {number + 1:,}")
+
+
+def read_json_lines(path: Path, named: Mapping[str, str]) -> EventColumns:
+    """Reads keys of a file with one JSON object in each line, in UTF-8, UTF-16 or UTF-32.
+
+    Args:
+        path: The file, compressed or not.
+        named: The name of the key for each purpose: "user", "item", "rating" and "timestamp".
+
+    Returns:
+        The columns, and how to name the line of an event.
+
+    Raises:
+        InputError: For whatever is wrong, naming file, line and value.
+    """
+    refuse_two_purposes(path, named)
+    columns: dict[str, list] = {purpose: [] for purpose in named}
+    numbers = []
+    for number, line in _numbered_lines(path):
+        where = f"{path}, line {number}"
+        try:
+            event = json.loads(line, object_pairs_hook=_without_repeated_keys, parse_constant=_not_in_json)
+        except (ValueError, RecursionError) as problem:
+            raise InputError(f"{where}: expected a JSON object ({problem}); found {line[:80]!r}") from None
+        if not isinstance(event, dict):
+            raise InputError(f"{where}: expected a JSON object, found {line[:80]!r}")
+        for purpose, name in named.items():
+            if name not in event:
+                raise missing_column(where, name, list(event))
+            if purpose == "rating" and (isinstance(event[name], bool) or not isinstance(event[name], (int, float))):
+                raise InputError(f"{where}: {name} {event[name]!r} is not a number")
+            columns[purpose].append(event[name])
+        numbers.append(number)
+    if not numbers:
+        raise InputError(f"{path}: the file is empty; expected events, one a line.")
+    return EventColumns(dict(columns), lambda number: f"line {numbers[number]}")
+
+
+def refuse_two_purposes(path: object, named: Mapping[str, str]) -> None:
+    """Raises InputError if one column is named for two purposes."""
+    for purpose, name in named.items():
+        for other in named:
+            if other != purpose and named[other] == name:
+                raise InputError(
+                    f"{path}: the column {name!r} is named for {purpose} and for {other}; name two columns."
+                )
+
+
+def places_of(path: object, wanted: Sequence[str], found: Sequence[str]) -> list[int]:
+    """The places of columns among those found.
+
+    Raises:
+        InputError: If one of them is not there, or is there more than once.
+    """
+    for name in wanted:
+        if name not in found:
+            raise missing_column(path, name, found)
+        if found.count(name) > 1:
+            raise InputError(f"{path}: {found.count(name)} columns are called {name!r}; rename all but one.")
+    return [found.index(name) for name in wanted]
+
+
+def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, with their numbers."""
+    with reading(path) as stream:
+        start = stream.read(4096)
+    with reading(path) as stream:
+        lines = io.TextIOWrapper(stream, encoding=encoding_of(start) or "utf-8-sig", newline="\n")
+        for number, line in enumerate(lines, 1):
+            if line := line.strip():
+                yield number, line
+
+
+def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key comes twice")
+    return found
+
+
+def _not_in_json(constant: str) -> float:
+    raise ValueError(f"{constant} is not a number of JSON")

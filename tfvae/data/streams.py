@@ -1,0 +1,91 @@
+"""Bytes and text of files, unpacked and decoded by what the content says, whatever the file is called."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from tfvae.system.errors import InputError
+
+__all__ = ["AnyPath", "encoding_of", "reading", "reading_text"]
+
+AnyPath = Path | zipfile.Path
+
+_OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open, b"BZh": bz2.open}
+_ZIP = b"PK\x03\x04"
+_BYTE_ORDER_MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+# zipfile raises RuntimeError for a member that is encrypted or packed in an unknown way.
+_DAMAGED = (OSError, EOFError, UnicodeError, RuntimeError, lzma.LZMAError, zlib.error, zipfile.BadZipFile)
+
+
+@contextmanager
+def reading(path: AnyPath) -> Iterator[IO[bytes]]:
+    """Opens a file or a member of a zip and unpacks it on the way, whether xz, gzip, bzip2 or a zip of one file.
+
+    Args:
+        path: The file.
+
+    Yields:
+        Its bytes, unpacked.
+
+    Raises:
+        InputError: If there is no such file, or for whatever breaks while it is read.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(6)
+            file.seek(0)
+            if isinstance(path, Path) and start.startswith(_ZIP) and (member := _only_member(path)):
+                with zipfile.ZipFile(file) as archive, archive.open(member) as stream:
+                    yield stream
+            elif opener := next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None):
+                with opener(file) as stream:
+                    yield stream
+            else:
+                yield file
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file.") from None
+    except _DAMAGED as problem:
+        raise InputError(f"{path}: cannot be read ({problem}); is the file whole?") from None
+
+
+@contextmanager
+def reading_text(path: AnyPath, encoding: str) -> Iterator[Iterator[str]]:
+    """The lines of a file with their ends (LF, CR LF or CR), as `csv.reader` wants them; errors as for `reading`."""
+    with reading(path) as stream:
+        text = io.TextIOWrapper(stream, encoding=encoding, newline="")
+        try:
+            yield iter(text)
+        finally:
+            text.detach()  # the stream is closed by whoever opened it
+
+
+def encoding_of(start: bytes) -> str | None:
+    """The encoding that a file's first bytes tell, other than UTF-8; None if they tell none."""
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if start.startswith(mark):
+            return encoding
+    # Of a letter's two bytes in UTF-16 one is mostly 0, and the other is not.
+    zeros = [start[side::2].count(0) for side in (0, 1)]
+    if max(zeros) > len(start) // 4 and min(zeros) < max(zeros) // 4:
+        return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
+    return None
+
+
+def _only_member(path: Path) -> str | None:
+    """The one file in a zip; None if it is a spreadsheet, which is a zip as well."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+    if "[Content_Types].xml" in names or "mimetype" in names:
+        return None
+    if len(names) != 1:
+        raise InputError(f"{path}: expected one file in the zip, found {len(names)}; unpack it and name one of them.")
+    return names[0]
