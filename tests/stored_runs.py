@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tfvae.experiments.definitions import load_table
-from tfvae.experiments.records import StoredRun, Tuned, store_run
+from tfvae.experiments.records import StoredRun, Tuned
 from tfvae.experiments.report import render
+from tfvae.experiments.results_folder import store_run
 
 USERS = 400
 ENVIRONMENT = {

@@ -78,7 +78,7 @@ def results(tmp_path):
         ('"recall@5"', '"recal@5"', "did you mean 'recall'"),
         ('slug = "wmf"', 'slug = "mult-dae"', "same slug"),
         ('slug = "wmf"', 'slug = "../wmf"', "pattern"),
-        ('title = "Home"', "title = ", "not valid TOML"),
+        ('title = "Home"', "title = ", "cannot be read as TOML"),
         ('above = "mult-dae"', 'above = "mult-da"', "row in an ordering 'mult-da'; did you mean 'mult-dae'"),
         ('below = "popularity"', 'below = "mult-dae"', "two rows, found 'mult-dae' twice"),
         ('below = "popularity", source = "section 5"', 'below = "popularity"', "source"),

@@ -184,7 +184,7 @@ def test_digest_depends_on_values_ids_and_file_order(five):
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 cut off"])
 def test_load_refuses_what_it_did_not_save(content, tmp_path):
     (tmp_path / "e.npz").write_bytes(content)
-    with pytest.raises(InputError, match="not a file of saved interactions"):
+    with pytest.raises(InputError, match="cannot be read as saved interactions"):
         Interactions.load(tmp_path / "e.npz")
 
 

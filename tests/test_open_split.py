@@ -13,7 +13,7 @@ from tfvae.data.open_split import open_split, whereabouts
 from tfvae.data.vae_cf import write_vae_cf
 from tfvae.experiments.definitions import Table, load_table
 from tfvae.experiments.protocols import splits_of
-from tfvae.experiments.records import stored_runs
+from tfvae.experiments.results_folder import stored_runs
 from tfvae.system.errors import InputError
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tfvae.experiments.definitions import load_table
 from tfvae.experiments.protocols import OwnData, splits_of
-from tfvae.experiments.records import stored_run
+from tfvae.experiments.results_folder import stored_run
 from tfvae.experiments.runner import run_table
 from tfvae.system.errors import InputError
 

@@ -14,8 +14,8 @@ from tfvae.data.splits import RatingHoldoutSettings, rating_holdout
 from tfvae.data.synthetic import synthetic
 from tfvae.evaluation.evaluate import evaluate
 from tfvae.experiments import runner as tables
-from tfvae.experiments.records import store_run, stored_run
 from tfvae.experiments.report import render_overview
+from tfvae.experiments.results_folder import store_run, stored_run
 from tfvae.nn.hmc import Sampler
 from tfvae.system.errors import DivergedError, InputError
 
@@ -244,7 +244,7 @@ def test_a_search_gives_the_number_of_epochs_unless_the_rate_is_cooled_or_it_was
     sweep = {"table": "table", "row": "U-AutoRec", "dataset": "synthetic", "seed": 0, "monitor": "rmse", "epochs": cut}
     sweep |= {
         "settings": {"final_learning_rate_factor": final_learning_rate_factor},
-        "space": {},
+        "space": {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}},
         "environment": {},
         "commit": None,
         "trials": trials,

@@ -11,8 +11,8 @@ from stored_runs import USERS, page, section, store, values
 
 from tfvae.evaluation.stats import paired_test
 from tfvae.experiments import sections
-from tfvae.experiments.records import stored_latents, stored_run
 from tfvae.experiments.report import render, render_overview
+from tfvae.experiments.results_folder import stored_latents, stored_run
 from tfvae.system.errors import InputError
 
 TABLE = """

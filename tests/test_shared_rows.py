@@ -8,7 +8,8 @@ import pytest
 
 from tfvae.experiments import runner as tables
 from tfvae.experiments.definitions import load_table
-from tfvae.experiments.records import Sweep, datasets_of, stored_runs, sweep_of
+from tfvae.experiments.records import Sweep
+from tfvae.experiments.results_folder import datasets_of, stored_runs, sweep_of
 from tfvae.experiments.runner import run_table
 from tfvae.system.errors import DivergedError
 

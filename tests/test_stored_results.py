@@ -12,8 +12,9 @@ import pytest
 
 from tfvae.experiments.definitions import load_table
 from tfvae.experiments.plan import Job, Plan, outdated, plans_of
-from tfvae.experiments.records import StoredRun, stored_runs, sweep_of
+from tfvae.experiments.records import StoredRun
 from tfvae.experiments.report import render, render_overview
+from tfvae.experiments.results_folder import stored_runs, sweep_of
 from tfvae.training.settings import FORMER_NAMES, stored_settings, todays_flat
 
 RESULTS = Path(__file__).parents[1] / "paper_results"

@@ -12,7 +12,7 @@ from tfvae.data.synthetic import synthetic
 from tfvae.experiments import runner as tables
 from tfvae.experiments import sweep
 from tfvae.experiments.definitions import load_table
-from tfvae.experiments.records import stored_sweep, sweep_of
+from tfvae.experiments.results_folder import stored_sweep, sweep_of
 from tfvae.experiments.sweep import run_sweep
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.system.locks import held

@@ -18,7 +18,7 @@ from tfvae.experiments import runner as tables
 from tfvae.experiments.definitions import load_table, table_names
 from tfvae.experiments.plan import row_settings
 from tfvae.experiments.protocols import splits_of
-from tfvae.experiments.records import (
+from tfvae.experiments.results_folder import (
     per_user_metrics,
     stored_attributes,
     stored_latents,

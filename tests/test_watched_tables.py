@@ -8,7 +8,7 @@ from stored_runs import page, section
 
 from tfvae.data.synthetic import synthetic
 from tfvae.experiments import runner as tables
-from tfvae.experiments.records import stored_run
+from tfvae.experiments.results_folder import stored_run
 
 pytestmark = pytest.mark.slow
 

@@ -1,1 +1,1 @@
-"""The commands of tfvae."""
+"""The command line of tfvae."""

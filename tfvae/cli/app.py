@@ -1,6 +1,6 @@
-"""The command `tfvae`: its commands, one file each, and what all of them do about errors.
+"""The command `tfvae`: its subcommands, one file each, and how all of them report errors.
 
-TensorFlow, pandas and what needs them are imported inside the commands, so that help is there at once.
+TensorFlow, pandas and whatever needs them are imported inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ STOPPED = "\nStopped. Give the same command again, and it goes on where it was."
 
 
 class _Terminated(BaseException):
-    """SIGTERM, as KeyboardInterrupt is SIGINT."""
+    """Raised on SIGTERM, as KeyboardInterrupt is on SIGINT."""
 
 
 class _Commands(TyperGroup):
-    """Prints what ends a command as one message: an error raised on purpose, one of the system, or a signal."""
+    """Prints one message when an error raised on purpose, a system error or a signal ends a command."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -45,7 +45,7 @@ class _Commands(TyperGroup):
 
 
 def _told(error: Exception) -> str | None:
-    """What a user is told of an error; None for a fault of ours, whose traceback is wanted."""
+    """The message that users get for an error; None for a bug in tfvae, for which a traceback is wanted."""
     if isinstance(error, TfvaeError):
         return str(error)
     if isinstance(error, MemoryError):
@@ -97,7 +97,7 @@ def _before_all(
 
     'tfvae COMMAND --help' explains each command.
     """
-    # Before TensorFlow is loaded: its start-up notes say nothing to a user.
+    # It must be set before TensorFlow is loaded, whose messages at start-up do not help users.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
@@ -119,20 +119,20 @@ def main() -> None:
     """Runs the command line."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # what a terminal cannot show shall not end a run
+            stream.reconfigure(errors="replace")  # a character that a terminal cannot show must not end a run
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
         app(prog_name="tfvae")
-    except _Terminated:  # before or after the command itself
+    except _Terminated:  # raised before or after the command itself
         sys.exit(143)
 
 
 def _stop(number: int, _: Any) -> None:
-    """Ends the process by a signal.
+    """Ends the process on a signal.
 
-    An exception that goes off while TensorFlow's threads run can end in a segmentation fault. So once it is loaded the
-    process ends here and now, which loses nothing: every file is whole or absent, whenever a process is killed.
+    An exception that is raised while TensorFlow's threads run can lead to a segmentation fault. So once TensorFlow is
+    loaded, the process exits at once. Nothing is lost, since every file is either complete or absent at any time.
     """
     if "tensorflow" not in sys.modules:
         raise KeyboardInterrupt if number == signal.SIGINT else _Terminated

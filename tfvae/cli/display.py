@@ -1,4 +1,4 @@
-"""What the commands print: tables for people."""
+"""The output of the commands: tables of text, and lines of Python."""
 
 from __future__ import annotations
 
@@ -24,27 +24,32 @@ def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: 
 
     Args:
         headings: Headings of the columns.
-        rows: Their cells.
-        numbers: Headings of the columns to be aligned right.
+        rows: The cells of each row.
+        numbers: Headings of the columns that are aligned to the right.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in headings:
         table.add_column(heading, justify="right" if heading in numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    # No markup: a bracket in a path or a title is a bracket.
+    # Without markup, since paths and titles may have brackets.
     Console(markup=False, emoji=False, highlight=False).print(table)
 
 
 def show_counts(report: Mapping[str, int | float]) -> None:
-    """Prints the report of a split, one count a line."""
+    """Prints the counts of a split, one a line; numbers that are not whole are printed as percentages."""
     for name, count in report.items():
         shown = f"{count:,}" if isinstance(count, int) else f"{count:.4%}"
         typer.echo(f"  {name.replace('_', ' '):<34}{shown:>14}")
 
 
 def show_metrics(summary: Mapping[str, Mapping[str, float]], counts: Mapping[str, int]) -> None:
-    """Prints metrics with standard error and 95 % interval, and how many users or ratings they are of."""
+    """Prints metrics with standard errors and 95 % intervals, and the number of users or ratings behind them.
+
+    Args:
+        summary: The "mean", "se", "low" and "high" of each metric, by name.
+        counts: Numbers of users or ratings, by name.
+    """
     rows = (
         (name, f"{value['mean']:.4f}", f"± {value['se']:.4f}", f"{value['low']:.4f} to {value['high']:.4f}")
         for name, value in summary.items()
@@ -54,7 +59,12 @@ def show_metrics(summary: Mapping[str, Mapping[str, float]], counts: Mapping[str
 
 
 def show_ranking(ranking: Ranking, predicts_ratings: bool) -> None:
-    """Prints the first user's ranking, without its empty ranks; predicted ratings with their sd, where it is known."""
+    """Prints the first user's ranking without its empty ranks.
+
+    Args:
+        ranking: The ranking.
+        predicts_ratings: Whether its scores are predicted ratings.
+    """
     columns = {"id": ranking.items[0].tolist()}
     if ranking.titles is not None:
         columns["title"] = ranking.titles[0].tolist()
@@ -68,12 +78,12 @@ def show_ranking(ranking: Ranking, predicts_ratings: bool) -> None:
 
 
 def how_to_serve(folder: Path, item_ids: np.ndarray, scale: tuple[float, float] | None) -> str:
-    """Lines of Python that recommend from an exported model.
+    """Lines of Python that recommend items with an exported model.
 
     Args:
-        folder: Where it is.
-        item_ids: Ids of its items.
-        scale: For a rating model, the lowest and the highest rating; None for a ranker.
+        folder: The folder of the export.
+        item_ids: Ids of the model's items, [n_items].
+        scale: For a model of ratings, the lowest and the highest rating; None for a model that ranks.
     """
     whole = item_ids.dtype.kind in "iu"
     history, dtype = [*item_ids[:2].tolist(), -1 if whole else ""], "int64" if whole else "string"
@@ -86,7 +96,7 @@ def how_to_serve(folder: Path, item_ids: np.ndarray, scale: tuple[float, float] 
 
 
 def show_runs(runs: Sequence[StoredRun]) -> None:
-    """Prints the metrics of stored runs, one run a line; a dash where a run lacks another's metric."""
+    """Prints the metrics of stored runs, one run a line; a dash stands for a metric that only other runs have."""
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
     lines = []
     for run in runs:

@@ -1,4 +1,4 @@
-"""Looks whether this machine can run tfvae: versions, known incompatibilities, memory, disk, data sets."""
+"""`tfvae doctor`: whether this machine can run tfvae, by versions, known conflicts, memory, disk and data sets."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from tfvae.system.errors import InputError
 
 __all__ = ["Finding", "doctor", "examine"]
 
-TENSORFLOWS_MINOR = ("tensorboard", "tf-keras")  # these must have TensorFlow's minor version, which no range can say
+TENSORFLOWS_MINOR = ("tensorboard", "tf-keras")  # must have TensorFlow's minor version, which no range can express
 LEAST_MEMORY = LEAST_DISK = 2.0  # GB; training on ML-20M needs about as much
 
 
 class Finding(NamedTuple):
-    """One line of what `tfvae doctor` prints.
+    """One line of the output of `tfvae doctor`.
 
     Attributes:
-        what: What was looked at.
+        what: What was examined.
         found: What was found.
-        broken: What to do about it; empty when all is well.
+        broken: What is wrong or what to do about it; empty if all is well.
     """
 
     what: str
@@ -41,13 +41,13 @@ class Finding(NamedTuple):
 
 
 def examine(device: bool = False) -> list[Finding]:
-    """Looks at this machine.
+    """Examines this machine.
 
     Args:
         device: Whether to load TensorFlow and look for accelerators as well, which takes some seconds.
 
     Returns:
-        The findings, those of versions first.
+        The findings, those about versions first.
     """
     findings = [*_versions(), *_variables(), *_machine()]
     if device:
@@ -78,7 +78,7 @@ def _versions() -> Iterator[Finding]:
 
 
 def _misfit(needed: Requirement, found: str | None, tensorflow: str | None) -> str:
-    """What to do about an installed version; empty if it fits."""
+    """What to do about an installed version; empty if it meets the requirement."""
     if found is None or not needed.specifier.contains(found, prereleases=True):
         return f"pip install '{needed.name}{needed.specifier}'"
     if needed.name in TENSORFLOWS_MINOR and tensorflow and _minor(found) != _minor(tensorflow):
@@ -109,7 +109,7 @@ def _devices() -> Iterator[Finding]:
     try:
         importlib.import_module("tensorflow_probability")
         yield Finding("device", str(importlib.import_module("tfvae.system.environment").environment()["device"]))
-    except Exception as problem:  # whatever keeps TensorFlow from loading is the finding
+    except Exception as problem:  # any error that keeps TensorFlow from loading is a finding
         yield Finding("device", "TensorFlow does not load", f"{type(problem).__name__}: {problem}")
 
 

@@ -58,7 +58,7 @@ def fit(
     from tfvae.training.settings import settings_of
 
     given = opt.settings_from(set_) | opt.those_given(epochs=epochs, seed=seed, deterministic=deterministic or None)
-    settings_of(model, given)  # a misspelt setting shall not have to wait until large data are read
+    settings_of(model, given)  # so that a misspelt setting is reported before large data are read
     columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
     changes = opt.those_given(min_rating=min_rating, held_out_users=held_out)
     split = split_for(model, data, by, source=source, columns=columns, changes=changes)
@@ -66,7 +66,7 @@ def fit(
     folder = run or Path("runs", f"{stem(data)}-{model}" + ("-by-items" if by == "items" else ""))
     refuse_another_split(folder, split)
     finished = RunFolder(folder).is_finished
-    # The items are those of the whole split, of which the model learns from a part.
+    # The stored items are those of the whole split, although the model learns from a part of it.
     trained = train(settings_for(model, given, part, typer.echo), part, folder, items=Items.of(split), log=typer.echo)
     if not (folder / SPLIT_FILE).is_file():
         split.save(folder / SPLIT_FILE)

@@ -1,4 +1,4 @@
-"""The options that several commands share, and what is made of their text."""
+"""The options that several commands share, and functions that parse their text."""
 
 from __future__ import annotations
 
@@ -162,10 +162,16 @@ OwnFile = Annotated[
 
 
 def settings_from(pairs: list[str] | None) -> dict[str, Any]:
-    """`key=value` pairs as settings; a value that is no TOML (number, list, true, "text") is plain text.
+    """Parses `key=value` pairs as settings.
+
+    Args:
+        pairs: The pairs. A value is TOML (a number, a list, true, "text") or null for None; all else is plain text.
+
+    Returns:
+        The values by key; the last one counts if a key is repeated.
 
     Raises:
-        InputError: For a pair without an equals sign.
+        InputError: If a pair has no key or no equals sign.
     """
     settings = {}
     for pair in pairs or ():
@@ -182,7 +188,7 @@ def settings_from(pairs: list[str] | None) -> dict[str, Any]:
 def file_options(
     user: str | None, item: str | None, rating: str | None, time: str | None, delimiter: str | None
 ) -> dict[str, str]:
-    """How a file of one's own is read, as `open_split` takes it."""
+    """The argument `columns` of `open_split`, from the options for a user's own file; a tab may be given as "tab"."""
     delimiter = {"tab": "\t", r"\t": "\t"}.get(delimiter or "", delimiter)
     return those_given(user=user, item=item, rating=rating, timestamp=time, delimiter=delimiter)
 
@@ -193,15 +199,18 @@ def those_given(**options: Any) -> dict[str, Any]:
 
 
 def listed(text: str) -> list[str]:
-    """The parts between commas."""
+    """The parts of a text between commas, without surrounding spaces; empty parts are left out."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def rated(parts: Sequence[str]) -> tuple[list[str], list[float]]:
-    """Items with their ratings, as in 318=5, as the names of the items and the ratings.
+    """Parses items with ratings, such as 318=5.
+
+    Returns:
+        The names of the items, and their ratings.
 
     Raises:
-        InputError: For a part without a rating.
+        InputError: If a part has no name or no rating.
     """
     names, ratings = [], []
     for part in parts:
@@ -217,7 +226,7 @@ def rated(parts: Sequence[str]) -> tuple[list[str], list[float]]:
 
 
 def whole_numbers(text: str) -> list[int]:
-    """The whole numbers between commas; raises InputError for anything else."""
+    """The whole numbers between commas; raises InputError if a part is anything else."""
     for part in listed(text):
         if not part.isdecimal():
             raise InputError(f"expected whole numbers such as 1,2,3, found {part!r}.")
@@ -225,5 +234,5 @@ def whole_numbers(text: str) -> list[int]:
 
 
 def command(*words: object) -> str:
-    """A command line that can be pasted into a shell."""
+    """A command line of these words, quoted so that it can be pasted into a shell."""
     return shlex.join(map(str, words))

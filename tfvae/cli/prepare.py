@@ -1,4 +1,4 @@
-"""`tfvae prepare`: data, split and saved."""
+"""`tfvae prepare`: splits data and saves the split."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def prepare(
 
 
 def _refuse_to_replace_a_runs(split: Split, folder: Path, name: str) -> None:
-    """Refuses to write a split where that of a run lies which was trained on other data."""
+    """Refuses to replace the split of a run that was trained on other data."""
     if name in (folder.name, "split.npz") and (folder / "settings.json").is_file():
         from tfvae.training.run_folder import RunFolder
 

@@ -1,4 +1,4 @@
-"""`tfvae recommend`: what a finished run recommends to a person."""
+"""`tfvae recommend`: recommendations of a finished run for one user."""
 
 from __future__ import annotations
 

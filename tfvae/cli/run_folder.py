@@ -1,9 +1,9 @@
-"""Run folders as the commands make and read them: a split that suits the model, kept beside it, and its questions.
+"""Run folders as the commands write and read them, with the split that suits the model.
 
-A model that ranks learns from a split by users, of which a part is for validation. A model of ratings learns from the
-part of a rating hold-out that a search is given, so that its epoch is chosen on training ratings; the folder keeps the
-whole split, whose test ratings are still to be asked. So it is with leave-one-out, which a model that knows nobody but
-its training users needs.
+A model that ranks is trained on a split with held-out users, some of them for validation. A model of ratings is trained
+on the part of a rating hold-out that a sweep would use, so that its epoch is chosen on some of the training ratings.
+The folder keeps the whole split, whose test ratings are for `tfvae evaluate`. The same holds for leave-one-out, the
+protocol of models that only score their training users.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ __all__ = [
 
 
 def split_for(model: str, data: str, by: str = "users", **given: Any) -> Split:
-    """Opens data as a model needs them.
+    """Opens data with the split that a model needs.
 
     Args:
         model: The model's name in the registry.
-        data: What `open_split` takes.
-        by: What a model of ratings takes as rows, "users" or "items".
+        data: The data, as for `open_split`.
+        by: The rows of the matrix that a model of ratings learns from, "users" or "items".
         **given: Other arguments of `open_split`.
 
     Returns:
-        Held-out ratings for a model of ratings; one held-out item of each user for a model of its training users, and
-        for any that ranks where the data come so split; else held-out users.
+        A rating hold-out for a model of ratings, and leave-one-out for a model that only scores its training users. Any
+        other model gets held-out users, or leave-one-out if the data come split in this way.
 
     Raises:
-        InputError: As `open_split` does, if what is held out is not to be had, or rows are to be items of a model that
-            ranks.
+        InputError: If `open_split` raises it, if the data come with a split that does not suit the model or has no test
+            part, or if a model that ranks is to take items as rows.
     """
     kind = model_class(model)
     rates = kind.predicts_ratings
@@ -75,7 +75,7 @@ def split_for(model: str, data: str, by: str = "users", **given: Any) -> Split:
 
 
 def learnt_from(split: Split) -> Split:
-    """The split that a model is trained on: it has a validation part; says so where that is cut here."""
+    """The split on which a model is trained, which has a validation part; prints its sizes if it is cut here."""
     if split.protocol == StrongGeneralization.protocol:
         return split
     part = split.for_tuning()
@@ -95,18 +95,18 @@ def learnt_from(split: Split) -> Split:
 def measure(
     model: Recommender, held_out: HeldOut, metrics: Sequence[str] = ()
 ) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
-    """Evaluates a model.
+    """Evaluates a model on held-out data.
 
     Args:
         model: The model.
-        held_out: What it is asked.
-        metrics: Names; the usual ones if there are none.
+        held_out: The held-out data.
+        metrics: Names of metrics; if empty, `default_metrics` are measured.
 
     Returns:
-        The summary of each metric, and how many users or ratings it is of, by name.
+        The summary of each metric by name, and the numbers of users or ratings by name.
 
     Raises:
-        InputError: If a metric is unknown.
+        InputError: If `evaluate` raises it, such as for an unknown metric.
     """
     measured = evaluate(model, held_out, metrics or None)
     if isinstance(measured, RatingEvaluation):
@@ -115,10 +115,10 @@ def measure(
 
 
 def refuse_another_split(folder: Path, split: Split) -> None:
-    """Refuses a folder that another split lies in, be it a run's or one that `tfvae prepare` wrote.
+    """Refuses a folder that has another split, whether it is that of a run or was written by `tfvae prepare`.
 
     Raises:
-        InputError: If there is one, or a `split.npz` that cannot be read.
+        InputError: If the folder has another split, or a `split.npz` that cannot be read.
     """
     file = folder / SPLIT_FILE
     if file.is_file() and (found := load_split(file)).digest != split.digest:
@@ -132,16 +132,16 @@ def finished(folder: Path) -> tuple[TrainedModel, Split]:
     """A finished run and its whole split.
 
     Raises:
-        InputError: If there is no finished run, or its files are not all its own.
+        InputError: If there is no finished run, or a file is missing, damaged or another run's.
     """
     return load_run(folder), training_split(folder)
 
 
 def served(folder: Path) -> tuple[TrainedModel, Items]:
-    """A finished run and its items, for which no split is read unless the run is older than `items.npz`.
+    """A finished run and its items; the split is only read for an older run that has no `items.npz`.
 
     Raises:
-        InputError: As `finished` does.
+        InputError: As for `finished`.
     """
     trained = load_run(folder)
     if (folder / ITEMS_FILE).is_file():
@@ -150,17 +150,17 @@ def served(folder: Path) -> tuple[TrainedModel, Items]:
 
 
 def training_split(folder: Path) -> Split:
-    """The split of a run; raises InputError where there is none, or it is not the one that was trained on."""
+    """The split of a run; raises InputError if there is none, or if the run was not trained on it."""
     split = load_split(folder / SPLIT_FILE)
     RunFolder(folder).refuse_another_split([split.digest, split.tuning_digest])
     return split
 
 
 def common_items(items: Items, min_users: int) -> np.ndarray | None:
-    """Which items so many training users have at least, bool [n_items]; None for no minimum.
+    """Whether each item has at least `min_users` training users, bool [n_items]; None for no minimum.
 
     Raises:
-        InputError: If there is no such item.
+        InputError: If no item has so many.
     """
     if not min_users:
         return None
@@ -171,12 +171,16 @@ def common_items(items: Items, min_users: int) -> np.ndarray | None:
 
 
 def history_parts(items: Items, given: Sequence[str], file: str) -> list[str]:
-    """The items of a history, one each, from what was typed and from a file.
+    """The single items of a history that was typed or is in a file.
 
     Args:
         items: The model's items.
-        given: Each an item, or several between commas; what is an item as a whole is one, commas and all.
-        file: A file with an item a line, "-" for the standard input, or "" for none.
+        given: Texts with one item each, or several between commas. A text that is an item's id as a whole is one item,
+            even if it has commas.
+        file: A file with one item per line, "-" for the standard input, or "" for none.
+
+    Returns:
+        The items as text, with their ratings if these were given.
 
     Raises:
         InputError: If the file cannot be read.
@@ -196,19 +200,20 @@ def history_parts(items: Items, given: Sequence[str], file: str) -> list[str]:
 def typed_history(
     items: Items, history: Sequence[str], like: Sequence[str], rates: bool
 ) -> tuple[list[int | str], list[float]]:
-    """A person's history as it was typed; says which ids are left out and what titles are taken for.
+    """Looks up the items of a typed history; prints the ids that are left out and the title that each text stands for.
 
     Args:
         items: The model's items.
         history: Item ids, each with "=RATING" for a model of ratings.
-        like: Parts of titles, likewise.
-        rates: Whether the model is one of ratings.
+        like: Parts of titles, likewise with "=RATING".
+        rates: Whether the model predicts ratings.
 
     Returns:
-        Ids of items, and the rating of each; no ratings for a model that ranks.
+        The ids of the items, and a rating for each; no ratings for a model that ranks.
 
     Raises:
-        InputError: If a rating is missing or has no use, or nothing typed is known.
+        InputError: If a rating is missing or is given to a model that ranks, if none of the ids is known, or if no
+            title contains a text.
     """
     ratings: list[float] = []
     liked: list[float] = []

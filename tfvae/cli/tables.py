@@ -1,4 +1,4 @@
-"""The commands of tables, `tfvae table` and `tfvae sweep`, on a named data set or on a file of one's own."""
+"""`tfvae table` and `tfvae sweep`: tables and searches for their settings, on a named data set or a user's own file."""
 
 from __future__ import annotations
 
@@ -132,7 +132,11 @@ def sweep(
 
 
 def _own_data(data: Path | None, columns: dict[str, str], changes: dict[str, Any]) -> OwnData | None:
-    """One's own data as a table takes them; None where a named data set is meant, which is cut as in its paper."""
+    """A user's own data; None for a named data set, which is split as in its paper.
+
+    Raises:
+        InputError: If options for a user's own file are given without the file.
+    """
     from tfvae.experiments.protocols import OwnData
 
     if data is not None:
@@ -143,10 +147,14 @@ def _own_data(data: Path | None, columns: dict[str, str], changes: dict[str, Any
 
 
 def _stored_data(table: str, dataset: str | None) -> str:
-    """The data set to render, which is a named one or has stored runs."""
+    """Checks the name of a data set to render, which must be known or have stored results.
+
+    Raises:
+        InputError: If there is no such data set.
+    """
     from tfvae.data.datasets import DATASETS
     from tfvae.experiments.definitions import load_table
-    from tfvae.experiments.records import datasets_of
+    from tfvae.experiments.results_folder import datasets_of
 
     known = [*DATASETS, *(name for name in datasets_of(load_table(table)) if name not in DATASETS)]
     if dataset not in known:

@@ -5,7 +5,9 @@ Events come back in file order. Whatever is malformed is named by file and line.
 
 from __future__ import annotations
 
+import csv
 import itertools
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfvae.data import text
-from tfvae.data.streams import AnyPath
+from tfvae.data.streams import AnyPath, reading, reading_text, refuse_other_bytes
 from tfvae.system.errors import InputError
 
 __all__ = [
@@ -36,6 +38,9 @@ __all__ = [
 
 _FIELDS = {"user": pa.int32(), "item": pa.int32(), "rating": pa.float32(), "timestamp": pa.int64()}
 _SECONDS_PER_DAY = 86_400
+_NUMBERS = b"0123456789.\r\n"
+_WHOLE = re.compile(r"[0-9]{1,18}")
+_Record = tuple[Any, ...]  # the number of a line, and its fields
 _ML_100K_GENRES = (
     "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror "
     "Musical Mystery Romance Sci-Fi Thriller War Western"
@@ -58,15 +63,17 @@ def read_double_colon(path: AnyPath) -> RawEvents:
     table = text.read_delimited(
         path, {name: _FIELDS.get(name, pa.null()) for name in names}, names=names, delimiter=":"
     )
+    refuse_other_bytes(path, _NUMBERS + b":")
     return _natural(path, RawEvents(*(table[name] for name in _FIELDS)), first=1)
 
 
 def read_movielens_csv(path: AnyPath) -> RawEvents:
     """Reads `userId,movieId,rating[,timestamp]` with a header line (MovieLens-20M and later)."""
     types = dict(zip(("userId", "movieId", "rating", "timestamp"), _FIELDS.values(), strict=True))
-    if "timestamp" not in text.header(path, ","):
+    if len(text.header(path, ",")) <= 3:  # of more columns one must be the times, lest they be lost by a misprint
         del types["timestamp"]
     table = text.read_delimited(path, types)
+    refuse_other_bytes(path, _NUMBERS + b",", header=True)
     return _natural(path, RawEvents(*(table[name] for name in types)), first=2)
 
 
@@ -75,6 +82,7 @@ def read_tabbed(path: AnyPath) -> RawEvents:
     n_fields = 4 if len(text.header(path, "\t")) > 3 else 3
     names = list(_FIELDS)[:n_fields]
     table = text.read_delimited(path, {name: _FIELDS[name] for name in names}, names=names, delimiter="\t")
+    refuse_other_bytes(path, _NUMBERS + b"\t")
     return _natural(path, RawEvents(*table.columns), first=1)
 
 
@@ -82,6 +90,7 @@ def read_triplets(path: AnyPath) -> RawEvents:
     """Reads tab-separated `user, song, play count` (the Million Song Dataset's Taste Profile)."""
     types = {"user": text.IDS, "item": text.IDS, "rating": pa.float32()}
     table = text.read_delimited(path, types, names=list(types), delimiter="\t")
+    _natural(path, RawEvents(None, None, table["rating"]), first=1)
     return RawEvents(*table.columns)
 
 
@@ -104,11 +113,11 @@ def read_netflix(paths: Sequence[AnyPath]) -> RawEvents:
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("user", "rating", "date", "movie")}
     for path in paths:
         sections: list[text.Section] = []
+        refuse_other_bytes(path, _NUMBERS + b",:-")
         table = text.read_delimited(path, types, names=list(types), sections=sections)
         parts["movie"].append(_movies(path, sections, table.num_rows))
+        _natural(path, RawEvents(table["user"], None, table["rating"]), first=None, least=1)
         parts["user"].append(table["user"].to_numpy())
-        if (negative := np.flatnonzero(parts["user"][-1] < 0)).size:
-            raise InputError(f"{path}: user {parts['user'][-1][negative[0]]} is below 0; expected customers from 1")
         parts["rating"].append(table["rating"].to_numpy())
         parts["date"].append(table["date"].cast(pa.int32()).to_numpy())
     users, ratings, days, movies = (np.concatenate(parts.pop(name)) for name in list(parts))
@@ -122,9 +131,9 @@ def _movies(path: AnyPath, sections: Sequence[text.Section], n_rows: int) -> np.
     lines = np.array([section.line for section in sections])
     starts = lines - 1 - np.arange(len(lines))
     for section in sections:
-        if int(section.text[:-1]) > np.iinfo(np.int32).max:
+        if len(section.text) > 11 or int(section.text[:-1]) > np.iinfo(np.int32).max:
             raise InputError(
-                f"{path}, line {section.line}: expected a movie's number of 32 bits, found {section.text!r}"
+                f"{path}, line {section.line}: expected a movie's number of 32 bits, found {section.text[:80]!r}"
             )
     numbers = np.array([int(section.text[:-1]) for section in sections], np.int32)
     return np.repeat(numbers, np.diff(starts, append=n_rows))
@@ -132,40 +141,57 @@ def _movies(path: AnyPath, sections: Sequence[text.Section], n_rows: int) -> np.
 
 def read_movies_dat(path: AnyPath, encoding: str) -> pd.DataFrame:
     """Reads `item::title::genres` to a table indexed by item; titles may hold single colons."""
-    return _table(text.read_fields(path, "::", 3, encoding), ["title", "genres"])
+    return _table(path, _records(path, "::", 3, encoding), ["title", "genres"])
 
 
 def read_movies_csv(path: AnyPath) -> pd.DataFrame:
     """Reads `movieId,title,genres` with a header line, UTF-8, to a table indexed by item."""
-    types = {"movieId": pa.int64(), "title": pa.string(), "genres": pa.string()}
-    return text.read_delimited(path, types, quoted=True).to_pandas().set_index("movieId")
+    names = ["movieId", "title", "genres"]
+    records, last = [], 0
+    with reading_text(path, "utf-8-sig") as lines:
+        reader = csv.reader(lines, strict=True)
+        try:
+            if (found := next(reader, [])) != names:
+                raise InputError(f"{path}, line 1: expected the columns {','.join(names)}, found {found}")
+            last = reader.line_num
+            for fields in reader:
+                if fields:
+                    if len(fields) != len(names):
+                        raise InputError(f"{path}, line {last + 1}: 3 fields expected, {len(fields)} found")
+                    records.append((last + 1, *fields))
+                last = reader.line_num
+        except csv.Error as problem:
+            raise InputError(f"{path}, line {last + 1}: a field in double quotes is malformed ({problem})") from None
+    return _table(path, records, names[1:]).rename_axis("movieId")
 
 
 def read_netflix_titles(path: AnyPath) -> pd.DataFrame:
     """Reads `item,year,title` (Latin-1; titles may hold commas, a year may be NULL), indexed by item."""
-    return _table(text.read_fields(path, ",", 3, "latin-1"), ["year", "title"], numeric=["year"])
+    return _table(path, _records(path, ",", 3, "latin-1"), ["year", "title"], numeric=["year"])
 
 
 def read_u_item(path: AnyPath) -> pd.DataFrame:
     """Reads MovieLens-100K's `u.item` (Latin-1) to a table of title and genres, indexed by item."""
-    ids, rows = text.read_fields(path, "|", 5 + len(_ML_100K_GENRES), "latin-1")
-    for number, row in enumerate(rows, 1):
-        if not set(row[4:]) <= {"0", "1"}:
-            raise InputError(f"{path}, item {ids[number - 1]}: expected a 0 or 1 for each genre, found {row[4:]}")
-    genres = ["|".join(itertools.compress(_ML_100K_GENRES, map(int, row[4:]))) for row in rows]
-    return pd.DataFrame({"title": [row[0] for row in rows], "genres": genres}, index=ids)
+    records = _records(path, "|", 5 + len(_ML_100K_GENRES), "latin-1")
+    for number, _, *fields in records:
+        if not set(fields[4:]) <= {"0", "1"}:
+            raise InputError(f"{path}, line {number}: expected a 0 or 1 for each genre, found {fields[4:]}")
+    table = _table(path, records, ["title", "date", "video date", "address", *_ML_100K_GENRES])
+    flags = table[_ML_100K_GENRES].eq("1").to_numpy()
+    genres = ["|".join(itertools.compress(_ML_100K_GENRES, row)) for row in flags]
+    return table[["title"]].assign(genres=genres)
 
 
 def read_users_dat(path: AnyPath) -> pd.DataFrame:
     """Reads `user::gender::age::occupation::zip code`, indexed by user; age and occupation are codes."""
     names = ["gender", "age", "occupation", "zip_code"]
-    return _table(text.read_fields(path, "::", 5), names, numeric=["age", "occupation"])
+    return _table(path, _records(path, "::", 5), names, numeric=["age", "occupation"])
 
 
 def read_u_user(path: AnyPath) -> pd.DataFrame:
     """Reads MovieLens-100K's `user|age|gender|occupation|zip code`, indexed by user."""
     names = ["age", "gender", "occupation", "zip_code"]
-    return _table(text.read_fields(path, "|", 5), names, numeric=["age"])
+    return _table(path, _records(path, "|", 5), names, numeric=["age"])
 
 
 def read_ncf_negatives(path: AnyPath) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -180,26 +206,70 @@ def read_ncf_negatives(path: AnyPath) -> tuple[np.ndarray, np.ndarray, np.ndarra
     n_negatives = max(len(text.header(path, "\t")) - 1, 1)
     columns = {"pair": pa.string()} | {f"negative {n + 1}": pa.int64() for n in range(n_negatives)}
     table = text.read_delimited(path, columns, names=list(columns), delimiter="\t")
-    pairs = table["pair"].to_pandas().str.extract(r"^\((\d{1,18}),(\d{1,18})\)$")
+    pairs = table["pair"].to_pandas().str.extract(r"^\(([0-9]{1,18}),([0-9]{1,18})\)$")
     if pairs.isna().any(axis=None):
-        line = int(pairs.isna().any(axis=1).argmax())
-        found = table["pair"][line].as_py()
-        raise InputError(f"{path}, line {line + 1}: expected a pair such as '(0,25)', found {found!r}")
+        row = int(pairs.isna().any(axis=1).argmax())
+        found = table["pair"][row].as_py()
+        raise InputError(
+            f"{path}, line {text.line_of(path, row + 1)}: expected a pair such as '(0,25)', found {found!r}"
+        )
+    refuse_other_bytes(path, _NUMBERS + b"(,)\t")
     users, items = pairs.astype(np.int64).to_numpy().T
     return users, items, np.stack([column.to_numpy() for column in table.columns[1:]], axis=1)
 
 
-def _natural(path: AnyPath, events: RawEvents, first: int) -> RawEvents:
-    """The events, whose ids and times are not below 0; `first` is the line of the first one."""
+def _natural(path: AnyPath, events: RawEvents, first: int | None, least: int = 0) -> RawEvents:
+    """The events, none of whose columns has a number below the least or an infinite one.
+
+    `first` is the line of the first event; None where not every line is one.
+    """
     for name, column in zip(events._fields, events, strict=True):
-        if column is not None and (row := pc.index(pc.less(column, 0), True).as_py()) >= 0:
-            line = text.line_of(path, row + first)
-            raise InputError(f"{path}, line {line}: {name.rstrip('s')} {column[row].as_py()} is below 0")
+        if column is None:
+            continue
+        bad = pc.invert(pc.and_(pc.greater_equal(column, least), pc.is_finite(column)))
+        if (row := pc.index(bad, True).as_py()) >= 0:
+            line = "" if first is None else f", line {text.line_of(path, row + first)}"
+            value = column[row].as_py()
+            why = f"is below {least}" if value < least else "is too large a number"
+            raise InputError(f"{path}{line}: {name.rstrip('s')} {value} {why}")
     return events
 
 
-def _table(fields: tuple[list, list], names: list[str], numeric: Sequence[str] = ()) -> pd.DataFrame:
-    """A table of text columns indexed by id; the numeric ones are numbers, NaN where there is none."""
-    ids, rows = fields
-    table = pd.DataFrame(rows, columns=names, index=ids)
-    return table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in numeric})
+def _records(path: AnyPath, delimiter: str, n_fields: int, encoding: str = "utf-8") -> list[_Record]:
+    """The lines of a small file that are not empty; the last field may hold the delimiter itself."""
+    records = []
+    with reading(path) as stream:
+        for number, raw in enumerate(stream, 1):
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 and encoding == "utf-8" else encoding).rstrip("\r\n")
+            except UnicodeDecodeError as problem:
+                raise InputError(f"{path}, line {number}: expected text in {encoding} ({problem})") from None
+            fields = line.split(delimiter, n_fields - 1)
+            if line and len(fields) < n_fields:
+                raise InputError(
+                    f"{path}, line {number}: expected a number and {n_fields - 1} more fields between {delimiter!r}, "
+                    f"found {line[:80]!r}"
+                )
+            if line:
+                records.append((number, *fields))
+    return records
+
+
+def _table(
+    path: AnyPath, records: Sequence[_Record], names: Sequence[str], numeric: Sequence[str] = ()
+) -> pd.DataFrame:
+    """A table of text columns indexed by the first field; the numeric ones are numbers, NaN where there is none."""
+    ids: dict[int, int] = {}
+    for number, first, *_ in records:
+        if not _WHOLE.fullmatch(first):
+            raise InputError(f"{path}, line {number}: expected a number first, found {first[:80]!r}")
+        if int(first) in ids:
+            raise InputError(f"{path}, line {number}: {first} comes twice; it was on line {ids[int(first)]} before.")
+        ids[int(first)] = number
+    table = pd.DataFrame([record[2:] for record in records], columns=list(names), index=list(ids))
+    for name in numeric:
+        for number, value in zip(ids.values(), table[name], strict=True):
+            if value not in ("", "NULL") and not _WHOLE.fullmatch(value):
+                raise InputError(f"{path}, line {number}: {name} {value[:80]!r} is not a whole number")
+        table[name] = pd.to_numeric(table[name], errors="coerce")
+    return table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -24,6 +23,7 @@ from tfvae.data.event_files import (
     refuse_two_purposes,
 )
 from tfvae.data.events import Duplicates
+from tfvae.data.stored_arrays import refuse_no_events
 from tfvae.data.times import times
 from tfvae.system import files
 from tfvae.system.errors import InputError, unknown_name
@@ -300,19 +300,19 @@ class Interactions:
         """
         known = {entry.name for entry in fields(cls)}
         parts: dict[str, Any] = {name: {} for name in _FEATURES}
-        try:
+        with files.reading(path, "saved interactions"):
             with np.load(path, allow_pickle=False) as archive:
                 for name in archive.files:
                     group, _, feature = name.partition(":")
-                    if group not in known:
-                        raise ValueError(f"it holds {name!r}")
+                    if group not in known or bool(feature) != (group in _FEATURES):
+                        raise InputError(f"not a file of saved interactions: it holds {name!r}")
                     if feature:
                         parts[group][feature] = archive[name]
                     else:
                         parts[group] = archive[name]
-            return cls(**parts)
-        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as problem:
-            raise InputError(f"{path}: not a file of saved interactions ({problem})") from None
+            found = cls(**parts)
+            refuse_no_events(found)
+            return found
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays: dict[str, np.ndarray] = {}

@@ -10,8 +10,9 @@ from typing import Self
 import numpy as np
 
 from tfvae.data.splits import Split
+from tfvae.data.stored_arrays import refuse_no_ids, refuse_no_titles
 from tfvae.system.errors import InputError
-from tfvae.system.files import write_npz
+from tfvae.system.files import reading, write_npz
 
 __all__ = ["ITEMS_FILE", "Items"]
 
@@ -66,12 +67,18 @@ class Items:
             InputError: If there is no such file, or it holds something else.
         """
         path = Path(folder) / ITEMS_FILE
-        try:
+        if not path.is_file():
+            raise InputError(f"{path} is missing; it is written when a run is finished.")
+        with reading(path, "the items of a run"):
             with np.load(path, allow_pickle=False) as stored:
-                scale = tuple(map(float, stored["scale"])) if "scale" in stored else None
-                titles = stored["titles"] if "titles" in stored else None
-                return cls(stored["item_ids"], titles, scale, stored["n_users"])  # type: ignore[arg-type]
-        except FileNotFoundError:
-            raise InputError(f"{path} is missing; it is written when a run is finished.") from None
-        except (OSError, ValueError, KeyError) as problem:
-            raise InputError(f"{path} does not hold the items of a run ({problem}); train again.") from None
+                arrays = dict(stored)
+            scale = tuple(map(float, arrays["scale"])) if "scale" in arrays else None
+            if scale is not None and not (len(scale) == 2 and -np.inf < scale[0] <= scale[1] < np.inf):
+                raise InputError(f"expected the lowest and the highest rating, found {scale}")
+            found = cls(arrays["item_ids"], arrays.get("titles"), scale, arrays["n_users"])
+            refuse_no_ids(found.item_ids, "item ids")
+            refuse_no_titles(found.titles, found.n_items)
+            counts = found.n_users
+            if counts.shape != (found.n_items,) or counts.dtype.kind not in "iu" or (counts < 0).any():
+                raise InputError("expected a number of users for each item")
+            return found

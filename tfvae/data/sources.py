@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pooch
 
-from tfvae.data.streams import AnyPath
+from tfvae.data.streams import AnyPath, members
 from tfvae.system.errors import InputError
 
 __all__ = ["Place", "cache_folder", "data_folder", "download", "look_in", "stem"]
@@ -145,8 +145,7 @@ def _members(root: Path) -> list[AnyPath]:
         archive = zipfile.ZipFile(root)
     except (OSError, zipfile.BadZipFile) as problem:
         raise InputError(f"{root}: not a whole zip file ({problem}); delete it and fetch it anew") from None
-    names = sorted(name for name in archive.namelist() if not name.endswith("/"))
-    return [zipfile.Path(archive, name) for name in names if not name.startswith("__MACOSX/")]
+    return [zipfile.Path(archive, name) for name in members(root, archive)]
 
 
 def _files(folder: Path) -> list[AnyPath]:

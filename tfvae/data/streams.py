@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import IO, Any
 
 from tfvae.system.errors import InputError
 
-__all__ = ["AnyPath", "encoding_of", "reading", "reading_text"]
+__all__ = ["AnyPath", "encoding_of", "members", "reading", "reading_text", "refuse_other_bytes"]
 
 AnyPath = Path | zipfile.Path
 
@@ -68,6 +69,44 @@ def reading_text(path: AnyPath, encoding: str) -> Iterator[Iterator[str]]:
             text.detach()  # the stream is closed by whoever opened it
 
 
+def refuse_other_bytes(path: AnyPath, allowed: bytes, *, header: bool = False) -> None:
+    """Refuses a file with a byte that its format has not, since Arrow takes ` 5` and `0x10` for whole numbers as well.
+
+    Args:
+        path: The file, compressed or not.
+        allowed: The bytes of its format, those of line ends among them.
+        header: Whether the first line names the columns, and may have others.
+
+    Raises:
+        InputError: Naming the line of the first such byte.
+    """
+    if not _has_others(path, allowed, header):
+        return
+    with reading(path) as stream:
+        content = stream.read().removeprefix(b"\xef\xbb\xbf")
+    # A carriage return alone ends a line too, as for Arrow.
+    lines = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    for number, line in enumerate(lines[header:], 1 + header):
+        if others := line.translate(None, allowed):
+            raise InputError(
+                f"{path}, line {number}: {others[:1].decode('latin-1')!r} is no letter of this format; found "
+                f"{line[:80].decode('utf-8', 'replace')!r}"
+            )
+
+
+def _has_others(path: AnyPath, allowed: bytes, header: bool) -> bool:
+    with reading(path) as stream:
+        chunk = stream.readline() if header else stream.read(1 << 22)
+        chunk = chunk.removeprefix(b"\xef\xbb\xbf")
+        if header:
+            chunk = chunk.partition(b"\r")[2]
+        while chunk or (chunk := stream.read(1 << 22)):
+            if chunk.translate(None, allowed):
+                return True
+            chunk = b""
+    return False
+
+
 def encoding_of(start: bytes) -> str | None:
     """The encoding that a file's first bytes tell, other than UTF-8; None if they tell none."""
     for mark, encoding in _BYTE_ORDER_MARKS.items():
@@ -80,10 +119,25 @@ def encoding_of(start: bytes) -> str | None:
     return None
 
 
+def members(path: Path, archive: zipfile.ZipFile) -> list[str]:
+    """The names of the files in a zip, without what macOS adds.
+
+    Raises:
+        InputError: If a member would lie outside the folder that the zip is unpacked in, or is a link. Nothing is
+            unpacked here, but whoever made the zip meant ill.
+    """
+    for entry in archive.infolist():
+        parts = entry.filename.replace("\\", "/").split("/")
+        if ".." in parts or parts[0] == "" or parts[0].endswith(":") or stat.S_ISLNK(entry.external_attr >> 16):
+            raise InputError(f"{path}: its member {entry.filename!r} is a link or leads out of the archive's folder.")
+    names = sorted(archive.namelist())
+    return [name for name in names if not name.endswith("/") and not name.startswith("__MACOSX/")]
+
+
 def _only_member(path: Path) -> str | None:
     """The one file in a zip; None if it is a spreadsheet, which is a zip as well."""
     with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+        names = members(path, archive)
     if "[Content_Types].xml" in names or "mimetype" in names:
         return None
     if len(names) != 1:

@@ -22,7 +22,6 @@ __all__ = [
     "line_of",
     "missing_column",
     "read_delimited",
-    "read_fields",
 ]
 
 IDS = pa.dictionary(pa.int32(), pa.string())
@@ -31,7 +30,7 @@ IDS = pa.dictionary(pa.int32(), pa.string())
 _NOTHING = ["", "nan", "NaN", "null", "NULL"]
 _KINDS = {"float": "a number", "double": "a number", "date32[day]": "a date (YYYY-MM-DD)", "null": "empty"}
 _KINDS |= dict.fromkeys(("int32", "int64"), "a whole number")
-_SECTION = re.compile(r"^\d+:$")
+_SECTION = re.compile(r"[0-9]+:")
 
 
 class Section(NamedTuple):
@@ -49,9 +48,10 @@ def missing_column(source: object, wanted: str, found: Sequence[str]) -> InputEr
 
 
 def header(path: AnyPath, delimiter: str) -> list[str]:
-    """The fields of the first line, without quotes."""
+    """The fields of the first line that is not blank, without quotes."""
     with reading(path) as stream:
-        line = stream.readline().decode("utf-8-sig", "replace").rstrip("\r\n")
+        lines = (line.decode("utf-8-sig", "replace").rstrip("\r\n") for line in stream)
+        line = next(filter(None, lines), "")
     return [name.strip('"') for name in line.split(delimiter)]
 
 
@@ -61,7 +61,6 @@ def read_delimited(
     *,
     names: Sequence[str] | None = None,
     delimiter: str = ",",
-    quoted: bool = False,
     sections: list[Section] | None = None,
 ) -> pa.Table:
     """Reads some columns of a delimited text file; no field of them may be empty.
@@ -71,7 +70,6 @@ def read_delimited(
         columns: The type of each column wanted.
         names: All columns of a file without a header line; None when the first line names them.
         delimiter: The one character between fields.
-        quoted: Whether fields may stand in double quotes.
         sections: A list that takes the file's section lines (``17:``) out of the table; without it they
             are malformed lines like any other.
 
@@ -83,7 +81,7 @@ def read_delimited(
     """
 
     def skip(row: pa_csv.InvalidRow) -> str:
-        if sections is None or not _SECTION.match(row.text):
+        if sections is None or not _SECTION.fullmatch(row.text):
             return "error"
         sections.append(Section(row.number, row.text))
         return "skip"
@@ -95,7 +93,7 @@ def read_delimited(
                 read_options=pa_csv.ReadOptions(column_names=names, use_threads=threads),
                 parse_options=pa_csv.ParseOptions(
                     delimiter=delimiter,
-                    quote_char='"' if quoted else False,
+                    quote_char=False,
                     invalid_row_handler=skip if sections is not None else None,
                 ),
                 convert_options=pa_csv.ConvertOptions(
@@ -138,7 +136,6 @@ def read_delimited(
             dict.fromkeys(whole, pa.string()),
             names=names,
             delimiter=delimiter,
-            quoted=quoted,
             sections=None if sections is None else [],
         )
         for name in whole:
@@ -164,40 +161,6 @@ def _counted(row: int, sections: Sequence[Section] | None) -> int:
     for section in sections or ():
         row += section.line <= row
     return row
-
-
-def read_fields(
-    path: AnyPath, delimiter: str, n_fields: int, encoding: str = "utf-8"
-) -> tuple[list[int], list[list[str]]]:
-    """Reads a small file line by line; the last field may hold the delimiter itself.
-
-    Args:
-        path: The file; `.xz`, `.gz` and `.bz2` are unpacked on the way.
-        delimiter: One or more characters between fields.
-        n_fields: The number of fields in each line; the first is a whole number.
-        encoding: Encoding of the text.
-
-    Returns:
-        The first field of each line that is not blank, and the other fields.
-
-    Raises:
-        InputError: For a line with too few fields, or without a number first.
-    """
-    ids, rows = [], []
-    with reading(path) as stream:
-        for number, raw in enumerate(stream, 1):
-            line = raw.decode(encoding, "replace").rstrip("\r\n")
-            if not line:
-                continue
-            first, *others = line.split(delimiter, n_fields - 1)
-            if len(others) < n_fields - 1 or not first.isdecimal():
-                raise InputError(
-                    f"{path}, line {number}: expected a number and {n_fields - 1} more fields "
-                    f"between {delimiter!r}, found {line!r}"
-                )
-            ids.append(int(first))
-            rows.append(others)
-    return ids, rows
 
 
 def line_of(path: AnyPath, row: int) -> int:

@@ -97,7 +97,7 @@ def _read(column: pd.Series, refuse: Callable[..., None]) -> pd.Series:
         return pd.to_datetime(column, utc=True)
     refuse([not isinstance(value, str) for value in column])
     text = column.astype("str").str.strip()
-    if text.str.fullmatch(r"[+-]?\d+").all():
+    if text.str.fullmatch(r"[+-]?[0-9]{1,19}").all():
         whole = text.map(int)
         refuse(~whole.between(-(2**63), 2**63 - 1), "is beyond 64 bits with sign")
         return whole.astype(np.int64)

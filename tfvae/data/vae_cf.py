@@ -137,6 +137,7 @@ def read_events(path: str | os.PathLike, n_items: int) -> tuple[np.ndarray, np.n
         if outside.any():
             line = int(outside.argmax())
             raise InputError(f"{path}, line {line + 2}: expected {name} from 0 to {stop - 1:,}, found {numbers[line]}.")
+    streams.refuse_other_bytes(path, b"0123456789,\r\n", header=True)
     again = pd.Series(uids * n_items + sids).duplicated().to_numpy()
     if again.any():
         _log.warning("%s: %d events come twice or more; each counts once", path, again.sum())

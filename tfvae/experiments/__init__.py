@@ -1,1 +1,1 @@
-"""The papers' tables: what they are made of, the runs behind them, and the pages that show them."""
+"""The papers' tables: their definitions, the runs behind them, and the pages that show them."""

@@ -1,24 +1,25 @@
-"""What a table shall be: `tfvae/experiments/tables/<table>.toml`, read and checked.
+"""Definitions of tables, read from `tfvae/experiments/tables/<table>.toml` and checked.
 
-The tables of the papers come with the package. A table of one's own is `<results>/<table>/table.toml`, with a name that
-the package does not have.
+The papers' tables come with the package. Users may define their own tables in `<results>/<table>/table.toml`, under
+names that the package does not use.
 
-A table has rows (a model and the settings that differ from its defaults), metrics, and per data set the
-published cells. An unknown key is an error that names the nearest known one. A row may be another table's row
-(`alias_of`): it is then run, tuned and stored there, once.
+A table has rows (a model and the settings that differ from its defaults), metrics, and the published cells for each
+data set. An unknown key is an error that names the nearest known key. A row may stand for a row of another table
+(`alias_of`); it is then run, tuned and stored there, and only once.
 """
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tfvae.data.datasets import DATASETS
 from tfvae.evaluation.metrics import check_metric
 from tfvae.system.errors import InputError, unknown_name
+from tfvae.system.files import reading
 from tfvae.system.validation import Strict, checked
 
 __all__ = [
@@ -44,14 +45,15 @@ Value = int | float | str | bool | list | None
 
 
 class SearchSpace(Strict):
-    """Where the sweep may look for one setting: an interval or a list of choices.
+    """The values that the sweep may try for one setting: an interval or a list of choices.
 
     Attributes:
-        low: Least value, included.
-        high: Greatest value, included. Two whole numbers make a search over whole numbers.
+        low: Smallest value, included.
+        high: Largest value, included. If both limits are whole numbers, only whole numbers are tried.
         log: Whether to search on a logarithmic scale.
-        step: Distance of the values, or None for all of the interval.
-        choices: The values, of any JSON type; excludes the other four.
+        step: Distance between neighbouring values of the interval; None for 1 between whole numbers and for a
+            continuous interval otherwise.
+        choices: The values, of any JSON type, instead of an interval.
     """
 
     low: int | float | None = None
@@ -62,7 +64,7 @@ class SearchSpace(Strict):
 
     @property
     def interval(self) -> tuple[int | float, int | float] | None:
-        """The least and the greatest value; None for choices."""
+        """The smallest and the largest value; None for choices."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
     @model_validator(mode="after")
@@ -71,17 +73,32 @@ class SearchSpace(Strict):
             raise ValueError("expected either low and high, or choices")
         if self.interval and self.interval[0] >= self.interval[1]:
             raise ValueError(f"low must be below high, found {self.low} and {self.high}")
+        if self.choices is not None and (self.log or self.step is not None or {self.low, self.high} != {None}):
+            raise ValueError("choices have no low, high, log or step")
+        if self.interval and self.log and (self.interval[0] <= 0 or self.step is not None):
+            raise ValueError(f"expected a low above 0 and no step on a logarithmic scale, found {self.low}")
+        if self.step is not None and self.step <= 0:
+            raise ValueError(f"expected a step above 0, found {self.step}")
         return self
+
+    def holds(self, value: Value) -> bool:
+        """Whether a value is among those that may be tried."""
+        if self.choices is not None:
+            return value in self.choices
+        low, high = self.interval or (0, 0)
+        whole = isinstance(low, int) and isinstance(high, int)
+        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        return number and low <= value <= high  # type: ignore[operator]
 
 
 class Published(Strict):
     """What a paper says about its cells for one data set.
 
     Attributes:
-        source: Where they stand, such as ``"Table 2 (a)"``.
-        standard_error: The standard error the paper states for them.
-        train_users: Training users of the paper's split.
-        n_items: Items of the paper's split. A split of another size is a subset, and its runs say so.
+        source: Where the paper has them, such as ``"Table 2 (a)"``.
+        standard_error: The standard error that the paper states for them.
+        train_users: Number of training users in the paper's split.
+        n_items: Number of items in the paper's split. Runs on a split of another size are marked as shortened.
     """
 
     source: str
@@ -94,9 +111,9 @@ class Curve(Strict):
     """A published learning curve: the table's monitored metric on validation users.
 
     Attributes:
-        source: Where it is from.
-        rounds: After how many rounds, ascending.
-        values: The metric then.
+        source: Where it was published.
+        rounds: Numbers of rounds of training, ascending.
+        values: The metric after each of these numbers of rounds.
     """
 
     source: str
@@ -116,17 +133,17 @@ class Row(Strict):
     Attributes:
         name: Name as printed.
         slug: Name used in file names.
-        model: Name in `tfvae.models.MODELS`; None for a published row whose model is not built yet.
+        model: Name in `tfvae.models.MODELS`; None for a published row whose model is not implemented.
         settings: Settings that differ from the model's defaults.
+        by: The rows of the matrix that the model learns from: "users", or "items" for an item-based model of ratings.
         refined: Whether ratings are predicted from codes refined by Hamiltonian Monte Carlo instead of the encoder's.
-        by: What the model takes as rows: "users", or "items" for an item-based model of ratings.
         datasets: Further settings by data set.
         published: Published cells, by data set and metric.
         curves: Published learning curves, by data set.
-        search: What the sweep may vary.
+        search: The settings that the sweep may vary, with their values.
         tuning_from: "table/row" of the same model and settings, whose sweep also tunes this row; excludes `search`.
-        alias_of: "table/row" in another table that is this very row: `load_table` takes model, settings, datasets,
-            search and tuning_from from there, so that this row gives none of them, and its runs are stored there.
+        alias_of: "table/row" in another table that this row stands for. `load_table` copies `SHARED` from there, so
+            that this row gives none of these keys, and its runs are stored there.
         note: Printed below the table.
     """
 
@@ -157,7 +174,11 @@ class Row(Strict):
         return self
 
     def stored_in(self, table: str) -> tuple[str, str]:
-        """Where this row of a table is stored: the table and the slug, its own or those of `alias_of`."""
+        """The table and the slug under which this row is stored: its own, or those of `alias_of`.
+
+        Args:
+            table: Name of the table that has this row.
+        """
         if self.alias_of is None:
             return table, self.slug
         home, slug = self.alias_of.split("/")
@@ -179,12 +200,12 @@ SHARED = ("model", "settings", "by", "refined", "datasets", "search", "tuning_fr
 
 
 class Ordering(Strict):
-    """A claim of the paper: one row is better than another.
+    """A claim of the paper that one row is better than another.
 
     Attributes:
         above: Slug of the better row.
-        below: Slug of the other.
-        source: Where the paper says so, such as ``"section 5.2"``.
+        below: Slug of the other row.
+        source: Where the paper makes the claim, such as ``"section 5.2"``.
     """
 
     above: str
@@ -198,7 +219,7 @@ class Attribute(Strict):
     Attributes:
         name: Name as printed.
         key: Name of the count in `Attributes.counts`.
-        style: How the number is printed, and so how closely it is compared.
+        style: How the number is printed, and therefore how precisely it is compared.
         published: The paper's number, by data set.
     """
 
@@ -209,25 +230,26 @@ class Attribute(Strict):
 
 
 class Table(Strict):
-    """The definition of a table. A table has rows of runs, or (`kind = "data-attributes"`) lines of counts.
+    """The definition of a table, which has rows of runs or (`kind = "data-attributes"`) lines of counts.
 
     Attributes:
         name: The name of its file, or of its folder among the results.
         title: Heading.
-        paper: The paper it is from, or None for a table of our own.
+        paper: The paper that published the table; None for one that no paper has.
         caption: What is measured, in a sentence or two.
-        kind: What its cells are.
+        kind: What the cells are: metrics of rankings or ratings, or counts of the data.
         protocol: How the data are split.
-        metrics: In printed order.
-        monitor: The metric that selects the epoch and the settings, on validation users.
-        seeds: Seeds that are run when none are asked for; of ratings the numbers of the splits.
+        metrics: Names of the metrics, in printed order.
+        monitor: The metric on the validation part that selects the epoch and the settings.
+        seeds: Seeds to run if no others are asked for; with a rating hold-out, each seed also cuts a split of its own.
         rows: The rows, in printed order.
-        orderings: What the paper claims of them; judged by the monitored metric on the test part.
-        watch_test: Whether the test part is measured after each epoch, to report its best epoch as a paper did.
-        generative: Whether runs of models with latent codes are also described as generative models.
+        orderings: The paper's claims about the rows; the monitored metric on the test part decides whether they hold.
+        watch_test: Whether the test part is measured after each round of training, to report the best epoch on the
+            test part as a paper did.
+        generative: Whether models with latent codes are also measured as generative models.
         attributes: The lines of a table of data attributes.
         published: What the paper says about its cells, by data set.
-        command: What makes it, if not `tfvae table`.
+        command: The command that makes the table, if it is not `tfvae table`.
     """
 
     name: str
@@ -238,7 +260,7 @@ class Table(Strict):
     protocol: Literal["strong-generalization", "rating-holdout", "leave-one-out"] = "strong-generalization"
     metrics: list[str] = []
     monitor: str = "ndcg@100"
-    seeds: list[int] = [1]
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = [1]
     rows: list[Row] = []
     orderings: list[Ordering] = []
     watch_test: bool = False
@@ -273,7 +295,7 @@ class Table(Strict):
         return self
 
     def row(self, slug: str) -> Row:
-        """The row of this slug.
+        """The row with this slug.
 
         Raises:
             InputError: If there is none.
@@ -285,12 +307,12 @@ class Table(Strict):
 
 
 def own_table_names(results: Path = RESULTS) -> list[str]:
-    """The names of the tables that a results folder defines itself, sorted."""
+    """The names of the tables that are defined in a results folder, sorted."""
     return sorted(path.parent.name for path in Path(results).glob("*/table.toml"))
 
 
 def table_names(results: Path = RESULTS) -> list[str]:
-    """The names of the package's tables and of a results folder's own, sorted."""
+    """The names of the package's tables and of those defined in a results folder, sorted."""
     return sorted({path.stem for path in TABLES.glob("*.toml")} | set(own_table_names(results)))
 
 
@@ -298,7 +320,7 @@ def definition_path(name: str, results: Path = RESULTS) -> Path:
     """The file that defines a table: the package's, or `<results>/<name>/table.toml`.
 
     Raises:
-        InputError: If there is none, or both are there: neither shall silently stand for the other.
+        InputError: If there is none, or if there are both, since neither may silently replace the other.
     """
     shipped, own = TABLES / f"{name}.toml", Path(results) / name / "table.toml"
     if name not in table_names(results):
@@ -309,25 +331,25 @@ def definition_path(name: str, results: Path = RESULTS) -> Path:
 
 
 def load_table(name: str, results: Path = RESULTS) -> Table:
-    """Reads and checks a table's definition (`definition_path`); what an `alias_of` shares is filled in.
+    """Reads and checks a table's definition, and copies into each `alias_of` row what it shares with the other row.
 
     Args:
         name: The table's name.
-        results: The results folder, which may define tables of its own.
+        results: The results folder, which may define further tables.
 
     Returns:
         The table.
 
     Raises:
-        InputError: If there is no such table, its file is not as it should be, or a row is `alias_of` one that does
-            not exist, lies in the same table or is itself `alias_of` another.
+        InputError: If there is no such table, if its file is not a valid definition, or if a row is an `alias_of` a row
+            that does not exist, belongs to the same table or is itself an alias.
     """
     table = _read(name, results)
     return table.model_copy(update={"rows": [_resolved(table, row, results) for row in table.rows]})
 
 
 def _resolved(table: Table, row: Row, results: Path) -> Row:
-    """The row with all that it shares."""
+    """The row, with the keys in `SHARED` copied from the row that it is an `alias_of`."""
     if row.alias_of is None:
         return row
     place = f"{definition_path(table.name, results)}: row {row.slug!r} is alias_of {row.alias_of!r}"
@@ -344,10 +366,8 @@ def _resolved(table: Table, row: Row, results: Path) -> Row:
 
 
 def _read(name: str, results: Path) -> Table:
-    """The table as its file has it."""
+    """The table as its file defines it, before aliases are resolved."""
     path = definition_path(name, results)
-    try:
+    with reading(path, "TOML"):
         definition = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is not valid TOML: {error}.") from error
     return checked(Table, definition | {"name": name}, path)

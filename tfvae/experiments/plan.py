@@ -1,6 +1,6 @@
-"""What should be run of a table: the runs that are asked for, with their settings, and which stored ones are outdated.
+"""The plan of a table: the runs that are asked for, with their settings, and which stored runs are outdated.
 
-Nothing is trained here. A row that is another table's (`alias_of`) is planned as that.
+This module trains nothing. A row that is an `alias_of` another table's row is planned as that row.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from tfvae.data.datasets import DATASETS
 from tfvae.data.splits import Split
 from tfvae.experiments.definitions import Row, Table, load_table, table_names
 from tfvae.experiments.protocols import Splits, whole_size
-from tfvae.experiments.records import StoredRun, Sweep, Tuned, sweep_of
+from tfvae.experiments.records import StoredRun, Sweep, Tuned
+from tfvae.experiments.results_folder import sweep_of
 from tfvae.models import model_class
 from tfvae.models.gradient import GradientRecommender
 from tfvae.system.errors import InputError
@@ -38,7 +39,17 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """What all runs of one call share."""
+    """What all runs of one call have in common.
+
+    Attributes:
+        table: The table.
+        dataset: The name under which runs on the data are stored.
+        splits: The splits of the data.
+        results: The results folder.
+        work: The folder of working folders.
+        progress: Whether training shows its progress.
+        log: Called with one line at a time.
+    """
 
     table: Table
     dataset: str
@@ -51,7 +62,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """One run that is asked for: `settings` are what to run, `full` the same without a cut of epochs."""
+    """One run that is asked for.
+
+    Attributes:
+        job: What it has in common with the other runs of the call.
+        row: The row.
+        settings: The settings of the run.
+        full: The same settings with all epochs, if `settings` has fewer.
+        overrides: Settings that were given by hand.
+        tuned: The sweep whose settings are used, if there is one.
+        cut: How many epochs the run lacks, in words; None if it lacks none.
+    """
 
     job: Job
     row: Row
@@ -68,22 +89,22 @@ class Plan:
 
     @property
     def split(self) -> Split:
-        """The split it is trained and measured on."""
+        """The split on which the model is trained and measured."""
         return self.job.splits(self.seed, self.row.by)
 
 
 def row_settings(table: Table, row: Row, dataset: str) -> dict[str, Any]:
-    """A row's own settings on a data set, before any sweep: what differs from the model's defaults."""
+    """The settings in which a row differs from the model's defaults on a data set, before any sweep."""
     return {"monitor": table.monitor} | row.settings | row.datasets.get(dataset, {})
 
 
 def trained_by_epochs(model: str) -> bool:
-    """Whether a model is trained by epochs, which can be cut, rather than fitted to the whole matrix."""
+    """Whether a model is trained by epochs, whose number can be cut, rather than fitted to the whole matrix at once."""
     return issubclass(model_class(model), GradientRecommender)
 
 
 def stored_as(job: Job, row: Row) -> tuple[Job, Row]:
-    """The row as it is stored, with the table it is stored in, whose metrics, monitor and published sizes count."""
+    """The row under which a row's runs are stored, with a job of that row's table, whose metrics and monitor apply."""
     if row.alias_of is None:
         return job, row
     job.log(f"{row.name}: run and stored as {row.alias_of}")
@@ -93,7 +114,13 @@ def stored_as(job: Job, row: Row) -> tuple[Job, Row]:
 
 
 def tables_showing(name: str, rows: set[tuple[str, str]], results: Path) -> list[str]:
-    """The table of this name, and all others that have one of these rows, each given as (table, slug)."""
+    """The names of this table and of all other tables that show one of these rows.
+
+    Args:
+        name: Name of the table.
+        rows: The table and the slug under which each row is stored.
+        results: The results folder.
+    """
     others = [load_table(other, results) for other in table_names(results) if other != name]
     return [name, *(table.name for table in others if rows & {row.stored_in(table.name) for row in table.rows})]
 
@@ -101,9 +128,26 @@ def tables_showing(name: str, rows: set[tuple[str, str]], results: Path) -> list
 def plans_of(
     job: Job, row: Row, seeds: Sequence[int] | None, epochs: int | None, overrides: dict[str, Any]
 ) -> list[Plan]:
-    """The runs of one row. What comes later wins: model, row, data set, sweep, by hand, cut of epochs.
+    """Plans the runs of one row.
 
-    For data of one's own, the settings that follow from the size of the data stand in the data set's place.
+    Each of these sources of settings takes precedence over those before it: the model's defaults, the row, the row's
+    settings for the data set, the sweep, settings given by hand, the cut of epochs. For a user's own data, settings
+    that are adapted to the size of the data (`settings_for`) take the place of those for the data set.
+
+    Args:
+        job: The job, whose table has the row.
+        row: The row.
+        seeds: Seeds to run; None takes the table's. A deterministic model runs once, with the table's first seed,
+            unless each seed cuts other ratings.
+        epochs: The largest number of epochs; None trains all.
+        overrides: Settings given by hand.
+
+    Returns:
+        One plan for each seed.
+
+    Raises:
+        InputError: If the row has no model, a setting is unknown or wrong, the data cannot be split, or the row is
+            `refined` and its model has no posterior of ratings.
     """
     own = row_settings(job.table, row, job.dataset)
     sweep = sweep_of(job.table.name, job.dataset, row, job.results)
@@ -114,13 +158,13 @@ def plans_of(
     found = _found(sweep, searched) if sweep else {}
     if job.dataset in DATASETS:
         ordered = settings_of(row.built_model, own | found)
-    else:  # nobody has chosen settings for data of this size
+    else:  # neither a paper nor the table has chosen settings for data of this size
         by_hand = {**found, **overrides}
         ordered = settings_for(row.built_model, own | by_hand, searched, job.log, fixed={"monitor", *by_hand})
     if row.refined and not model_class(row.built_model).has_rating_posterior(ordered.model):
         raise InputError(f"{job.table.name}: row {row.slug!r} is refined, but its model has no posterior of ratings.")
     by_epochs = trained_by_epochs(row.built_model)
-    # Without a seed of its own a model still differs from one split of ratings to the next.
+    # Even a deterministic model gives other values on another split of the ratings.
     once = model_class(row.built_model).is_deterministic and job.table.protocol != "rating-holdout"
     plans = []
     for seed in job.table.seeds[:1] if once else seeds or job.table.seeds:
@@ -141,19 +185,22 @@ def plans_of(
 
 
 def _found(sweep: Sweep, split: Split) -> dict[str, Any]:
-    """What a search found: the settings, and the number of epochs where a run has nothing to choose it by."""
+    """The settings that a sweep found, and the number of epochs if a run has no validation part to choose it by."""
     best = sweep.best
     if best is None:
         return {}
     if best.best_epoch is None or split.validation is not None or best.best_epoch + 1 == sweep.epochs:
-        return best.params  # where a search was cut, its last epoch is no choice
-    # The epochs of a learning rate that falls to the end are a setting like others.
+        return best.params  # if the trials were cut, the best epoch may lie beyond their last one
+    # A decay of the learning rate is stretched over all epochs, so their number cannot be changed afterwards.
     cooled = (sweep.settings | best.params).get("final_learning_rate_factor", 1.0) < 1
     return best.params | ({} if cooled else {"epochs": best.best_epoch + 1})
 
 
 def shortened_why(plan: Plan) -> str | None:
-    """What a run lacks, in words: epochs, and what the data lack of the whole set and of the paper's split."""
+    """Why a run is not the full experiment, in words; None if it is.
+
+    It may have fewer epochs than the row, or data whose size differs from the whole data set or from the paper's split.
+    """
     job, split, report = plan.job, plan.split, plan.split.counts
     sizes = [(report.get("events_read", report.get("ratings")), whole_size(job.dataset), "events")]
     if published := job.table.published.get(job.dataset):
@@ -166,7 +213,10 @@ def shortened_why(plan: Plan) -> str | None:
 
 
 def outdated(run: StoredRun, plan: Plan) -> str | None:
-    """What about a stored run is not today's, in words; None if nothing is."""
+    """In what a stored run differs from the plan, in words; None if it can stand for it.
+
+    A run with all epochs also stands for a plan that cuts them.
+    """
     if run.data_digest != plan.split.digest:
         return "other data"
     try:

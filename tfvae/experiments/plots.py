@@ -1,4 +1,4 @@
-"""The pictures beside a table: made from stored runs alone, and the same bytes from the same runs."""
+"""The figures beside a table, drawn from stored runs alone: the same runs give the same bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tfvae.system.files import replacing
 
 __all__ = ["latent_planes", "learning_curves", "learning_shapes"]
 
-# Okabe and Ito's palette, which the colour-blind can tell apart; the dashes serve print without colour.
+# Okabe and Ito's palette, which colour-blind readers can tell apart; the dashes are for print without colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
 LOWEST_SHARE = 0.5
@@ -38,15 +38,15 @@ def learning_curves(
 ) -> None:
     """Draws a metric on validation users against the epoch, one curve per row, and writes a PNG.
 
-    A row's curve is the mean over its seeds as far as the shortest of them goes, with the range of the seeds
-    shaded. A model without epochs is a thin level line. The axis begins at half the best value where
-    a curve starts below that, since what matters happens at the top.
+    A row's curve is the mean over its seeds at the epochs that all of them have; the range of the seeds is shaded. A
+    model without epochs is a thin horizontal line. The vertical axis begins at half the largest value or above, since
+    the differences that matter are near the top.
 
     Args:
-        curves: By printed row: for each seed its values by epochs, counted from 0, in ascending order.
-        levels: By printed row of a model without epochs: its value.
+        curves: For each row, by its printed name, the values of each seed by epoch, counted from 0 and ascending.
+        levels: The value of each row whose model has no epochs, by its printed name.
         path: The PNG to write.
-        title: Heading of the picture.
+        title: Heading of the figure.
         metric: Name of the metric, for the axis.
     """
     figure, axes = _one_panel()
@@ -70,14 +70,14 @@ def learning_shapes(curves: Mapping[str, Mapping[int, float]], path: Path, *, ti
     """Draws learning curves as shares of their own best value against the round, and writes a PNG.
 
     Args:
-        curves: By name: shares by rounds, counted from 1, in ascending order.
+        curves: The shares of each curve, by its name and by round, counted from 1 and ascending.
         path: The PNG to write.
-        title: Heading of the picture.
+        title: Heading of the figure.
         metric: Name of the metric, for the axis.
     """
     figure, axes = _one_panel()
     for (name, shares), colour, dashes in zip(curves.items(), cycle(COLOURS), cycle(DASHES), strict=False):
-        marker = "." if len(shares) < max(shares) else ""  # where it is known only now and then
+        marker = "." if len(shares) < max(shares) else ""  # a curve that is not known for every round shows its points
         axes.plot(list(shares), list(shares.values()), dashes + marker, color=colour, label=name, linewidth=1.8)
     axes.set_ylim(bottom=max(LOWEST_SHARE, min(min(shares.values()) for shares in curves.values()) - 0.02))
     axes.set(xlabel="rounds", ylabel=f"{metric}, validation users, share of the best", title=title)
@@ -91,7 +91,7 @@ def _one_panel() -> tuple[Figure, Axes]:
 
 
 def _finish(figure: Figure, axes: Axes, path: Path) -> None:
-    """What all pictures of curves have, and the file."""
+    """Adds what all figures of curves have in common, and writes the file."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
@@ -103,13 +103,13 @@ def _finish(figure: Figure, axes: Axes, path: Path) -> None:
 def latent_planes(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path, *, title: str) -> None:
     """Draws samples of aggregated posteriors over the densities of their priors, a panel per row, and writes a PNG.
 
-    The panels have planes and scales of their own; within one both axes have the same scale. A prior's density is
-    that of its samples, smoothed, and its square root is shaded, so that its tails can be seen.
+    Each panel has a plane and a scale of its own, which is the same on both axes. The density of a prior is estimated
+    by smoothing a histogram of its samples; the shades show its square root, so that the tails can be seen.
 
     Args:
-        panels: By printed row: the posterior's points and the prior's, float [n, 2] each.
+        panels: For each row, by its printed name, the points of the posterior and of the prior, float [n, 2] each.
         path: The PNG to write.
-        title: Heading of the picture.
+        title: Heading of the figure.
     """
     down = -(-len(panels) // PANELS_ABREAST)
     abreast = -(-len(panels) // down)

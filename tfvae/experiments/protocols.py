@@ -1,4 +1,4 @@
-"""From a table's protocol to the splits of its runs."""
+"""The splits of a table's runs, by the table's protocol."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from tfvae.system.errors import InputError, unknown_name
 
 __all__ = ["OwnData", "Splits", "data_name", "dataset_title", "splits_of", "whole_size"]
 
-Splits = Callable[[int, str], Split]  # from a run's seed and what a row takes as rows ("users" or "items")
+Splits = Callable[[int, str], Split]  # from a run's seed and a row's `by` ("users" or "items")
 
 
 @dataclass(frozen=True)
 class OwnData:
-    """A file of one's own that a table is run on.
+    """A user's own data, on which a table is run.
 
     Attributes:
-        path: The file of events; or a saved split, or a folder in the vae_cf layout (see `open_split`).
-        columns: The names of its columns "user", "item", "rating" and "timestamp", and the "delimiter".
-        changes: Settings of the table's protocol that go before its own.
+        path: A file of events, a saved split or a folder in the vae_cf layout (see `open_split`).
+        columns: The names of the columns "user", "item", "rating" and "timestamp", and the "delimiter".
+        changes: Settings of the split that replace the protocol's defaults.
 
     Raises:
-        InputError: If a named data set is called like the file, since the runs of both would lie in one folder.
+        InputError: If the file has the name of a named data set, since the runs of both would be stored in one folder,
+            or if its name has neither a letter from a to z nor a digit.
     """
 
     path: Path
@@ -39,7 +40,7 @@ class OwnData:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuses a name under which other runs are stored, before any file is read."""
+        """Refuses an unusable name before any file is read."""
         if self.name in DATASETS or not self.name:
             raise InputError(
                 f"{self.path}: its runs would be stored as those of the data set {self.name!r}; rename the file."
@@ -47,17 +48,17 @@ class OwnData:
 
     @property
     def name(self) -> str:
-        """What its runs are stored under: the file's name without its ending, in a-z, 0-9 and hyphens."""
+        """The name under which its runs are stored: that of the file without its ending, in a-z, 0-9 and hyphens."""
         return re.sub(r"[^a-z0-9]+", "-", stem(self.path).lower()).strip("-")
 
 
 def dataset_title(name: str) -> str:
-    """The title of a named data set; of one's own data the name itself."""
+    """The title of a named data set; for a user's own data, the name itself."""
     return DATASETS[name].title if name in DATASETS else name
 
 
 def whole_size(name: str) -> int | None:
-    """How many events a named data set has when none are missing; None where that is not known."""
+    """The number of events in the whole of a named data set; None if it is not known."""
     return DATASETS[name].n_events if name in DATASETS else None
 
 
@@ -65,8 +66,8 @@ def data_name(dataset: str | None, own: OwnData | None) -> str:
     """The name under which runs on the data are stored.
 
     Args:
-        dataset: Name of a data set; None for data of one's own.
-        own: Data of one's own, instead of a named data set.
+        dataset: Name of a data set; None for a user's own data.
+        own: A user's own data, instead of a named data set.
 
     Raises:
         InputError: If not exactly one of the two is given.
@@ -81,21 +82,23 @@ def data_name(dataset: str | None, own: OwnData | None) -> str:
 def splits_of(
     table: Table, dataset: str | None, source: str | Path | None = None, own: OwnData | None = None
 ) -> Splits:
-    """The splits a table uses on a data set: by the papers' protocol, or as one lies in a vae_cf folder.
+    """The splits of the data by the table's protocol, or the one split that the data already come in.
 
-    Ratings are cut anew for each seed; of the other protocols all seeds share a split.
+    A rating hold-out cuts the ratings anew for each seed. With the other protocols, all seeds share one split.
 
     Args:
-        table: The table, whose protocol counts.
-        dataset: Name of a data set; None for data of one's own.
-        source: Where the files of a named data set lie.
-        own: Data of one's own, instead of a named data set.
+        table: The table, whose protocol is used.
+        dataset: Name of a data set; None for a user's own data.
+        source: Where the files of a named data set are.
+        own: A user's own data, instead of a named data set.
 
     Returns:
-        The split of a seed.
+        A function from a seed and a row's `by` to the split.
 
     Raises:
-        InputError: If the data set is unknown, absent or has no such split, or not exactly one of the two is given.
+        InputError: If the data set is unknown, is not there or cannot be split by this protocol; if not exactly one of
+            `dataset` and `own` is given; if `source` is given with `own`; or if `own` sets the seed of a rating
+            hold-out.
     """
     name = data_name(dataset, own)
     given: dict[str, Any] = {"protocol": table.protocol}

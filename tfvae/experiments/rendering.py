@@ -1,4 +1,4 @@
-"""How texts and numbers are printed: the templates, their filters and names."""
+"""How text and numbers are printed: the templates and their filters, and the names of metrics and data sets."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ __all__ = ["named", "printed_metric", "template"]
 
 
 def named(dataset: str) -> dict[str, str]:
-    """A data set as the templates print it; one's own is given to a command by its file, whose place is not stored."""
+    """The name, the title and the command-line option of a data set, for the templates.
+
+    The path of a user's own file is not stored, so its option has a placeholder.
+    """
     option = f"--dataset {dataset}" if dataset in DATASETS else "--data FILE"
     return {"name": dataset, "title": dataset_title(dataset), "option": option}
 
 
 def template(name: str) -> jinja2.Template:
-    """A template of this package."""
+    """A template of this package, by its path in `templates/`."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         undefined=jinja2.StrictUndefined,
@@ -39,7 +42,7 @@ def template(name: str) -> jinja2.Template:
 
 
 def printed_metric(metric: str) -> str:
-    """The metric as the papers print it: "NDCG@100", "Recall@20", "HR@10", "RMSE"; "full HR@10" of all items."""
+    """The metric as the papers print it, such as "NDCG@100" or "RMSE"; "full HR@10" ranks all items."""
     kind, at, k = metric.removeprefix(FULL).partition("@")
     printed = f"{kind.capitalize() if kind == 'recall' else kind.upper()}{at}{k}"
     return f"full {printed}" if metric.startswith(FULL) else printed

@@ -1,8 +1,8 @@
-"""From stored runs to Markdown and pictures: a pure function of the files in `paper_results/`.
+"""The pages of the tables, in Markdown with figures, from stored runs and the tables' definitions alone.
 
-No number is typed: every cell is a stored run of this code or a published cell of a table's definition, and rendering
-the same files twice gives the same bytes. What a reader must know about a cell (fewer epochs, settings by
-hand, seeds that do not belong together) is a mark in that cell.
+No number is typed by hand: every cell comes from stored runs of this code or from the published cells of a table's
+definition, and rendering the same files twice gives the same bytes. A mark in a cell tells what a reader must know
+about it, such as fewer epochs, settings given by hand, or seeds that were run with different settings.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tfvae.experiments.definitions import RESULTS, Attribute, Table, load_table, own_table_names, table_names
-from tfvae.experiments.records import datasets_of, folder_of, stored_attributes
 from tfvae.experiments.rendering import named, template
+from tfvae.experiments.results_folder import datasets_of, folder_of, stored_attributes
 from tfvae.experiments.sections import Page, written
 from tfvae.experiments.summaries import cells_of
 from tfvae.system.errors import InputError
@@ -24,18 +24,19 @@ GENERATED = b"<!-- Generated from the stored "  # how the templates begin
 
 
 def render(name: str, dataset: str, results: Path = RESULTS) -> Path:
-    """Writes the README.md of a table on a data set, and its pictures.
+    """Writes the README.md of a table on a data set, and its figures.
 
     Args:
-        name: The table.
-        dataset: The data set.
+        name: Name of the table.
+        dataset: Name of the data set.
         results: The results folder.
 
     Returns:
-        The README.md.
+        The path of the README.md.
 
     Raises:
-        InputError: If the table's definition or a stored file is damaged.
+        InputError: If there is no such table, if its definition or a stored file is damaged, or if the folder has a
+            README.md that tfvae did not write.
     """
     table = load_table(name, results)
     folder = folder_of(name, dataset, results)
@@ -54,18 +55,19 @@ def render(name: str, dataset: str, results: Path = RESULTS) -> Path:
 
 
 def render_overview(results: Path = RESULTS) -> Path:
-    """Writes the results folder's README.md: every table on every data set, ours beside the published.
+    """Writes the results folder's README.md: every table on every data set, our values beside the published ones.
 
-    Tables of the package that have no run here are left out.
+    Tables of the package that have nothing stored in this folder are left out.
 
     Args:
         results: The results folder.
 
     Returns:
-        The README.md.
+        The path of the README.md.
 
     Raises:
-        InputError: If a table's definition or a stored file is damaged.
+        InputError: If a table's definition or a stored file is damaged, or if the folder has a README.md that tfvae did
+            not write.
     """
     sections, own = [], own_table_names(results)
     for table in (load_table(name, results) for name in table_names(results)):
@@ -84,7 +86,7 @@ def render_overview(results: Path = RESULTS) -> Path:
 
 
 def _write_page(path: Path, text: str) -> Path:
-    """Writes a page over an earlier one of ours; raises InputError where a page of somebody else's lies."""
+    """Writes a page, which may replace an earlier one; raises InputError if the present one is not from tfvae."""
     if path.exists() and not path.read_bytes().startswith(GENERATED):
         raise InputError(
             f"{path} was not written by tfvae, so it is left as it is. Give another folder by --results, or move the "
@@ -98,7 +100,7 @@ def _write_page(path: Path, text: str) -> Path:
 
 
 def _attribute_lines(table: Table, dataset: str, results: Path) -> list[dict[str, str]]:
-    """The lines of a table of data attributes: equal when both print the same in the paper's style."""
+    """The lines of a table of data attributes; two numbers are the same if they are printed the same."""
     stored = stored_attributes(table.name, dataset, results)
     lines = []
     for attribute in table.attributes:

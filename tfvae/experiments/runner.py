@@ -1,10 +1,10 @@
-"""A table from one command: run what is missing, go on with what was interrupted, render what is stored.
+"""A table from one command: runs what is missing, resumes what was interrupted, and renders what is stored.
 
-A run is stored when it has finished (`tfvae.experiments.records`). Its checkpoints and TensorBoard files lie in a
-working folder named after a digest of its settings and data, so that an interrupted run goes on by itself
-and a run of other settings never meets it. Nothing here knows a model: each is trained by
-`tfvae.training.loop.train` and measured by `tfvae.evaluation.evaluate.evaluate`. A row that is another table's
-(`alias_of`) is run, tuned and stored as that.
+A run is stored when it has finished (`tfvae.experiments.records`). Its checkpoints and TensorBoard files are in a
+working folder whose name contains a digest of its settings and data, so that an interrupted run is resumed and a run
+with other settings never uses its files. This module has no code for particular models: each is trained by
+`tfvae.training.loop.train` and measured by `tfvae.evaluation.evaluate.evaluate`. A row that is an `alias_of` another
+table's row is run, tuned and stored as that row.
 """
 
 from __future__ import annotations
@@ -26,13 +26,8 @@ from tfvae.experiments import report
 from tfvae.experiments.definitions import RESULTS, load_table
 from tfvae.experiments.plan import Job, Log, Plan, outdated, plans_of, shortened_why, stored_as, tables_showing
 from tfvae.experiments.protocols import OwnData, data_name, splits_of
-from tfvae.experiments.records import (
-    Attributes,
-    StoredRun,
-    store_attributes,
-    store_run,
-    stored_run,
-)
+from tfvae.experiments.records import Attributes, StoredRun
+from tfvae.experiments.results_folder import store_attributes, store_run, stored_run
 from tfvae.system.environment import commit, environment
 from tfvae.system.errors import DivergedError, InputError, TooLargeError
 from tfvae.system.files import digest
@@ -64,33 +59,34 @@ def run_table(
     progress: bool = True,
     log: Log = print,
 ) -> list[StoredRun]:
-    """Brings a table up to date on a data set and renders it, and other tables that show the same runs.
+    """Brings a table up to date on a data set, and renders it and all other tables that show the same runs.
 
-    A stored run is kept when its settings and data are today's; otherwise it is run again and replaced once
-    the new one has finished. A run cut by `epochs` never replaces a full one. A row that diverges or does
-    not fit into memory does not stop the others; its error is raised after rendering.
+    A stored run is kept if its settings and data are still the same; otherwise it is run again, and replaced once the
+    new run has finished. A run that is cut by `epochs` does not replace a full one with the same settings. If a row
+    diverges or does not fit into memory, the other rows are run all the same; the first such error is raised after
+    rendering.
 
     Args:
-        name: Folder name of the table.
-        dataset: Name of the data set; any of the table's protocol. None for data of one's own.
-        seeds: Seeds to run; the table's own when None (of a `alias_of` row those of the table it is stored in). A
-            is_deterministic model runs once, with the table's first.
-        rows: Slugs of the rows to run; all when None.
-        epochs: Cuts the training of every row; its cells then say so.
-        overrides: Settings that go before all others (`--set`); the run keeps a list of them.
+        name: Name of the table.
+        dataset: Name of a data set that suits the table's protocol; None for a user's own data.
+        seeds: Seeds to run; None takes the table's (for an `alias_of` row, those of the table that stores it). A
+            deterministic model runs once, with the table's first seed, unless each seed cuts other ratings.
+        rows: Slugs of the rows to run; None runs all that have a model.
+        epochs: The largest number of epochs of each run; the cells of a cut run say so.
+        overrides: Settings that take precedence over all others (`--set`); they are stored with the run.
         source: Data fetched by hand (see `load_dataset`), or a pre-split folder in the vae_cf layout.
-        own: Data of one's own, instead of a named data set.
+        own: A user's own data, instead of a named data set.
         results: The results folder.
-        work: Where working folders lie.
+        work: The folder of working folders.
         progress: Whether training shows its progress.
-        log: Receives one line per run.
+        log: Called with one line at a time.
 
     Returns:
-        The runs of the asked-for rows and seeds, in the table's order; none for a table of data attributes.
+        The runs of the chosen rows and seeds, in the order of the rows; none for a table of data attributes.
 
     Raises:
         InputError: If a name, a setting or the data are not as they should be.
-        DivergedError: If a run's loss or scores stopped being numbers.
+        DivergedError: If a run's loss or scores are NaN or infinite.
         TooLargeError: If a run needs more memory than there is.
     """
     table = load_table(name, results)
@@ -121,14 +117,15 @@ def run_table(
 
 
 def run_folder(run: StoredRun, work: Path = WORK) -> Path:
-    """Where a stored run's model and TensorBoard files lie, if they still do."""
+    """The folder of a stored run's model and TensorBoard files, which may have been removed since."""
     return Path(work) / run.table / run.dataset / run.work
 
 
 def validation_value(run: TrainedModel, split: Split, monitor: str) -> float | None:
-    """The value on the validation part that selects a run: its best epoch's, or that of the whole fit.
+    """The monitored metric on the validation part, of the best epoch or of a model that is fitted at once.
 
-    None where the split has no validation part.
+    Returns:
+        The value; None if the split has no validation part.
     """
     if split.validation is None:
         return None
@@ -138,7 +135,7 @@ def validation_value(run: TrainedModel, split: Split, monitor: str) -> float | N
 
 
 def _up_to_date(plan: Plan) -> StoredRun:
-    """The stored run of a plan, made first where there is none or it is no longer today's."""
+    """The stored run of a plan, which is run first if there is none or it differs from the plan."""
     job = plan.job
     label = f"{plan.row.name}, seed {plan.seed}"
     run = stored_run(job.table.name, job.dataset, plan.row.slug, plan.seed, job.results)
@@ -153,7 +150,7 @@ def _up_to_date(plan: Plan) -> StoredRun:
 
 
 def _run(plan: Plan) -> StoredRun:
-    """Trains, measures on the test part, and stores."""
+    """Trains a plan's model, measures it on the test part and stores the run."""
     job, row = plan.job, plan.row
     table, dataset, split = job.table, job.dataset, plan.split
     key = digest(plan.settings.flat(), split.digest)[:8]
@@ -187,7 +184,7 @@ def _run(plan: Plan) -> StoredRun:
 
 
 def _what(plan: Plan) -> dict[str, Any]:
-    """What a stored run is a run of."""
+    """The fields of a stored run that identify it."""
     job, row = plan.job, plan.row
     return {
         "table": job.table.name,
@@ -200,7 +197,7 @@ def _what(plan: Plan) -> dict[str, Any]:
 
 
 def _how(plan: Plan) -> dict[str, Any]:
-    """The settings of a stored run, where they are from, and what it lacks."""
+    """The fields of a stored run for its settings, where they come from, and what the run lacks."""
     why = shortened_why(plan)
     return {
         "settings": plan.settings.flat(),
@@ -214,7 +211,7 @@ def _how(plan: Plan) -> dict[str, Any]:
 def _outcome(
     trained: TrainedModel, evaluation: Evaluation | RatingEvaluation, split: Split, monitor: str
 ) -> dict[str, Any]:
-    """What training and measuring gave."""
+    """The fields of a stored run for the results of training and evaluation."""
     validated = [epoch for epoch, entry in enumerate(trained.history) if f"val_{monitor}" in entry]
     return {
         "metrics": evaluation.summary(),
@@ -233,7 +230,7 @@ def _outcome(
 
 
 def _provenance(split: Split) -> dict[str, Any]:
-    """The code, the machine and the data of a stored run."""
+    """The fields of a stored run for its code, machine and data."""
     return {
         "environment": environment(),
         "commit": commit(),
@@ -243,7 +240,7 @@ def _provenance(split: Split) -> dict[str, Any]:
 
 
 def _watched(trained: TrainedModel) -> dict[str, list[float]] | None:
-    """What was measured on the test part after each round, which of most models is an epoch, by metric."""
+    """The values on the test part after each round, which for most models is an epoch, by metric."""
     curves: dict[str, list[float]] = {}
     for name, value in (entry for epoch in trained.history for entry in epoch.items()):
         if name.startswith(WATCHED):
@@ -252,9 +249,9 @@ def _watched(trained: TrainedModel) -> dict[str, list[float]] | None:
 
 
 def _described(plan: Plan, trained: TrainedModel) -> LatentDiagnostics | None:
-    """The model as a generative model, where the table asks for that and the model has latent codes.
+    """The model's diagnostics as a generative model, if the table asks for them and the model has latent codes.
 
-    Described by the users whose rankings are measured, so that a run's vectors are all of the same users.
+    They are for the users whose rankings are measured, so that all vectors of a run belong to the same users.
     """
     if not (plan.job.table.generative and has_latents(trained.model)):
         return None
@@ -264,7 +261,10 @@ def _described(plan: Plan, trained: TrainedModel) -> LatentDiagnostics | None:
 
 
 def _counts(split: Split) -> dict[str, int | float]:
-    """The split's own report; with held-out users also the density over training users' items (Mult-VAE, Table 1)."""
+    """The counts of a split; with held-out users also the density in percent (Mult-VAE, Table 1).
+
+    The density is that of the matrix of all users and the items of the training users.
+    """
     if split.protocol != "strong-generalization":
         return split.counts
     events, cells = split.counts["events"], split.counts["users"] * split.n_items

@@ -1,4 +1,4 @@
-"""The sections of a table's page: what each is made of, and which a table has on a data set."""
+"""The sections of a table's page: the content of each, and which of them a table has on a data set."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from tfvae.evaluation.stats import PairedTest
 from tfvae.experiments import plots
 from tfvae.experiments.definitions import Table
 from tfvae.experiments.protocols import dataset_title
-from tfvae.experiments.records import StoredRun, folder_of, stored_latents, sweep_of
+from tfvae.experiments.records import StoredRun
 from tfvae.experiments.rendering import named, printed_metric, template
+from tfvae.experiments.results_folder import folder_of, stored_latents, sweep_of
 from tfvae.experiments.summaries import ROUNDING, SIGNIFICANT, Cells, compared, ordering_verdict
 
 __all__ = ["Page", "written"]
 
-OVER = {  # what is sampled in a protocol: what a test pairs, and what a validation value is of
+OVER = {  # by protocol: what paired tests are over, and what validation values are measured on
     "strong-generalization": ("test users", "validation users"),
     "leave-one-out": ("users", "other items of the users"),
     "rating-holdout": ("splits", "a part of the training ratings"),
@@ -33,13 +34,13 @@ PICTURE_OF_SHAPES = "learning-curves-by-round.png"
 
 @dataclass(frozen=True)
 class Page:
-    """What the page of a table on a data set is made of.
+    """The content of a table's page on a data set.
 
     Attributes:
         table: The table.
         dataset: The data set's name.
         results: The results folder.
-        rows: Its rows with what is stored of them.
+        rows: The table's rows with their stored runs.
     """
 
     table: Table
@@ -54,12 +55,12 @@ class Page:
 
     @property
     def folder(self) -> Path:
-        """Where the page and its pictures lie."""
+        """The folder of the page and its figures."""
         return folder_of(self.table.name, self.dataset, self.results)
 
 
 def written(page: Page) -> list[str | None]:
-    """The sections of a page in their order, each from its template; None for one that has nothing to say."""
+    """Renders the sections of a page, in their order; None stands for a section without content."""
     shared = {
         "table": page.table,
         "dataset": named(page.dataset),
@@ -76,7 +77,7 @@ def _always(page: Page) -> dict[str, Any]:
 
 
 def _best_on_test(page: Page) -> dict[str, Any] | None:
-    """The metrics that were watched on the test part."""
+    """The table's metrics that were watched on the test part."""
     watched = [name for name in page.table.metrics if any(row.best_on_test(name) != "–" for row in page.rows)]
     return {"watched": watched} if watched else None
 
@@ -88,69 +89,72 @@ def _published(page: Page) -> dict[str, Any] | None:
 
 
 def _ordered(page: Page) -> dict[str, Any] | None:
-    """The paper's claims, judged."""
+    """The paper's claims, with a verdict on each."""
     claims = _orderings(page.table, page.rows)
     better = "below" if lower_is_better(page.table.monitor) else "above"
     return {"orderings": claims, "better": better, "significant": SIGNIFICANT} if claims else None
 
 
 def _curves(page: Page) -> dict[str, Any] | None:
-    """The picture of the learning curves."""
+    """The figure of the learning curves."""
     picture = _picture(page.table, page.dataset, page.rows, page.folder)
     return {"picture": picture} if picture else None
 
 
 def _shaped(page: Page) -> dict[str, Any] | None:
-    """The learning curves beside published ones."""
+    """The learning curves beside the published ones."""
     shapes = _shapes(page.table, page.dataset, page.rows, page.folder)
     return {"shapes": shapes} if shapes else None
 
 
 def _generative(page: Page) -> dict[str, Any] | None:
-    """The figures of the models as generative models, and the picture of their codes."""
+    """The diagnostics of the generative models, and the figure of their codes."""
     latents = _latents(page.table, page.dataset, page.rows, page.folder, page.results)
     described = _described(page.rows)
     return {"described": described, "latents": latents} if described else None
 
 
 def _predicted(page: Page) -> dict[str, Any] | None:
-    """The quality of predictive distributions."""
+    """The calibration of the predictive distributions."""
     lines = _predictive(page.rows)
     return {"predictive": lines} if lines else None
 
 
 def _paired(page: Page) -> dict[str, Any] | None:
-    """The paired tests of all rows."""
+    """The paired tests of all pairs of rows."""
     pairs = _pairs(page.table, page.rows)
     return {"pairs": pairs} if pairs else None
 
 
 def _runs(page: Page) -> dict[str, Any] | None:
-    """What the runs cost and how they were chosen."""
+    """The cost of the runs, and how their epochs were chosen."""
     seeds = "splits" if page.table.protocol == "rating-holdout" else "seeds"
     rounds = any(row.seconds_per_round for row in page.rows)
     return {"seeds": seeds, "rounds": rounds} if page.run else None
 
 
 def _tuned(page: Page) -> dict[str, Any] | None:
-    """The sweeps."""
+    """The sweeps that found the rows' settings."""
     sweeps = _sweeps(page.table, page.dataset, page.results)
     return {"sweeps": sweeps} if sweeps else None
 
 
 def _provenance(page: Page) -> dict[str, Any] | None:
-    """Data, machines and commits."""
+    """The machines and commits of the runs."""
     return {"machines": _machines(page.rows)} if page.run else None
 
 
 def _pairs(table: Table, rows: list[Cells]) -> list[dict[str, Any]]:
-    """Paired t-tests of all rows on the monitored metric, where they were measured on the same users."""
+    """Paired t-tests of all pairs of rows on the monitored metric, where both have the same users or splits."""
     pairs = ((a, b, compared(a, b, table.monitor)) for a, b in combinations(rows, 2))
     return [{"a": a.row.name, "b": b.row.name} | test._asdict() for a, b, test in pairs if test]
 
 
 def _orderings(table: Table, rows: list[Cells]) -> list[dict[str, Any]]:
-    """The paper's claims of one row above another, with their tests and verdicts; a marked cell marks the verdict."""
+    """The paper's claims that one row is better than another, with tests and verdicts.
+
+    The marks of both rows are repeated beside the verdict.
+    """
     by_slug = {row.row.slug: row for row in rows}
     judged = []
     for ordering in table.orderings:
@@ -166,7 +170,7 @@ def _orderings(table: Table, rows: list[Cells]) -> list[dict[str, Any]]:
 
 
 def _said_of(test: PairedTest | None, table: Table, ran: bool) -> str:
-    """The verdict on a claim, or why there is none."""
+    """The verdict on a claim, or the reason why there is none."""
     if test:
         return ordering_verdict(test, table.monitor)
     if not ran:
@@ -175,13 +179,13 @@ def _said_of(test: PairedTest | None, table: Table, ran: bool) -> str:
 
 
 def _sweeps(table: Table, dataset: str, results: Path) -> list[dict[str, Any]]:
-    """The stored sweeps that found something, with their rows."""
+    """The stored sweeps with at least one completed trial, and their rows."""
     sweeps = [(row, sweep_of(table.name, dataset, row, results)) for row in table.rows]
     return [{"row": row, "sweep": sweep} for row, sweep in sweeps if sweep and sweep.best]
 
 
 def _machines(rows: list[Cells]) -> list[dict[str, Any]]:
-    """The different environments and commits the runs were made in."""
+    """The distinct environments and commits of the runs."""
     made = {
         (
             run.environment["device"],
@@ -199,7 +203,7 @@ def _machines(rows: list[Cells]) -> list[dict[str, Any]]:
 
 
 def _picture(table: Table, dataset: str, rows: list[Cells], folder: Path) -> str | None:
-    """Draws the learning curves; None where nothing was trained by epochs."""
+    """Draws the learning curves and returns the file's name; None if no row was validated by epochs."""
     ran = [row for row in rows if row.validation is not None]
     curves = {row.row.name: [_curve(run) for run in row.runs] for row in ran if row.runs[0].history}
     if not curves:
@@ -211,12 +215,12 @@ def _picture(table: Table, dataset: str, rows: list[Cells], folder: Path) -> str
 
 
 def _curve(run: StoredRun) -> dict[int, float]:
-    """The validation values of a run by epochs, counted from 0."""
+    """The validation values of a run by epoch, counted from 0."""
     return dict(zip(run.validated or range(run.epochs), run.history, strict=True))
 
 
 def _shapes(table: Table, dataset: str, rows: list[Cells], folder: Path) -> dict[str, Any] | None:
-    """Draws the learning curves by rounds of rows that have published ones; None where no such row was run."""
+    """Draws the learning curves, by round, of rows that have published ones; None if no such row was run."""
     curves = _curves_by_round(dataset, rows)
     if not curves:
         return None
@@ -226,7 +230,7 @@ def _shapes(table: Table, dataset: str, rows: list[Cells], folder: Path) -> dict
     title, metric = f"{table.name}: the shape of learning", printed_metric(table.monitor)
     plots.learning_shapes(shares, folder / PICTURE_OF_SHAPES, title=title, metric=metric)
     every = {at for curve in shares.values() for at in curve}
-    # Those of which each curve that has not ended before has a value.
+    # The rounds for which every curve that is long enough has a value.
     rounds = sorted(at for at in every if all(at in curve or at > max(curve) for curve in shares.values()))
     lines = [
         {"name": name, "shares": [shares[name].get(at) for at in rounds], "best": max(curve.values()), "source": source}
@@ -236,7 +240,7 @@ def _shapes(table: Table, dataset: str, rows: list[Cells], folder: Path) -> dict
 
 
 def _curves_by_round(dataset: str, rows: list[Cells]) -> dict[str, tuple[dict[int, float], str]]:
-    """By name: the metric by rounds, counted from 1, and its source; ours before the published ones of a row."""
+    """Learning curves by name: the metric by round, counted from 1, and the source; a row's own curve comes first."""
     curves = {}
     for row in (row for row in rows if row.runs and row.row.curves):
         n_rounds = min(len(run.history) for run in row.runs)
@@ -249,7 +253,7 @@ def _curves_by_round(dataset: str, rows: list[Cells]) -> dict[str, tuple[dict[in
 
 
 def _described(rows: list[Cells]) -> dict[str, str] | None:
-    """How many draws and users the figures of the generative models are of; None where no row has any."""
+    """The numbers of samples and users behind the diagnostics of generative models, as text; None if no row has any."""
     names = ("samples", "marginal_users")
     counts = {name: {int(number) for row in rows if (number := row.figure(name))} for name in names}
     if not counts["samples"]:
@@ -258,7 +262,7 @@ def _described(rows: list[Cells]) -> dict[str, str] | None:
 
 
 def _predictive(rows: list[Cells]) -> list[dict[str, Any]]:
-    """How good the predictive distributions are, by row and way of sampling codes: means over the splits."""
+    """The calibration of the predictive distributions, by row and by how codes are sampled: means over the splits."""
     lines = []
     for row in rows:
         for way in ("encoder", "hmc"):
@@ -270,7 +274,7 @@ def _predictive(rows: list[Cells]) -> list[dict[str, Any]]:
 
 
 def _means_over_splits(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The means of what was found of each split, as a whole and by groups of rows."""
+    """The means over splits of each number, for all rows together and for each group of rows."""
     names = [name for name, value in found[0].items() if isinstance(value, int | float)]
     groups = [
         {name: float(np.mean([group[name] for group in same])) for name in same[0]}
@@ -280,7 +284,7 @@ def _means_over_splits(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _latents(table: Table, dataset: str, rows: list[Cells], folder: Path, results: Path) -> str | None:
-    """Draws the aggregated posteriors beside their priors; None where none are stored."""
+    """Draws the aggregated posteriors over their priors and returns the file's name; None if none are stored."""
     stored = {row.row.name: stored_latents(row.runs[0], results) for row in rows if row.runs}
     panels = {name: (points["posterior"], points["prior"]) for name, points in stored.items() if points}
     if not panels:

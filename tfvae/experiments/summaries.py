@@ -1,4 +1,4 @@
-"""One row of a table on one data set as it is printed: its stored runs put together, and what may be said of them."""
+"""The cells of a table's row on one data set: summaries of the stored runs, and verdicts on published values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from scipy.stats import sem
 from tfvae.evaluation.metrics import lower_is_better
 from tfvae.evaluation.stats import PairedTest, mean_and_se, paired_test
 from tfvae.experiments.definitions import RESULTS, Row, Table
-from tfvae.experiments.records import StoredRun, per_user_metrics, runs_of
+from tfvae.experiments.records import StoredRun
+from tfvae.experiments.results_folder import per_user_metrics, runs_of
 
 __all__ = ["BOUNDS", "ROUNDING", "Cells", "SplitCells", "cells_of", "compared", "ordering_verdict", "verdict"]
 
@@ -22,14 +23,15 @@ BOUNDS = ("elbo", "iwae")
 
 
 def verdict(difference: float, se: float) -> str:
-    """What a cell says about a published one: the stated rule.
+    """Compares a cell with the published one by a fixed rule.
 
     Args:
-        difference: Ours minus the published value.
-        se: Standard error of ours over test users.
+        difference: Our value minus the published one.
+        se: Standard error of our value.
 
     Returns:
-        "reproduced" within two standard errors and the rounding of a printed value; else "above" or "below".
+        "reproduced" if the difference is within two standard errors plus the rounding of a printed value; otherwise
+        "above" or "below".
     """
     if abs(difference) <= 2 * se + ROUNDING:
         return "reproduced"
@@ -37,14 +39,14 @@ def verdict(difference: float, se: float) -> str:
 
 
 def ordering_verdict(test: PairedTest, metric: str) -> str:
-    """What a paired test of A against B says of the claim that A is better: the stated rule.
+    """Judges the claim that A is better than B by a fixed rule.
 
     Args:
         test: The paired test of A - B.
-        metric: The metric that is compared; of an error the lower value is the better one.
+        metric: The metric that is compared; the lower of two errors is the better one.
 
     Returns:
-        "holds" where A is better than B and p < 0.05, "reversed" where B is and p < 0.05; else "no difference shown".
+        "holds" if A is better and p < 0.05, "reversed" if B is better and p < 0.05; otherwise "no difference shown".
     """
     if not test.p_value < SIGNIFICANT:
         return "no difference shown"
@@ -53,12 +55,12 @@ def ordering_verdict(test: PairedTest, metric: str) -> str:
 
 @dataclass(frozen=True)
 class Cells:
-    """One row of a table on one data set, with what is stored of it.
+    """One row of a table on one data set, with its stored runs.
 
     Attributes:
         row: The row's definition.
-        runs: Its stored runs, by seed.
-        per_user: By metric, each test user's mean over the seeds, float64 [users]; empty without runs.
+        runs: Its stored runs, in the order of their seeds.
+        per_user: For each metric by name, each test user's mean over the seeds, float64 [users]; empty without runs.
         published: The published cells, by metric.
         monitor: The table's monitored metric.
     """
@@ -71,7 +73,7 @@ class Cells:
 
     @cached_property
     def marks(self) -> dict[str, str]:
-        """What must be known about these cells: sign -> explanation."""
+        """What a reader must know about these cells: the marks, with an explanation of each."""
         marks = {}
         if why := sorted({run.shortened_why for run in self.runs if run.shortened_why}):
             marks["†"] = f"shortened: {'; '.join(why)}"
@@ -82,7 +84,7 @@ class Cells:
         return marks
 
     def mean(self, metric: str) -> float:
-        """Mean over test users (and seeds)."""
+        """Mean over test users, each with the mean over the seeds."""
         return mean_and_se(self.per_user[metric])[0]
 
     def se(self, metric: str) -> float:
@@ -90,12 +92,12 @@ class Cells:
         return mean_and_se(self.per_user[metric])[1]
 
     def spread(self, metric: str) -> float | None:
-        """Standard deviation of the seeds' means; None with fewer than two seeds."""
+        """Sample standard deviation of the seeds' means; None with fewer than two seeds."""
         means = [run.metrics[metric]["mean"] for run in self.runs if metric in run.metrics]
         return float(np.std(means, ddof=1)) if len(means) > 1 else None
 
     def ours(self, metric: str) -> str:
-        """The cell as printed: mean ± standard error, marked; or why there is none."""
+        """The cell as printed: mean ± standard error with the marks, or the reason why there is none."""
         if self.row.model is None:
             return "not built yet"
         if metric not in self.per_user:
@@ -103,13 +105,13 @@ class Cells:
         return f"{self.mean(metric):.4f} ± {self.se(metric):.4f}{''.join(self.marks)}"
 
     def difference(self, metric: str) -> float | None:
-        """Ours minus the published value; None where either is missing."""
+        """Our value minus the published one; None if either is missing."""
         if metric not in self.per_user or metric not in self.published:
             return None
         return self.mean(metric) - self.published[metric]
 
     def verdict(self, metric: str) -> str:
-        """`verdict` of the cell; marked runs get none, since they are not the published experiment."""
+        """The `verdict` on the cell; marked cells get none, since their runs are not the published experiment."""
         difference = self.difference(metric)
         if difference is None:
             return ""
@@ -118,18 +120,21 @@ class Cells:
         return verdict(difference, self.se(metric))
 
     def best_on_test(self, metric: str) -> str:
-        """Mean over the seeds of the best epoch's value, chosen on the test part itself; a dash where not watched."""
+        """Mean over the seeds of the best value on the test part, which selects it itself; a dash if not watched."""
         best = min if lower_is_better(metric) else max
         curves = [run.watched[metric] for run in self.runs if run.watched and metric in run.watched]
         return f"{np.mean([best(curve) for curve in curves]):.4f}{''.join(self.marks)}" if curves else "–"
 
     def average(self, field: str) -> float:
-        """Mean of a run's number over the seeds."""
+        """Mean over the seeds of a number in `StoredRun`."""
         return float(np.mean([getattr(run, field) for run in self.runs]))
 
     @property
     def validation(self) -> float | None:
-        """Mean over the seeds of the best epoch's value; None of another table's runs that another metric selects."""
+        """Mean over the seeds of the validation value.
+
+        None without runs, if a run has no such value, or if another metric selected a run, as in another table.
+        """
         same = all(
             run.validation is not None and run.settings.get("monitor", self.monitor) == self.monitor
             for run in self.runs
@@ -138,34 +143,34 @@ class Cells:
 
     @property
     def seconds_per_epoch(self) -> float | None:
-        """Mean over the seeds; None for a model without epochs."""
+        """Mean over the seeds of the seconds per epoch; None for a model without epochs."""
         per_epoch = [run.seconds / run.epochs for run in self.runs if run.epochs]
         return float(np.mean(per_epoch)) if per_epoch else None
 
     @property
     def seconds_per_round(self) -> float | None:
-        """Mean over the seeds; None where a round is an epoch, or there are none."""
+        """Mean over the seeds of the seconds per round; None if each epoch is a round, or there are none."""
         per_round = [run.seconds / len(run.history) for run in self.runs if run.validated]
         return float(np.mean(per_round)) if per_round else None
 
     @property
     def peak_memory_gb(self) -> float | None:
-        """The largest of the seeds' peaks; None where none is known."""
+        """The largest of the seeds' peaks; None if none is known."""
         return max((run.peak_memory_gb for run in self.runs if run.peak_memory_gb is not None), default=None)
 
     def figure(self, name: str) -> float | None:
-        """Mean over the seeds of one of `StoredRun.latents`; None where a seed has none."""
+        """Mean over the seeds of a value in `StoredRun.latents`; None if a seed has none."""
         values = [run.latents[name] for run in self.runs if run.latents]
         return float(np.mean(values)) if values and len(values) == len(self.runs) else None
 
     @property
     def active_units(self) -> str:
-        """Mean over the seeds and how many there are, as printed; a dash where there is none."""
+        """Mean number of active units over the seeds, of how many latent dimensions, as printed; a dash if unknown."""
         active = self.figure("active_units")
         return "–" if active is None else f"{round(active, 1):g} of {self.figure('latent_dim'):g}"
 
     def bound(self, name: str) -> str:
-        """A bound of log p(x) as printed: mean ± standard error in nats, marked; a dash where there is none."""
+        """A bound on log p(x) as printed: mean ± standard error in nats, with the marks; a dash if there is none."""
         if name not in self.per_user:
             return "–"
         return f"{self.mean(name):.2f} ± {self.se(name):.2f}{''.join(self.marks)}"
@@ -173,19 +178,19 @@ class Cells:
 
 @dataclass(frozen=True)
 class SplitCells(Cells):
-    """A row whose every run is of a split of its own, so that what varies is the split and not the user.
+    """A row whose runs are on different splits, so that means and tests are over splits instead of users.
 
     Here `per_user` holds one value for each run, float64 [runs], in the order of `runs`.
 
     Attributes:
-        n_splits: How many splits the table has.
+        n_splits: Number of splits of the table.
     """
 
     n_splits: int = 0
 
     @cached_property
     def marks(self) -> dict[str, str]:
-        """As of `Cells`; and how many of the splits were run, if not all."""
+        """As in `Cells`, but the data may differ between runs; a further mark tells how many splits were run."""
         kinds = {tuple(sorted((k, str(v)) for k, v in run.settings.items() if k != "seed")) for run in self.runs}
         marks = {sign: why for sign, why in super().marks.items() if sign != "§"}
         if len(kinds) > 1:
@@ -195,19 +200,19 @@ class SplitCells(Cells):
         return marks
 
     def se(self, metric: str) -> float:
-        """Standard error of `mean`: over splits (sample sd / √n), or over the ratings of a single one."""
+        """Standard error of `mean`: over splits (sample sd / √n), or over the ratings of a single split."""
         values = self.per_user[metric]
         return float(sem(values)) if len(values) > 1 else self.runs[0].metrics[metric]["se"]
 
 
 def _kind_of(run: StoredRun) -> tuple:
-    """What the seeds of one cell must share."""
+    """What all seeds of one cell must have in common: the model, the data and all settings but the seed."""
     settings = {key: str(value) for key, value in run.settings.items() if key != "seed"}
     return run.model, run.data_digest, tuple(sorted(settings.items()))
 
 
 def cells_of(table: Table, dataset: str, results: Path = RESULTS) -> list[Cells]:
-    """All rows that have something to say about a data set: a model or published cells.
+    """The cells of all rows that have a model or published cells for a data set.
 
     Raises:
         InputError: If a stored file is damaged.
@@ -229,14 +234,15 @@ def cells_of(table: Table, dataset: str, results: Path = RESULTS) -> list[Cells]
 
 
 def compared(a: Cells, b: Cells, metric: str) -> PairedTest | None:
-    """Paired t-test of two rows on a metric, user by user, or split by split.
+    """Paired t-test of two rows on a metric, by user or by split.
 
-    None where one has no runs or the data are not the same; of splits, where fewer than two were run of both.
+    Returns:
+        The test; None if a row lacks the metric, if the data differ, or if fewer than two splits were run of both rows.
     """
     if metric not in a.per_user or metric not in b.per_user:
         return None
     if isinstance(a, SplitCells):
-        # An item-based row has the same splits transposed, so that they are paired by their numbers.
+        # An item-based row has the same splits transposed, with other digests, so they are paired by their seeds.
         ours, theirs = (dict(zip((run.seed for run in c.runs), c.per_user[metric], strict=True)) for c in (a, b))
         both = sorted(ours.keys() & theirs.keys())
         pairs = [np.array([values[seed] for seed in both]) for values in (ours, theirs)]
@@ -247,7 +253,7 @@ def compared(a: Cells, b: Cells, metric: str) -> PairedTest | None:
 
 
 def _mean_over_seeds(runs: list[StoredRun], metrics: list[str], results: Path) -> dict[str, np.ndarray]:
-    """Each user's mean over the seeds; only over seeds of the last run's data, so that users are the same."""
+    """Each user's mean over those seeds whose data are the last run's, so that the users are the same."""
     runs = [run for run in runs if run.data_digest == runs[-1].data_digest]
     seeds = [per_user_metrics(run, results) for run in runs]
     shared = [metric for metric in metrics if all(metric in seed for seed in seeds)]

@@ -1,9 +1,9 @@
-"""A budgeted search of a row's settings on what is held out for validation, stored trial by trial (Optuna, TPE).
+"""A budgeted search for a row's settings on the validation part, stored trial by trial (Optuna, TPE).
 
-What is held out for test never enters: every trial trains on a split that lacks it (`for_tuning`). Trial 0 has the
-row's own settings, so that a search never ends below them. Each trial draws from its own generator, a function of the
-search's seed and the trial's number; with the stored trials put back, an interrupted sweep goes on exactly
-as it would have.
+The test part is never used: every trial trains on a split without it (`for_tuning`). Trial 0 has the row's own
+settings, so that the best trial is never worse than these, unless trial 0 fails. Each trial has a random generator of
+its own, seeded by the search's seed and the trial's number, and TPE is given all stored trials, so that an interrupted
+sweep continues exactly as it would have without the interruption.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from tfvae.evaluation.metrics import lower_is_better
 from tfvae.experiments.definitions import RESULTS, Row, SearchSpace, Table, load_table
 from tfvae.experiments.plan import row_settings, trained_by_epochs
 from tfvae.experiments.protocols import OwnData, data_name, splits_of
-from tfvae.experiments.records import Sweep, Trial, stored_sweep, sweep_path
+from tfvae.experiments.records import Sweep, Trial
+from tfvae.experiments.results_folder import stored_sweep, sweep_path
 from tfvae.experiments.runner import WORK, validation_value
 from tfvae.system.environment import commit, environment
 from tfvae.system.errors import DivergedError, InputError, TooLargeError
@@ -59,29 +60,30 @@ def run_sweep(
     progress: bool = True,
     log: Callable[[str], None] = print,
 ) -> Sweep:
-    """Searches the settings of one row on one data set, on from the trials that are stored already.
+    """Searches for the settings of one row on one data set; stored trials are not repeated.
 
     Args:
         table: The table's name.
-        row: The row's slug; it must have a search space.
-        dataset: The data set's name; None for data of one's own.
-        trials: How many there shall be in all, stored and failed ones included.
+        row: The row's slug; the row must have a search space.
+        dataset: The data set's name; None for a user's own data.
+        trials: Number of trials in all, stored and failed ones included.
         seed: Seed of the search.
-        epochs: Cuts the training of every trial.
-        seconds: No new trial begins after so many seconds in this call.
+        epochs: The largest number of epochs of a trial.
+        seconds: Time of this call, in seconds, after which no new trial begins.
         source: Data fetched by hand (see `tfvae.experiments.runner.run_table`).
-        own: Data of one's own, instead of a named data set.
+        own: A user's own data, instead of a named data set.
         results: The results folder.
-        work: Where the trials' working folders lie while they run.
+        work: The folder of the trials' working folders, which are removed after each trial.
         progress: Whether training shows its progress.
-        log: Receives one line per trial.
+        log: Called with one line after each trial.
 
     Returns:
         The sweep as stored.
 
     Raises:
-        InputError: If the row has nothing to search or is another's, its own settings lie outside the space, or the
-            stored sweep is of another space, seed, data or other settings.
+        InputError: If the table, the row or the data are not as they should be, the row has no search space or is tuned
+            as another row, its own settings lie outside the space, the stored sweep has another seed, metric, number of
+            epochs, space, data or other settings, or another process runs the same sweep.
     """
     definition = load_table(table, results)
     chosen = definition.row(row)
@@ -120,10 +122,10 @@ def _begun(
     results: Path,
     own_split: Split | None,
 ) -> Sweep:
-    """The stored sweep, or a new one without trials; of data of one's own it begins with settings for their size.
+    """The stored sweep, or a new one without trials; for a user's own data its settings are adapted to their size.
 
     Raises:
-        InputError: If the stored one answers another question, or the row's settings lie outside the space.
+        InputError: If the stored sweep differs in what is searched, or the row's settings lie outside the space.
     """
     own = settings_of(row.built_model, row_settings(table, row, dataset))
     if own_split:
@@ -163,9 +165,9 @@ def _begun(
 
 
 def _tried(sweep: Sweep, params: dict[str, Any], split: Split, folder: Path, progress: bool) -> Trial:
-    """Trains with these settings and returns the trial; a diverged one is a failed one."""
+    """Trains with these settings and returns the trial, which fails if it diverges or needs too much memory."""
     settings = stored_settings(sweep.settings).with_changes(**params)
-    # The name is that of settings and data, so that a killed trial is gone on with by the same search alone.
+    # The name has a digest of settings and data, so that only the same search resumes a killed trial.
     trial = folder / f"trial{len(sweep.trials)}-{digest(settings.flat(), split.digest)[:8]}"
     started = time.perf_counter()
     outcome: dict[str, Any]
@@ -180,20 +182,20 @@ def _tried(sweep: Sweep, params: dict[str, Any], split: Split, folder: Path, pro
 
 
 def _remove_trials(folder: Path) -> None:
-    """Removes the run folders of trials, those of a search that was killed and begun anew among them."""
+    """Removes the run folders of all trials, also those that a killed search has left behind."""
     for trial in folder.glob("trial*-*"):
         RunFolder(trial).remove()
 
 
 def _silent(line: str) -> None:
-    """Takes the lines a baseline says of its memory, which are the same in every trial."""
+    """Drops a line of progress, since such lines would be repeated in every trial."""
 
 
 # ---- Optuna -----------------------------------------------------------------------------------------
 
 
 def _next_params(sweep: Sweep) -> dict[str, Any]:
-    """The settings to try next: the row's own first, then what TPE makes of the trials so far."""
+    """The settings to try next: first the row's own, then those that TPE proposes after the trials so far."""
     if not sweep.trials:
         return {key: sweep.settings[key] for key in sweep.space}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -215,14 +217,14 @@ def _next_params(sweep: Sweep) -> dict[str, Any]:
 
 
 def search_problem(space: Mapping[str, SearchSpace], settings: Mapping[str, Any]) -> str | None:
-    """What is wrong with a search space for a row of these settings, which are the first trial.
+    """What is wrong with a search space for a row with these settings, which are those of the first trial.
 
     Args:
-        space: What is to be varied, by setting.
+        space: The values to search, by setting.
         settings: The row's complete settings.
 
     Returns:
-        One sentence naming the setting; None if nothing is wrong.
+        One sentence that names the setting; None if nothing is wrong.
     """
     for key, part in space.items():
         if key not in settings:
@@ -249,7 +251,7 @@ def _distribution(part: SearchSpace) -> BaseDistribution:
 
 
 def _encoded(part: SearchSpace, value: Any) -> Any:
-    """A choice as JSON text, since Optuna's choices cannot be lists; a number as it is."""
+    """A choice as JSON text, since Optuna's choices cannot be lists; a number of an interval is returned as it is."""
     return value if part.choices is None else json.dumps(value)
 
 

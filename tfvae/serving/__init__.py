@@ -1,1 +1,1 @@
-"""From a trained model to recommendations for people."""
+"""From a trained model to recommendations, in this process or as a SavedModel."""

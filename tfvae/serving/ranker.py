@@ -1,4 +1,4 @@
-"""The one ranker, for new users and training users alike: from rows in a graph to ids, scores and titles."""
+"""The ranker for new and for training users: from a batch of rows to ids, scores and titles, in the graph."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ PADS: dict[tf.DType, Any] = {tf.int64: -1, tf.string: ""}
 class Ranking(NamedTuple):
     """The best unseen items of n users, best first.
 
-    Where there are fewer than k unseen items for a user the last ranks are empty: the pad as id (−1 or ""), score −∞,
-    title "" and sd NaN.
+    If fewer than k items can be recommended to a user, the last ranks are empty: their id is the pad (−1 or ""), their
+    score −∞, their title "" and their sd NaN.
 
     Attributes:
         items: Item ids, int64 or str [n, k].
-        scores: float32 [n, k]; of a model of ratings the predicted ones, within the scale.
-        unknown: int32 [n], entries of each history that name no item of the model; they were ignored.
-        titles: str [n, k]; None where the titles are not known.
-        sd: float32 [n, k], the standard deviation of each predicted rating; None where the model knows none.
+        scores: float32 [n, k]; for a model of ratings the predicted ratings, within the scale.
+        unknown: int32 [n], the number of entries of each history that are no ids of the model's items; these were
+            ignored.
+        titles: str [n, k]; None if the titles are not known.
+        sd: float32 [n, k], the standard deviation of each predicted rating; None if the model has none.
     """
 
     items: np.ndarray
@@ -45,24 +46,24 @@ class Ranking(NamedTuple):
 
 
 class Ranker:
-    """A model's ranking of a batch of rows, to be called in a graph; it holds no user.
+    """Ranks the items for a batch of rows, in a graph; it stores nothing about users.
 
     Args:
         model: Any recommender.
-        item_ids: Its columns' ids, [n_items], whole numbers or strings; no two equal, none of them the pad.
-        titles: Their titles, [n_items], to be given as well.
-        scale: The lowest and the highest training rating; of models of ratings only.
-        candidates: bool [n_items], which items may be recommended; all of them if None.
+        item_ids: The ids of the model's items, [n_items], whole numbers or strings; all different, and none the pad.
+        titles: The items' titles, [n_items], to be returned as well; None returns none.
+        scale: The lowest and the highest training rating; for models of ratings only.
+        candidates: bool [n_items], whether each item may be recommended; None allows all.
 
     Attributes:
         pad: The id in empty ranks.
-        dtype: Type of the ids.
-        ids: [n_items + 1], the ids and the pad.
-        scale: As given.
+        dtype: Type of the ids in TensorFlow.
+        ids: [n_items + 1], the ids followed by the pad.
+        scale: The scale as two floats, or None.
 
     Raises:
-        InputError: If the ids, titles or candidates are not `n_items` many, the ids are not what they should be, or the
-            scale is missing or has no use.
+        InputError: If there are not `n_items` ids, titles or candidates, if an id is not valid, or if the scale is
+            missing, not valid, or given for a model that predicts no ratings.
     """
 
     def __init__(
@@ -95,11 +96,15 @@ class Ranker:
         self._candidates = None if candidates is None else tf.constant(np.asarray(candidates, bool))
 
     def __call__(self, batch: SparseBatch, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The fields of `Ranking` but `unknown`.
+        """Ranks the items that are not in the rows.
 
         Args:
-            batch: B rows, each item at most once in each.
-            k: Length of the rankings, int32.
+            batch: B rows, each with no item twice.
+            k: Length of the rankings, an int32 scalar.
+
+        Returns:
+            The fields of `Ranking`, without `unknown`. A NaN or infinite score raises `InvalidArgumentError` when the
+            graph runs.
         """
         scores = tf.cast(self._scores(batch), tf.float32)
         scores = tf.debugging.check_numerics(scores, f"scores of {self._name}")
@@ -122,7 +127,11 @@ class Ranker:
 
 @contextmanager
 def diverged_refused(name: str) -> Iterator[None]:
-    """Turns what a graph says of NaN and infinite scores into a `DivergedError`."""
+    """Turns a graph's error about NaN or infinite scores into a `DivergedError`.
+
+    Args:
+        name: The model's name, for the message.
+    """
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
@@ -134,8 +143,12 @@ def diverged_refused(name: str) -> Iterator[None]:
 
 
 def plain_ids(given: Sequence | np.ndarray, what: str) -> tuple[tf.DType, list[int] | list[str]]:
-    """The ids as plain Python values, with the type they have in TensorFlow."""
-    # NumPy would turn a list of both numbers and strings into strings.
+    """The type of ids in TensorFlow, and the ids as plain Python values.
+
+    Raises:
+        InputError: If the ids are neither all whole numbers nor all strings.
+    """
+    # Inferred by pandas, since NumPy would turn a list of numbers and strings into strings.
     kind = pd.api.types.infer_dtype(given, skipna=False)
     if kind not in ("integer", "string"):
         raise InputError(f"expected whole numbers or strings as {what}, found {kind}.")
@@ -143,7 +156,7 @@ def plain_ids(given: Sequence | np.ndarray, what: str) -> tuple[tf.DType, list[i
 
 
 def plain_array(tensor: tf.Tensor) -> np.ndarray:
-    """A tensor as an array; strings of TensorFlow are UTF-8 bytes."""
+    """A tensor as an array, whose strings are decoded from UTF-8."""
     if tensor.dtype != tf.string:
         return tensor.numpy()
     return np.char.decode(tensor.numpy().astype(bytes), "utf-8")

@@ -1,7 +1,8 @@
-"""Recommendations by the items' own ids, in this process.
+"""Recommendations in this process, by the ids of the items in the data.
 
-A rating model is told the ratings of a history, and answers with predicted ones. What it serves is new rows of the
-matrix it was trained on: new users, or, trained on `split.by_items()`, new items, whose history is who rated them.
+A model of ratings takes the ratings of a history and returns predicted ratings. It serves new rows of the matrix on
+which it was trained: new users, or, if it was trained on `split.by_items()`, new items, whose histories are users with
+their ratings.
 """
 
 from __future__ import annotations
@@ -31,24 +32,26 @@ KINDS = {tf.int64: "whole numbers", tf.string: "strings"}
 class Recommendations(tf.Module):
     """A trained model together with the ids of its items.
 
-    Items of the history are never recommended. An id counts once however often the history has it, unknown
-    ids are ignored and counted, and an empty history gets what the model offers to a user it knows nothing
-    of. Equal scores are ranked by the item's place in `item_ids`.
+    Items of the history are never recommended. A repeated id counts once, unknown ids are ignored and counted, and an
+    empty history gets the model's recommendations for a user about whom nothing is known. Equal scores are ranked by
+    the order of `item_ids`.
 
-    A model of ratings is given a rating for each entry of a history; of an id that comes twice the last rating counts.
-    Items are ranked by the model's prediction, which is then brought within the scale: several may have the highest
-    rating, and the first of them is still the best. An item without a training rating has what the model makes of it.
+    A model of ratings is given a rating for each entry of a history; if an id is repeated, its last rating counts.
+    Items are ranked by the predicted rating, which is clipped to the scale afterwards, so that items with the same
+    highest rating are still in the order of the prediction. For an item without training ratings the prediction is
+    whatever the model gives.
 
     Args:
-        model: Any recommender that serves users it was not trained on.
-        item_ids: Its columns' ids, [n_items], whole numbers or strings; no two equal, none of them the pad.
-        titles: Their titles, [n_items], to be returned as well.
-        scale: The lowest and the highest training rating, such as `split.scale`; of models of ratings only.
-        candidates: bool [n_items], which items may be recommended; all of them if None. Histories may have the others.
+        model: Any recommender that scores users on whom it was not trained.
+        item_ids: The ids of the model's items, [n_items], whole numbers or strings; all different, and none the pad.
+        titles: The items' titles, [n_items], to be returned as well; None returns none.
+        scale: The lowest and the highest training rating, such as `split.scale`; for models of ratings only.
+        candidates: bool [n_items], whether each item may be recommended; None allows all. Histories may have any item.
 
     Raises:
-        InputError: If the ids, titles or candidates are not `n_items` many, or the ids are not what they should be;
-            if the scale is missing or has no use; and if the model serves its training users only.
+        InputError: If there are not `n_items` ids, titles or candidates; if an id is not valid; if the scale is
+            missing, not valid, or given for a model that predicts no ratings; or if the model only scores its training
+            users.
     """
 
     def __init__(
@@ -84,20 +87,20 @@ class Recommendations(tf.Module):
     def __call__(
         self, histories: Sequence[Sequence], k: int = DEFAULT_K, ratings: Sequence[Sequence[float]] | None = None
     ) -> Ranking:
-        """Recommends to n users.
+        """Recommends items to n users.
 
         Args:
-            histories: The item ids of each user, of any length and order.
+            histories: The item ids of each user, of any length and in any order.
             k: Length of the rankings.
-            ratings: One for each entry of the histories; given to a model of ratings, and to no other.
+            ratings: The ratings of each user, one for each entry of the history; for models of ratings only.
 
         Returns:
             The rankings.
 
         Raises:
             DivergedError: If a score is NaN or infinite.
-            InputError: If `k` is less than 1, ids are of another type than the model's, or ratings are missing, too
-                many, or off the scale.
+            InputError: If `k` is less than 1; if a history is not a list of ids of the model's type; if ratings are
+                missing, too few, too many or off the scale; or if they are given to a model that predicts no ratings.
         """
         if k < 1:
             raise InputError(f"k is {k}; expected at least 1.")
@@ -111,7 +114,7 @@ class Recommendations(tf.Module):
         return Ranking(**{name: plain_array(tensor) for name, tensor in found.items()})
 
     def _padded(self, histories: Sequence[Sequence]) -> tf.Tensor:
-        """The histories as a tensor [n, longest]."""
+        """The histories as one tensor [n, length of the longest], padded at the end."""
         plain = []
         for user, history in enumerate(histories):
             if isinstance(history, str) or np.ndim(history) != 1:
@@ -127,13 +130,13 @@ class Recommendations(tf.Module):
 
     @property
     def _limits(self) -> tuple[float, float]:
-        """The lowest and the highest rating."""
+        """The lowest and the highest rating; raises InputError if the model predicts no ratings."""
         if self._rank.scale is None:
             raise InputError(f"{self._name} ranks by what is in a history, not by ratings; leave them out.")
         return self._rank.scale
 
     def _padded_ratings(self, histories: Sequence[Sequence], ratings: Sequence[Sequence[float]] | None) -> tf.Tensor:
-        """The ratings as a tensor [n, longest]."""
+        """The ratings as one tensor [n, length of the longest history], padded at the end."""
         if ratings is None:
             raise InputError(f"{self._name} predicts ratings from ratings; give them too, as in ratings=[[5, 3.5]].")
         if len(ratings) != len(histories):
@@ -158,7 +161,7 @@ class Recommendations(tf.Module):
         return tf.ragged.constant(plain, tf.float32, ragged_rank=1).to_tensor()
 
     def _recommend(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """In the graph: padded ids [B, L], their ratings [B, L] where the model takes them, and k."""
+        """The function of the signature `recommend`: padded ids [B, L], the ratings [B, L] of a model of ratings, k."""
         *told, k = inputs
         return self._ranking(k, *told)
 
@@ -166,7 +169,7 @@ class Recommendations(tf.Module):
         return self._ranking(tf.constant(DEFAULT_K), *told)
 
     def _ranking(self, k: tf.Tensor, history: tf.Tensor, ratings: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-        """In the graph: the fields of `Ranking`."""
+        """The fields of `Ranking`, in the graph."""
         numbers = self._numbers.lookup(history)
         unknown = tf.not_equal(history, self.pad) & tf.less(numbers, 0)
         if ratings is not None:
@@ -175,7 +178,10 @@ class Recommendations(tf.Module):
         return self._rank(batch, k) | {"unknown": tf.reduce_sum(tf.cast(unknown, tf.int32), axis=1)}
 
     def _on_scale(self, history: tf.Tensor, ratings: tf.Tensor) -> tf.Tensor:
-        """In the graph: the same ratings, or an `InvalidArgumentError`; a clipped rating would be another opinion."""
+        """The same ratings, in the graph; one off the scale raises `InvalidArgumentError`.
+
+        It is not clipped, since that would change what the user said.
+        """
         low, high = self._limits
         shapes = [tf.shape(history), tf.shape(ratings)]
         alike = tf.debugging.Assert(
@@ -200,24 +206,24 @@ def recommend(
     scale: tuple[float, float] | None = None,
     candidates: Sequence[bool] | np.ndarray | None = None,
 ) -> Ranking:
-    """Recommends to n users in this process; for more than one call, keep a `Recommendations`.
+    """Recommends items to n users in this process; for more than one call, keep a `Recommendations`.
 
     Args:
-        model: Any recommender.
-        item_ids: Its columns' ids, [n_items], such as `split.item_ids`.
+        model: Any recommender that scores users on whom it was not trained.
+        item_ids: The ids of the model's items, [n_items], such as `split.item_ids`.
         histories: The item ids of each user.
         k: Length of the rankings.
-        titles: The items' titles, [n_items].
-        ratings: For a rating model, one rating for each entry of the histories.
-        scale: For a rating model, the lowest and the highest training rating, such as `split.scale`.
-        candidates: bool [n_items], which items may be recommended; all of them if None.
+        titles: The items' titles, [n_items], to be returned as well; None returns none.
+        ratings: For a model of ratings, one rating for each entry of the histories.
+        scale: For a model of ratings, the lowest and the highest training rating, such as `split.scale`.
+        candidates: bool [n_items], whether each item may be recommended; None allows all.
 
     Returns:
         The rankings.
 
     Raises:
         DivergedError: If a score is NaN or infinite.
-        InputError: As `Recommendations` raises it.
+        InputError: For the reasons that are given at `Recommendations` and its call.
     """
     return Recommendations(model, item_ids, titles, scale, candidates)(histories, k, ratings)
 
@@ -229,21 +235,22 @@ def recommend_to_users(
     k: int = DEFAULT_K,
     candidates: Sequence[bool] | np.ndarray | None = None,
 ) -> Ranking:
-    """Recommends to training users, by their ids, what they do not have; any model can.
+    """Recommends to training users, given by their ids, items that they do not have; every model can do so.
 
     Args:
         model: Any recommender.
-        split: The split it was trained on.
-        users: Ids of training users, such as some of `split.user_ids`; text will do for numbers.
+        split: The split on which the model was trained.
+        users: Ids of training users, such as some of `split.user_ids`; numbers may be given as text.
         k: Length of the rankings.
-        candidates: bool [n_items], which items may be recommended; all of them if None.
+        candidates: bool [n_items], whether each item may be recommended; None allows all.
 
     Returns:
-        The rankings; of a model of ratings within `split.scale`.
+        The rankings; predicted ratings are within `split.scale`.
 
     Raises:
         DivergedError: If a score is NaN or infinite.
-        InputError: If `k` is less than 1, somebody is no training user, or the split is not the model's.
+        InputError: If `k` is less than 1, a user is not a training user, the candidates are not valid, or the split has
+            other numbers of items or users than the model.
     """
     if k < 1:
         raise InputError(f"k is {k}; expected at least 1.")
@@ -270,7 +277,7 @@ def _training_rows(split: Split, users: Sequence | np.ndarray) -> np.ndarray:
 
 
 def _distinct(batch: SparseBatch, n_items: int) -> SparseBatch:
-    """The same rows with each item once, with its last value, ascending, as in a stored matrix."""
+    """The same rows with each item once, with its last value, in ascending order as in a stored matrix."""
     cells = tf.cast(batch.segment_ids, tf.int64) * n_items + tf.cast(batch.items, tf.int64)
     distinct, places = tf.unique(cells)
     ascending = tf.argsort(distinct)

@@ -1,11 +1,11 @@
-"""Recommendations as a SavedModel: a finished computation for servers that have TensorFlow and no tfvae.
+"""Recommendations as a SavedModel, for servers that have TensorFlow but not tfvae.
 
-It holds weights, item ids and the graph from history to ranking, and is served by TensorFlow alone:
+It holds the weights, the item ids and the graph from a history to a ranking:
 
     recommend = tf.saved_model.load(folder).signatures["recommend"]
     recommend(history=tf.constant([[628, 1223, -1]], tf.int64), k=tf.constant(10))
 
-The signatures' outputs are TensorFlow's, so strings come as UTF-8 bytes there, and as `str` in a `Ranking`.
+The outputs of the signatures are tensors, in which strings are UTF-8 bytes; in a `Ranking` they are `str`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tfvae.system.files import replacing, write_json
 
 __all__ = ["export"]
 
-MARK = "tfvae-export.json"  # names the files of an export, so that no others are ever replaced
+MARK = "tfvae-export.json"  # lists the files of an export, so that no other files are ever replaced
 
 
 def export(
@@ -35,30 +35,30 @@ def export(
     scale: tuple[float, float] | None = None,
     candidates: Sequence[bool] | np.ndarray | None = None,
 ) -> None:
-    """Writes a SavedModel that recommends by external ids and needs TensorFlow alone.
+    """Writes a SavedModel that recommends by the ids of the items, and only needs TensorFlow.
 
-    Its signatures, both with the semantics of `Recommendations`:
+    It has two signatures, which rank as `Recommendations` does:
 
-    - `recommend` takes `history` [B, L], ids padded anywhere by −1 (int64) or "" (string), and `k`, an int32
-      scalar. It returns `items`, `scores` [B, k], `unknown` [B] and, when titles are given, `titles` [B, k].
-    - `serving_default` takes `history` alone, since servers that batch requests want the users as first axis
-      of every input; k is 100.
+    - `recommend` takes `history` [B, L], ids with pads, −1 (int64) or "" (string), at any place, and `k`, an int32
+      scalar. It returns `items` and `scores` [B, k], `unknown` [B] and, if titles are given, `titles` [B, k].
+    - `serving_default` takes `history` without `k`, which is 100, since servers that batch requests expect every input
+      to have the users as its first axis.
 
-    Those of a model of ratings also take `ratings`, float32 [B, L], anything at pads; their `scores` are predicted
-    ratings, and there is `sd` [B, k] where the model has a posterior.
+    For a model of ratings, both also take `ratings`, float32 [B, L], with any value at pads. Their `scores` are
+    predicted ratings, and they also return `sd` [B, k] if the model has a posterior.
 
-    NaN scores end in an `InvalidArgumentError`, and so do a negative `k` and a rating off the scale.
+    NaN or infinite scores, a negative `k` and a rating off the scale raise `InvalidArgumentError`.
 
     Args:
-        model: Any recommender.
-        item_ids: Its columns' ids, [n_items], such as `split.item_ids`.
-        folder: Written in one step; an earlier export by this function is replaced if nothing was added to it.
-        titles: The items' titles, [n_items].
-        scale: For a rating model, the lowest and the highest training rating, such as `split.scale`.
-        candidates: bool [n_items], which items may be recommended; all of them if None.
+        model: Any recommender that scores users on whom it was not trained.
+        item_ids: The ids of the model's items, [n_items], such as `split.item_ids`.
+        folder: The folder to write, in one step; an earlier export is replaced if nothing was added to it.
+        titles: The items' titles, [n_items], to be returned as well; None returns none.
+        scale: For a model of ratings, the lowest and the highest training rating, such as `split.scale`.
+        candidates: bool [n_items], whether each item may be recommended; None allows all.
 
     Raises:
-        InputError: As `Recommendations` raises it, and if something else than an export lies there.
+        InputError: For the reasons that are given at `Recommendations`, and if the folder holds anything but an export.
     """
     folder = Path(folder)
     if folder.exists() and not _replaceable(folder):
@@ -75,7 +75,7 @@ def export(
 
 
 def _replaceable(folder: Path) -> bool:
-    """Whether the folder is empty, or an export that holds what was written then and nothing else."""
+    """Whether the folder is empty, or an export to which nothing was added."""
     if not folder.is_dir():
         return False
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}

@@ -1,4 +1,4 @@
-"""A person's history as they would type it: item ids as text, or parts of titles."""
+"""A history as a user types it: item ids as text, or parts of titles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ __all__ = ["find_titles", "known_ids"]
 
 
 def known_ids(items: Items, typed: Sequence[str]) -> tuple[list[int | str], list[str]]:
-    """Sorts typed ids into those of the model's items, in their own type, and those of no item.
+    """Separates typed ids into those of the model's items and unknown ones.
+
+    Args:
+        items: The model's items.
+        typed: Ids as text.
+
+    Returns:
+        The known ids, in the type of the items' ids, and the unknown ones as text.
 
     Raises:
         InputError: If ids were typed and none is known.
@@ -28,7 +35,14 @@ def known_ids(items: Items, typed: Sequence[str]) -> tuple[list[int | str], list
 
 
 def find_titles(items: Items, part: str) -> list[tuple[int | str, str]]:
-    """Ids and titles of the items whose title contains a text, in whatever case; those of most users first.
+    """Finds the items whose title contains a text, ignoring case.
+
+    Args:
+        items: The model's items.
+        part: The text.
+
+    Returns:
+        Ids and titles; items with more training users come first.
 
     Raises:
         InputError: If the data have no titles, or no title contains the text.

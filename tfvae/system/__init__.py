@@ -1,1 +1,1 @@
-"""What is not about recommending: errors, files, settings that are checked, the machine."""
+"""What has nothing to do with recommendation: errors, files, checked settings, the machine."""

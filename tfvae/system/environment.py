@@ -1,4 +1,4 @@
-"""Where a number was made: versions, platform, device and commit, kept with every stored run."""
+"""The environment of a run: versions, platform, device and commit, which are stored with every run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = ("tfvae", "tensorflow", "keras", "tensorflow-probability", "numpy", "
 
 @cache
 def environment() -> dict[str, str | int | None | dict[str, str]]:
-    """Versions, Python, platform, device and cores of this process; loads TensorFlow."""
+    """Versions, platform, device and number of cores of this process; loads TensorFlow."""
     return {
         "versions": {package: found for package in PACKAGES if (found := _version(package))},
         "python": platform.python_version(),
@@ -28,7 +28,7 @@ def environment() -> dict[str, str | int | None | dict[str, str]]:
 
 @cache
 def commit() -> str | None:
-    """The commit of the code in use, with "+changes" where the package differs; None outside a checkout."""
+    """The commit of the code in use, with "+changes" if the package has uncommitted ones; None outside a checkout."""
     package = Path(__file__).parents[1]
     if _git(package, "ls-files", "__init__.py") is None:
         return None
@@ -37,7 +37,7 @@ def commit() -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git answers; None where it has nothing to say or is not there."""
+    """The output of a git command; None if it is empty, the command fails or git is not installed."""
     try:
         answer = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

@@ -1,4 +1,4 @@
-"""The errors a user of tfvae can meet; each message says what was expected, what was found and what to do."""
+"""The errors that tfvae raises for its users; a message says what was expected, what was found and what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["DivergedError", "InputError", "TfvaeError", "TooLargeError", "unknow
 
 
 class TfvaeError(Exception):
-    """Base of all errors raised on purpose; the command line prints its message without a traceback."""
+    """Base of all errors that are raised on purpose; the command line prints the message without a traceback."""
 
 
 class InputError(TfvaeError, ValueError):
@@ -17,7 +17,7 @@ class InputError(TfvaeError, ValueError):
 
 
 class DivergedError(TfvaeError, ArithmeticError):
-    """A loss or a score that is no longer a number."""
+    """A loss or a score that is NaN or infinite."""
 
 
 class TooLargeError(TfvaeError, MemoryError):
@@ -25,10 +25,10 @@ class TooLargeError(TfvaeError, MemoryError):
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> InputError:
-    """The error for a name that does not exist, naming the nearest that does.
+    """The error for a name that does not exist; it suggests the most similar name, or lists all if none is similar.
 
     Args:
-        kind: What the name should have been, such as ``"setting"``.
+        kind: What kind of name was expected, such as ``"setting"``.
         given: The name as the user wrote it.
         known: All names of that kind.
 

@@ -1,10 +1,11 @@
-"""Files that are either whole or absent: written under a temporary name, then renamed."""
+"""Files that are either complete or absent: they are written under a temporary name and then renamed."""
 
 from __future__ import annotations
 
 import glob
 import hashlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -19,19 +20,30 @@ import psutil
 
 from tfvae.system.errors import InputError
 
-__all__ = ["digest", "reading", "remove_drafts", "replacing", "sha256_of", "write_json", "write_npz", "write_text"]
+__all__ = [
+    "digest",
+    "read_json",
+    "reading",
+    "remove_drafts",
+    "replacing",
+    "sha256_of",
+    "write_json",
+    "write_npz",
+    "write_text",
+]
 
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary path; on success it becomes `path` in one step, on error it vanishes.
+    """Yields a temporary path, which is renamed to `path` on success and removed on an error.
 
-    The temporary name lies in the same folder (so that the rename is atomic) and keeps the suffix
-    of `path` (some writers choose their format by it). It may become a file or a folder. What a killed
-    process left of an earlier attempt at the same path is removed.
+    The temporary path is in a folder beside `path`, so that the rename is atomic, and has the same name, since some
+    writers choose their format by the suffix. Either a file or a folder may be written to it; a folder that is already
+    at `path` is moved away just before the rename. What killed processes left of earlier attempts at the same path is
+    removed.
 
     Args:
-        path: Where the finished file or folder shall lie; parents are made.
+        path: The file or folder to write; missing parents are created.
 
     Yields:
         The path to write to.
@@ -51,7 +63,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def remove_drafts(path: str | os.PathLike) -> None:
-    """Removes the drafts of a file or folder whose process on this machine is gone, such as a killed one."""
+    """Removes the drafts of a file or folder that were left by processes of this machine which no longer exist."""
     path = Path(path)
     prefix = _draft_prefix(path)
     for draft in path.parent.glob(f"{glob.escape(prefix)}*"):
@@ -61,21 +73,21 @@ def remove_drafts(path: str | os.PathLike) -> None:
 
 
 def _draft_prefix(path: Path) -> str:
-    # The machine's name is part of it, since process numbers of another one say nothing here.
+    # The prefix depends on the machine, since the process IDs of another machine mean nothing here.
     machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
     return f".{path.name[:100]}.{machine}-"
 
 
 @contextmanager
 def reading(path: str | os.PathLike, what: str) -> Iterator[None]:
-    """Says of whatever goes wrong while a file is read and taken apart that the file is not what it should be.
+    """Turns every error that occurs while a file is read and parsed into an `InputError` that names the file.
 
     Args:
         path: The file, for messages.
-        what: What it should be, such as "a saved split".
+        what: What the file should be, such as "a saved split".
 
     Raises:
-        InputError: For any error; one that was raised on purpose keeps its text, with the file's name before it.
+        InputError: For any error. An `InputError` keeps its text, after the name of the file if it lacks this name.
     """
     try:
         yield
@@ -85,10 +97,31 @@ def reading(path: str | os.PathLike, what: str) -> Iterator[None]:
         if str(path) in str(problem):
             raise
         raise InputError(f"{path}: {problem}") from problem
-    # A damaged or foreign file can raise nearly anything in the libraries that take it apart.
+    # The libraries that parse a damaged or foreign file can raise nearly any exception.
     except Exception as problem:
         kind = "" if isinstance(problem, OSError) else f"{type(problem).__name__}: "
         raise InputError(f"{path} cannot be read as {what} ({kind}{problem}); is the file whole?") from problem
+
+
+def read_json(path: str | os.PathLike, what: str) -> Any:
+    """What a JSON file holds.
+
+    Args:
+        path: The file.
+        what: What it should be, such as "a stored run", for messages.
+
+    Raises:
+        InputError: If it is missing or damaged, or holds a number that is not finite.
+    """
+    with reading(path, what):
+        text = Path(path).read_text(encoding="utf-8")
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(float(number)):
+        raise ValueError(f"{number} is not a finite number")
+    return float(number)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -98,12 +131,12 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes a JSON file in one step; a NaN is refused, since JSON has none."""
+    """Writes a JSON file in one step; NaN and infinity raise ValueError, since JSON has neither."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray], *, compressed: bool = True) -> None:
-    """Writes named arrays as `.npz` in one step; object arrays (pickles) are refused."""
+    """Writes named arrays as `.npz` in one step; object arrays raise ValueError, since they would be pickled."""
     save = np.savez_compressed if compressed else np.savez
     with replacing(path) as draft, open(draft, "wb") as file:
         save(file, allow_pickle=False, **arrays)
@@ -116,7 +149,7 @@ def sha256_of(path: str | os.PathLike) -> str:
 
 
 def digest(*parts: Any) -> str:
-    """A SHA-256 over arrays (dtype, shape and bytes) and JSON values, in hexadecimal."""
+    """The SHA-256 over arrays (dtype, shape and bytes) and JSON values, in hexadecimal."""
     total = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):

@@ -12,13 +12,13 @@ __all__ = ["after_import"]
 
 
 def after_import(name: str, action: Callable[[ModuleType], Any]) -> None:
-    """Calls `action(module)` as soon as a module has been imported, or at once if it has been already.
+    """Calls `action(module)` as soon as a module has been imported, or at once if it already has been.
 
     `wrapt.register_post_import_hook` does the same, but importing wrapt takes ten times as long as importing tfvae.
 
     Args:
         name: Full name of a module that is found on `sys.path` or on the path of its package.
-        action: Is called once, with the module.
+        action: Called once, with the module.
     """
     if name in sys.modules:
         action(sys.modules[name])
@@ -27,7 +27,7 @@ def after_import(name: str, action: Callable[[ModuleType], Any]) -> None:
 
 
 class _Watcher:
-    """A finder that finds the one module like the interpreter does, and has its loader call the action afterwards."""
+    """A finder that finds one module as the interpreter would, and makes its loader call the action afterwards."""
 
     def __init__(self, name: str, action: Callable[[ModuleType], Any]) -> None:
         self.name = name

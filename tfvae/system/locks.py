@@ -1,4 +1,4 @@
-"""A folder that one process holds at a time; the lock ends with its process, however that ends."""
+"""Locks on folders: one process at a time holds a folder, and its lock ends with it, even if it is killed."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ __all__ = ["LOCK_FILE", "held"]
 _log = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
-"""Its name in a folder that is held."""
+"""Name of the lock file in a folder that is held."""
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[Path]:
-    """Holds a folder, made when missing, against other processes.
+    """Locks a folder against other processes; a missing folder is created.
 
-    The lock is the operating system's, on a file `.lock` with the number of the process. The file is removed at the
-    end; one that a killed process left behind is locked by nobody.
+    The operating system locks a file `.lock`, which contains the process ID. At the end the file is removed, and so is
+    the folder if it is empty. A file that a killed process has left behind is not locked. On a file system without
+    locks, a warning is logged and the folder is used unlocked.
 
     Args:
-        folder: What to hold.
+        folder: The folder.
 
     Yields:
         The folder.
 
     Raises:
-        InputError: If another process holds it, with its number.
+        InputError: If another process holds the folder; the message has its process ID.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_FILE
@@ -50,7 +51,7 @@ def held(folder: Path) -> Iterator[Path]:
         finally:
             os.close(descriptor)
         with suppress(OSError):
-            folder.rmdir()  # only where nothing came of it
+            folder.rmdir()  # fails if anything was written into it
 
 
 def _locked(path: Path, folder: Path) -> int:
@@ -73,5 +74,5 @@ def _locked(path: Path, folder: Path) -> int:
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
         except FileNotFoundError:
-            pass  # its holder has just removed it
+            pass  # the process that held it has just removed the file
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""The memory of this process: what is freed is kept for the next step, and its peak is measured."""
+"""The memory of this process: freed memory is kept for the next step, and the peak is measured."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ __all__ = ["forget_peak", "keep_freed_buffers", "peak_gb"]
 def keep_freed_buffers() -> None:
     """Tells glibc to keep freed memory for the next step instead of returning it to the system.
 
-    A batch of logits is some 40 MB. By default every such buffer is mapped, zeroed page by page and unmapped
-    again, which can cost more than the arithmetic on it; oneDNN's own allocator spares most of that already
-    (`benchmarks/` has the ratio). The process then holds on to its peak. Elsewhere than on glibc this does nothing.
+    A batch of logits takes some 40 MB. By default every such buffer is mapped, zeroed page by page and unmapped again,
+    which can take longer than the arithmetic on it. With oneDNN, TensorFlow's own allocator already avoids most of this
+    (`benchmarks/README.md` compares both). The process then keeps the memory of its peak. Without glibc this does
+    nothing.
     """
     mmap_threshold, trim_threshold, never = -3, -1, 2**31 - 1
     try:
@@ -29,10 +30,10 @@ def keep_freed_buffers() -> None:
 
 
 def forget_peak() -> None:
-    """Lets `peak_gb` start anew from what is resident now; without effect elsewhere than on Linux.
+    """Resets the peak that `peak_gb` reports to the memory that is resident now; it has no effect outside Linux.
 
-    What glibc keeps of earlier work (see `keep_freed_buffers`) is returned first. What TensorFlow's own allocator keeps
-    of it, as it does with oneDNN, cannot be returned and stays part of the peak.
+    Memory that glibc has kept (see `keep_freed_buffers`) is first returned to the system. Memory that TensorFlow's own
+    allocator has kept, as it does with oneDNN, cannot be returned and remains part of the peak.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -44,9 +45,9 @@ def peak_gb() -> float | None:
     """Peak resident memory of this process in GB (10⁹ bytes), since `forget_peak` where that has an effect.
 
     Returns:
-        The peak; None on Windows, which does not tell.
+        The peak; None on Windows, where it is not measured.
     """
-    # Linux hands ru_maxrss on through exec: a child would report at least its parent's size. So this comes first.
+    # On Linux, ru_maxrss survives exec, so that a child would report at least its parent's size.
     with contextlib.suppress(OSError, StopIteration):
         status = Path("/proc/self/status").read_text(encoding="utf-8")
         return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024 / 1e9

@@ -1,4 +1,4 @@
-"""Lines of progress of long computations, at most one a minute."""
+"""Lines of progress from long computations, at most one a minute."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class OncePerMinute:
         return time.monotonic() - self._begun
 
     def __call__(self, line: str) -> None:
-        """Passes the line on, or drops it when the last one was passed on less than a minute ago."""
+        """Passes the line on, or drops it in the first minute and in the minute after a line that was passed on."""
         now = time.monotonic()
         if now - self._logged >= SECONDS_BETWEEN_LINES:
             self._logged = now

@@ -1,4 +1,4 @@
-"""Settings and records that are checked by pydantic, with one clear error for what is wrong."""
+"""Settings and records that pydantic checks; whatever is wrong becomes one clear error."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tfvae.system.errors import InputError, unknown_name
 __all__ = ["FINITE", "Strict", "checked", "checked_call", "explained", "refuse_truth_values"]
 
 FINITE = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
-"""Settings are finite numbers, and none of them is unknown."""
+"""Configuration of pydantic models that refuse unknown settings, NaN and infinity."""
 
 
 class Strict(BaseModel):
     """A frozen record that refuses unknown keys and names the nearest known one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -36,18 +36,19 @@ Part = TypeVar("Part", bound=Strict)
 
 
 def checked(kind: type[Part], content: Any, what: object) -> Part:
-    """Validates what a file holds, or what a user gave.
+    """Validates the content of a file or what a user has given.
 
     Args:
-        kind: What it should be.
+        kind: The class of the record.
         content: Plain values by key.
-        what: The file or thing they come from, for messages.
+        what: The file or thing that the values come from, for messages.
 
     Returns:
         The record.
 
     Raises:
-        InputError: If it is not a `kind`; names the file, the place in it and the nearest known key.
+        InputError: If the content is not valid; the message names the file and the place in it, and for an unknown key
+            the nearest known one.
     """
     try:
         return kind.model_validate(content)
@@ -63,17 +64,17 @@ def checked_call(function: Callable, refuse_unknown: Callable[[Iterable[str]], N
 
     Args:
         function: The constructor.
-        refuse_unknown: Called with the names of the keyword arguments that the constructor passes on.
+        refuse_unknown: Called with the names of the keyword arguments that the constructor only passes on.
 
     Returns:
-        The constructor with the same signature; it raises `InputError` where an argument is not what it should be, and
-        converts what is equal in value (1 to 1.0, a NumPy number to Python's).
+        The constructor with the same signature. It raises `InputError` if an argument is not valid, and converts
+        arguments to the annotated type (1 to 1.0, a NumPy number to Python's).
     """
     named = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD][1:]
 
     @functools.cache
     def arguments() -> type[BaseModel]:
-        # Annotations are read at the first call: at a class's definition some of them may not exist yet.
+        # Annotations are read at the first call, since some names may not exist yet when the class is defined.
         parameters = inspect.signature(function, eval_str=True).parameters
         found = {name: parameters[name].annotation for name in names}
         fields: Any = {name: (Any if kind is inspect.Parameter.empty else kind, None) for name, kind in found.items()}
@@ -85,7 +86,7 @@ def checked_call(function: Callable, refuse_unknown: Callable[[Iterable[str]], N
     def constructor(self, *args, **kwargs):
         given = dict(zip(names, args, strict=False)) | kwargs
         if len(args) > len(names) or len(args) + len(kwargs) > len(given):
-            return function(self, *args, **kwargs)  # Python's own error
+            return function(self, *args, **kwargs)  # which raises Python's own error
         own = {name: plain(given.pop(name)) for name in names if name in given}
         refuse_unknown(given)
         fields = {name: field.annotation for name, field in arguments().model_fields.items()}
@@ -100,15 +101,15 @@ def checked_call(function: Callable, refuse_unknown: Callable[[Iterable[str]], N
 
 
 def refuse_truth_values(given: Mapping[str, Any], annotations: Mapping[str, Any], what: str) -> None:
-    """Refuses true and false for settings that are not truth values; pydantic would take them for 1 and 0.
+    """Refuses true and false for settings that are not truth values, since pydantic would take them for 1 and 0.
 
     Args:
         given: Values by name.
         annotations: The types of the settings by name.
-        what: What they are settings of, for messages.
+        what: The owner of the settings, for messages.
 
     Raises:
-        InputError: Naming the first.
+        InputError: If there is such a value; the message names the first.
     """
     for name, value in given.items():
         if isinstance(value, bool) and name in annotations and not _admits_bool(annotations[name]):
@@ -120,7 +121,7 @@ def _admits_bool(annotation: Any) -> bool:
 
 
 def explained(error: ValidationError) -> str:
-    """What is wrong with which setting, in one line: `dropout = 1.7: Input should be less than 1`."""
+    """The settings that are wrong and why, in one line: `dropout = 1.7: Input should be less than 1`."""
     lines = []
     for problem in error.errors():
         where = ".".join(map(str, problem["loc"]))
@@ -129,5 +130,5 @@ def explained(error: ValidationError) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A NumPy number as Python's own; anything else as it is."""
+    """A NumPy scalar as the equivalent Python value; anything else unchanged."""
     return value.item() if isinstance(value, np.generic) else value

@@ -1,4 +1,4 @@
-"""From settings and a split to a trained model in a run folder; the names are loaded when they are first used."""
+"""From settings and a split to a trained model in a run folder; names are imported when they are first used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defaults that depend on the data: the papers' settings suit ML-20M, and smaller data need others."""
+"""Defaults that depend on the data: the papers' settings suit ML-20M, and smaller data need other settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tfvae.training.settings import PILOT_CAP, Settings, settings_of
 
 __all__ = ["settings_for"]
 
-FEWEST_STEPS = 20  # in an epoch
+FEWEST_STEPS = 20  # per epoch
 SMALLEST_BATCH = 16
 
 
@@ -24,26 +24,28 @@ def settings_for(
     log: Callable[[str], None] = print,
     fixed: Collection[str] | None = None,
 ) -> Settings:
-    """Complete settings for a model on a split; what was not given is fitted to the data, and said.
+    """Completes the settings of a model for a split; settings that are not fixed are adapted to the size of the data.
 
-    - A batch is small enough for twenty steps an epoch (the papers' data give hundreds).
-    - Where one item of each user is held out, the epoch is chosen by NDCG@10, as NCF measures.
-    - What a model makes of the data's size is its own: see `adapted` of its class. An annealing that would not reach
-      its cap is shortened, a VampPrior has at most one pseudo-input for ten users, and the phases of RaCT fit into the
+    Only models that are trained by gradient are adapted:
+
+    - The batch is small enough for twenty updates per epoch (the papers' data give hundreds), but no smaller than 16.
+    - If the validation part is one held-out item of each user, NDCG@10 selects the epoch, as in NCF.
+    - Each model adapts further settings (`adapted` of its class): for example, an annealing that would not reach its
+      cap is shortened, a VampPrior has at most one pseudo-input per ten users, and the phases of RaCT fit into the
       planned epochs.
 
     Args:
         model: The model's name in the registry.
         given: Settings by name.
-        split: The data; its validation part is there.
-        log: Called with one line for each setting that was changed, and why.
-        fixed: Names of settings that stay as they are; those of `given` if None.
+        split: The data.
+        log: Called with one line for each setting that is changed, with the reason.
+        fixed: Names of settings that are not adapted; None takes those of `given`.
 
     Returns:
         The settings.
 
     Raises:
-        InputError: For an unknown or wrong setting.
+        InputError: If a setting is unknown or wrong.
     """
     settings = settings_of(model, given)
     fixed = frozenset(given if fixed is None else fixed)
@@ -71,7 +73,7 @@ def settings_for(
 
 
 def _pilot_cap(kind: type[GradientRecommender], settings: Settings) -> dict[str, float]:
-    """The cap of the KL weight that a pilot run anneals to, by the name of its setting; nothing without a pilot."""
+    """The cap to which a pilot run anneals the KL weight, by the name of its setting; empty without a pilot run."""
     cap = kind.kl_weight_cap(settings.model) if settings.training.beta_selection == "peak" else None
     return {cap: PILOT_CAP} if cap else {}
 

@@ -1,4 +1,4 @@
-"""What happens between epochs: validation, selection, saving for an exact resume, progress, TensorBoard."""
+"""Callbacks between epochs: validation, selection, checkpoints for an exact resume, progress, TensorBoard."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ __all__ = [
     "best_of",
 ]
 
-# What a file raises that is missing, cut short or changed, or of a model of other shapes.
+# The errors of reading a file that is missing, truncated or changed, or belongs to a model with other shapes.
 _DAMAGE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 def best_of(history: list[dict[str, float]], monitor: str) -> int | None:
-    """The first epoch, counted from 0, with the best value of a metric; None where no epoch has a value."""
+    """The first epoch, counted from 0, with the best value of a metric; None if no epoch has a value."""
     validated = [epoch for epoch, entry in enumerate(history) if monitor in entry]
     best = min if lower_is_better(monitor.removeprefix("val_")) else max
     return best(validated, key=lambda epoch: history[epoch][monitor], default=None)
 
 
 class Validation(keras.callbacks.Callback):
-    """Adds the metrics of what is held out to an epoch's logs, under `val_…`.
+    """Adds the metrics on held-out data to an epoch's logs.
 
-    It does so after each round of a model's phases and after the last epoch; most models' rounds are epochs.
+    It does so after each round of a model's phases and after the last epoch; for most models, each epoch is a round.
 
     Args:
-        evaluator: Evaluates the model in training.
-        prefix: Before the names of the metrics.
+        evaluator: Evaluates the model that is trained.
+        prefix: Put before the names of the metrics.
     """
 
     def __init__(self, evaluator: Callable[[], Evaluation | RatingEvaluation], prefix: str = "val_"):
@@ -62,7 +62,7 @@ class Validation(keras.callbacks.Callback):
         self._evaluator, self._prefix = evaluator, prefix
 
     def on_epoch_end(self, epoch, logs=None):
-        """Asks and measures."""
+        """Evaluates the model if a round ends with this epoch, or if it is the last one."""
         if not (self.model.round_ends(epoch) or epoch == self.params["epochs"] - 1):
             return
         evaluation = self._evaluator()
@@ -70,19 +70,23 @@ class Validation(keras.callbacks.Callback):
 
 
 class ResumableCheckpoint(keras.callbacks.Callback):
-    """Keeps what a run needs to go on after `kill -9` as if nothing had happened, and its best weights.
+    """Saves what a run needs to resume after `kill -9` as if it had not been interrupted, and its best weights.
 
-    After each epoch one file, renamed into place, holds all weights, the optimisers' states and the history of the
-    epochs so far. Order of users, phase and noise are functions of seed, epoch and update, so nothing else is needed.
-    The file of the epoch before stays, with its best weights, for the case that the newer one cannot be read.
+    After each epoch one file, which is renamed into place, holds all weights, the states of the optimisers and the
+    history of all epochs so far. The order of users, the phase and the noise are functions of the seed, the epoch and
+    the step, so nothing else is needed. The previous epoch's file and its best weights are kept too, in case the newest
+    file cannot be read.
 
     Args:
-        folder: Where the files lie.
-        monitor: The entry of the logs that marks the best epoch; where there is none, the last is kept.
-        patience: Epochs without a better value after which training ends; None for never.
-        patient_from: The epoch, counted from 0, before which none is counted as one without a better value.
+        folder: The folder of the files.
+        monitor: The entry of the logs that selects the best epoch; if no epoch has it, there is no best epoch.
+        patience: Number of epochs without a better value after which training ends; None for never.
+        patient_from: The first epoch, counted from 0, that counts towards `patience`.
         run: Digest of the run's settings and data; a checkpoint of another run is refused.
-        log: Called with one line where a checkpoint cannot be read.
+        log: Called with one line if a checkpoint cannot be read.
+
+    Attributes:
+        history: One entry for each epoch: its number, the logs, the learning rate and the seconds.
     """
 
     def __init__(
@@ -106,7 +110,7 @@ class ResumableCheckpoint(keras.callbacks.Callback):
 
     @property
     def best_epoch(self) -> int | None:
-        """The first epoch, counted from 0, with the best monitored value; None before the first."""
+        """The first epoch, counted from 0, with the best monitored value; None if there is no value yet."""
         return best_of(self.history, self._monitor)
 
     @property
@@ -119,13 +123,14 @@ class ResumableCheckpoint(keras.callbacks.Callback):
         return len(self.history) - 1 - since >= self._patience
 
     def resume(self) -> bool:
-        """Restores model, optimiser and history from an interrupted run.
+        """Restores the model, its optimisers and the history from an interrupted run.
 
         Returns:
-            Whether there was one that can be read.
+            Whether there was a checkpoint that could be read.
 
         Raises:
-            InputError: If the checkpoint is another run's.
+            InputError: If a checkpoint belongs to another run.
+            PermissionError: If a checkpoint may not be read.
         """
         found = (CHECKPOINT.fullmatch(path.name) for path in self._folder.glob("state-*.npz"))
         epochs = [int(match[2]) for match in found if match]
@@ -157,11 +162,11 @@ class ResumableCheckpoint(keras.callbacks.Callback):
             _restore(self._all_variables(), stored)
         if self.best_epoch is not None:
             with np.load(self._weights_of(self.best_epoch), allow_pickle=False) as best:
-                for name in best:  # each is read whole and its checksum compared
+                for name in best:  # reading an array compares its checksum
                     best[name]
 
     def restore_best(self) -> None:
-        """Gives the model the weights of the best epoch, where one is known."""
+        """Gives the model the weights of the best epoch; without a best epoch, it keeps the last weights."""
         if self.best_epoch is None:
             return
         with np.load(self._weights_of(self.best_epoch), allow_pickle=False) as stored:
@@ -172,7 +177,7 @@ class ResumableCheckpoint(keras.callbacks.Callback):
         self._started = time.perf_counter()
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Goes back to the best weights where the model asks for it; the counters of its updates go on."""
+        """Restores the best weights if the model asks for it; its counters of updates and rows are not reset."""
         if self.model.starts_from_best(epoch):
             counters = [(counter, counter.numpy()) for counter in (self.model.step, self.model.rows_seen)]
             self.restore_best()
@@ -180,7 +185,7 @@ class ResumableCheckpoint(keras.callbacks.Callback):
                 counter.assign(value)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Adds the epoch to the history and saves."""
+        """Adds the epoch to the history, saves a checkpoint, and stops training when `patience` is exhausted."""
         numbers = {name: float(value) for name, value in logs.items()}
         logs["seconds"] = time.perf_counter() - self._started
         rate = float(self.model.optimizers[self.model.phase[0]].learning_rate)
@@ -195,7 +200,7 @@ class ResumableCheckpoint(keras.callbacks.Callback):
         self._started = time.perf_counter()
 
     def _remove_older(self) -> None:
-        """Removes all but the last two checkpoints and their best weights, now that the newest is there."""
+        """Removes all but the last two checkpoints and their best weights."""
         lasting = {f"state-{entry['epoch']}.npz" for entry in self.history[-2:]}
         for history in (self.history, self.history[:-1]):
             lasting.add(self._weights_of(best_of(history, self._monitor)).name)
@@ -221,11 +226,11 @@ def _restore(variables: list[keras.Variable], stored: Any) -> None:
 
 
 class LearningRateDecay(keras.callbacks.Callback):
-    """Lowers the learning rates, epoch by epoch, geometrically over the second half of the epochs.
+    """Lowers the learning rates geometrically, epoch by epoch, over the second half of the epochs.
 
     Args:
-        learning_rate: The first one, of objectives that have none of their own.
-        factor: What it has been multiplied by in the last epoch.
+        learning_rate: The initial learning rate of objectives that have none of their own.
+        factor: The ratio of the last epoch's learning rate to the initial one.
     """
 
     def __init__(self, learning_rate: float, factor: float):
@@ -233,7 +238,7 @@ class LearningRateDecay(keras.callbacks.Callback):
         self._learning_rate, self._factor = learning_rate, factor
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Sets the rates of this epoch, which follow from its number alone."""
+        """Sets the learning rates of this epoch, which depend on its number alone."""
         last = self.params["epochs"] - 1
         done = max(0.0, 2 * epoch / last - 1) if last else 0.0
         for name, optimizer in self.model.optimizers.items():
@@ -243,23 +248,23 @@ class LearningRateDecay(keras.callbacks.Callback):
 
 
 class Progress(TqdmCallback):
-    """A bar of epochs with the time left, the loss, and the latest and the best validation value.
+    """A progress bar of epochs with the remaining time, the loss, and the latest and the best validation value.
 
     Args:
-        name: Name of what is trained, shown before the bar.
+        name: Name of the model, shown before the bar.
         epochs: Number of epochs in all.
-        done: Number of epochs that lie behind a resumed run.
+        done: Number of epochs that were done before a run was resumed.
         monitor: The entry of the logs to show.
     """
 
     def __init__(self, name: str, epochs: int, done: int, monitor: str):
-        pause = 0.2 if sys.stderr.isatty() else 15.0  # a log file gets a line now and then instead of a moving one
+        pause = 0.2 if sys.stderr.isatty() else 15.0  # seconds; a log file keeps every state of the bar
         kind = partial(_EpochBar, monitor=monitor)
         super().__init__(epochs, verbose=0, tqdm_class=kind, desc=name, initial=done, mininterval=pause)
 
 
 class _EpochBar(tqdm):
-    """The bar of `TqdmCallback`, which would show all of an epoch's logs, with a few of them."""
+    """The bar of `TqdmCallback`, with a few of an epoch's logs instead of all of them."""
 
     def __init__(self, *args, monitor: str, **kwargs):
         self._monitor, self._latest, self._best = monitor, None, None
@@ -267,7 +272,7 @@ class _EpochBar(tqdm):
         super().__init__(*args, **kwargs)
 
     def set_postfix(self, ordered_dict=None, refresh=True, **kwargs):
-        """Shows the loss and the monitored value of the logs; the latest one where an epoch has none."""
+        """Shows the loss, and the latest and the best monitored value."""
         shown = {"loss": f"{ordered_dict['loss']:.4g}"}
         if self._monitor in ordered_dict:
             self._latest = ordered_dict[self._monitor]
@@ -280,11 +285,11 @@ class _EpochBar(tqdm):
 class TensorBoardLog(keras.callbacks.TensorBoard):
     """Keras's TensorBoard log with the run's settings beside the curves.
 
-    Losses, KL, β, ranking metrics and the learning rate are scalars per epoch; the settings are a text and, for
-    TensorBoard's HParams page, a session.
+    All entries of an epoch's logs are scalars: losses, β, validation metrics, the learning rate. The settings are
+    logged as text and for TensorBoard's HParams page.
 
     Args:
-        folder: Where TensorBoard looks.
+        folder: The log folder.
         settings: The run's flat settings.
     """
 
@@ -301,7 +306,7 @@ class TensorBoardLog(keras.callbacks.TensorBoard):
             hparams.hparams(plain)
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Nothing: Keras would time each batch, which costs small models a tenth of their time."""
+        """Does nothing; Keras would time each batch, which takes a tenth of a small model's training time."""
 
     def on_train_batch_end(self, batch, logs=None):
-        """Nothing, as above."""
+        """Does nothing, as above."""

@@ -1,6 +1,6 @@
-"""From settings and a split to a trained model in a run folder, through Keras `fit` or in one fit.
+"""From settings and a split to a trained model in a run folder, by Keras `fit` or by a fit of the whole matrix.
 
-A finished folder is read back, an interrupted one is continued; `tfvae.training.run_folder` says what lies in one.
+A finished run is read back, and an interrupted one is resumed; `tfvae.training.run_folder` describes the folder.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import keras
 import tensorflow as tf
 
 from tfvae.data.items import Items
@@ -21,6 +20,7 @@ from tfvae.models import model_class
 from tfvae.models.base import Recommender
 from tfvae.models.gradient import GradientRecommender
 from tfvae.models.rating_model import RatingModel
+from tfvae.models.saved import load_model
 from tfvae.nn.batches import check_batch_size, row_numbers, steps_per_epoch
 from tfvae.nn.optimizers import OPTIMIZERS
 from tfvae.system.errors import DivergedError, InputError
@@ -39,7 +39,7 @@ from tfvae.training.settings import PILOT_CAP, Settings
 
 __all__ = ["WATCHED", "TrainedModel", "load_run", "prepare_to_fit", "train"]
 
-WATCHED = "test_"  # before a metric of what is only watched
+WATCHED = "test_"  # the prefix of metrics on data that are only watched
 
 OUTCOME = ("history", "best_epoch", "seconds", "selected_beta")  # kept in run.json
 
@@ -49,12 +49,13 @@ class TrainedModel:
     """A finished run.
 
     Attributes:
-        model: With the weights of its best epoch.
+        model: The model with the weights of the best epoch, or with the last ones if there is no best epoch.
         settings: The settings that were asked for.
-        history: One entry per epoch: losses, β, learning rate, `val_…` metrics, seconds; [] where there are none.
-        best_epoch: Counted from 0; None without epochs.
-        seconds: Wall time of training, interruptions left out.
-        selected_beta: The cap found by the pilot run of `beta_selection="peak"`.
+        history: One entry per epoch: losses, β, learning rate, `val_…` metrics, seconds; [] without epochs.
+        best_epoch: The best epoch on the validation part, counted from 0; None without epochs or without such a part.
+        seconds: Wall time of training, validation included, without a pilot run. Interruptions do not count, nor does
+            what an interrupted fit of the whole matrix had done before.
+        selected_beta: The cap found by the pilot run of `beta_selection="peak"`, else None.
         resumed: Whether this call found earlier work in the folder.
     """
 
@@ -68,10 +69,10 @@ class TrainedModel:
 
     @property
     def best(self) -> dict[str, float]:
-        """The entry of the best epoch.
+        """The entry of the best epoch in the history.
 
         Raises:
-            InputError: Where there are no epochs.
+            InputError: If there is no best epoch.
         """
         if self.best_epoch is None:
             raise InputError(f"{self.model.name} is not trained by epochs; there is no best one.")
@@ -79,7 +80,7 @@ class TrainedModel:
 
     @property
     def epochs(self) -> int:
-        """Epochs trained."""
+        """Number of epochs trained."""
         return len(self.history)
 
 
@@ -93,27 +94,29 @@ def train(
     progress: bool = True,
     log: Callable[[str], None] = print,
 ) -> TrainedModel:
-    """Trains a model on a split's training part, selecting its epoch on the validation part; the test part is not read.
+    """Trains a model on a split's training part and selects its epoch on the validation part; test data are not read.
 
-    A split without a validation part trains all epochs, and keeps the last one's weights.
+    Without a validation part, all epochs are trained and the last weights are kept. A finished run is read back, and
+    an interrupted one is resumed.
 
     Args:
-        settings: What to train and how.
+        settings: The model and how it is trained.
         split: The data.
-        folder: The run folder; made when missing.
-        items: What is kept of the items beside the model; that of the split if None.
-        watched: What is measured after each epoch beside the validation part, as `test_…`; nothing is chosen by it.
-        progress: Whether to show a bar.
-        log: Called with one line of progress, such as the memory a fit will need.
+        folder: The run folder; it is created if it is missing.
+        items: The items that are stored beside the model; None takes those of the split.
+        watched: Data on which the model is also measured when it is validated, under `test_…`; nothing is selected by
+            these metrics.
+        progress: Whether to show a progress bar.
+        log: Called with one line at a time, such as the memory that a fit will need.
 
     Returns:
         The finished run.
 
     Raises:
-        InputError: When the folder holds anything else than this run, or another process uses it; when a batch is
-            larger than the data, the KL weight is to be selected where there is no validation part, or a model of
-            training users is to be validated on others.
-        DivergedError: When the loss is no longer a number; the folder keeps the last good epoch.
+        InputError: If the folder holds anything but this run, or another process uses it; if a batch is larger than the
+            data; if the KL weight is to be selected without a validation part; or if a model that only scores its
+            training users is to be validated on other users.
+        DivergedError: If the loss is NaN or infinite; the folder keeps the last good epoch.
     """
     kind = model_class(settings.name)
     if issubclass(kind, GradientRecommender):
@@ -127,7 +130,7 @@ def train(
     run = RunFolder(folder)
     run.refuse_others(settings, split.digest)
     if run.is_finished and not run.has_training_files:
-        return load_run(folder)  # which may lie where nothing can be written
+        return load_run(folder)  # without a lock, since the folder may be read-only
     with run.taken(settings, split.digest) as resumed:
         if run.is_finished:
             trained = load_run(folder)
@@ -139,29 +142,32 @@ def train(
 
 
 def load_run(folder: Path | str) -> TrainedModel:
-    """Reads a finished run back.
+    """Loads a finished run from its folder.
 
     Raises:
-        InputError: If the folder holds none, or a file of it is missing, damaged or another run's.
+        InputError: If the folder holds no finished run, or a file is missing, damaged or another run's.
     """
     run = RunFolder(folder)
     settings, outcome = run.finished()
-    return TrainedModel(keras.models.load_model(run.model_file), settings, resumed=True, **outcome)
+    return TrainedModel(load_model(run.model_file), settings, resumed=True, **outcome)
 
 
 def prepare_to_fit(model: GradientRecommender, split: Split, learning_rate: float, optimizer: str = "adam") -> None:
-    """Attaches the training rows and compiles, after which Keras `fit` on `row_numbers` trains the model.
+    """Attaches the training rows and compiles the model, so that Keras `fit` on `row_numbers` trains it.
+
+    A model of ratings that has not been trained yet is also told the scale of the ratings.
 
     Args:
-        model: To be trained.
-        split: The data; the model learns from its training users.
+        model: The model.
+        split: The data, of which the model learns from the training part.
         learning_rate: The optimiser's learning rate.
         optimizer: A key of `OPTIMIZERS`.
     """
     if isinstance(model, RatingModel) and model.step.numpy() == 0:
         model.rate_as(split.scale)
     model.attach(split.train)
-    # XLA loses on a CPU at these sizes, and cannot compile the sparse kernels where it would be the default.
+    # On a CPU, XLA is slower at these sizes; elsewhere Keras would use it by default, but the sparse kernels have no
+    # XLA implementation.
     model.compile(optimizer=OPTIMIZERS[optimizer](learning_rate), jit_compile=False)
 
 
@@ -174,7 +180,7 @@ def _trained(
     progress: bool,
     log: Callable[[str], None],
 ) -> TrainedModel:
-    """Trains, and writes the model and its items; the folder is held."""
+    """Trains the model and writes it with its items into the folder, which must be held."""
     if settings.training.deterministic:
         tf.config.experimental.enable_op_determinism()
     keep_freed_buffers()
@@ -208,7 +214,7 @@ def _trained(
 
 
 def _calibrate(model: RatingModel, name: str, validation: HeldOut, log: Callable[[str], None]) -> None:
-    """Sets the factor of the predicted standard deviations by the validation ratings, and says what they hold."""
+    """Calibrates the predicted standard deviations on the validation ratings, and logs their coverage."""
     found = calibration(model, validation)
     if found is None:
         return

@@ -1,30 +1,29 @@
-"""A run folder: whose it is, what lies in it, and that what is read from it is one run's.
+"""The folder of a run: its files, the run that it belongs to, and the check that all files belong to one run.
 
-`settings.json` marks a folder as a run's, and is written first. While a model is trained there are `state-<epoch>.npz`
-and `best-<epoch>.npz`, `parts/` of a fit that keeps them and `pilot/`, a run of its own; `tensorboard/` all along.
-`model.keras`, `items.npz` and `run.json` are the finished run, which names the digests of the other two. The commands
-put `split.npz` and `evaluation.json` beside it.
+`settings.json` marks a folder as that of a run, and is written first. During training there are `state-<epoch>.npz` and
+`best-<epoch>.npz`; `parts/`, if an interrupted fit can go on from finished parts; and `pilot/`, the folder of a pilot
+run. `tensorboard/` is kept. `model.keras`, `items.npz` and `run.json`, which has the digests of the other two, are the
+finished run. The commands add `split.npz` and `evaluation.json`.
 
-A folder is taken if it is new, empty or marked. Nothing is written or removed in any other, and what is removed is
-named file by file.
+A run only uses a folder that is new, that is empty but for `split.npz` and hidden files, or that has the mark of this
+run. In any other folder nothing is written or removed. Files are removed by name; what tfvae did not write is kept.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict
+from pydantic import AfterValidator, model_validator
 
 from tfvae.models import model_class
 from tfvae.models.matrix import MatrixRecommender
 from tfvae.system.errors import InputError
-from tfvae.system.files import digest, reading, sha256_of, write_json
+from tfvae.system.files import digest, read_json, sha256_of, write_json
 from tfvae.system.locks import LOCK_FILE, held
 from tfvae.system.validation import Strict, checked
 from tfvae.training.settings import Settings, stored_settings, todays_flat
@@ -32,8 +31,8 @@ from tfvae.training.settings import Settings, stored_settings, todays_flat
 __all__ = ["CHECKPOINT", "SPLIT_FILE", "RunFolder", "part_files"]
 
 SPLIT_FILE = "split.npz"
-"""It may lie in a folder before the run does; whoever puts it there sees to it that it is the run's."""
-CHECKPOINT = re.compile(r"(state|best)-(\d+)\.npz|state\.npz")  # the latter is that of version 0
+"""The split may be in a folder before the run is; whoever puts it there must check that the run is trained on it."""
+CHECKPOINT = re.compile(r"(state|best)-(\d+)\.npz|state\.npz")  # version 0 wrote state.npz
 DRAFT = re.compile(r"\.(settings\.json|run\.json|model\.keras|items\.npz|(state|best)-\d+\.npz)\.\w+-\d+-\w+")
 WHOLE = ("model.keras", "items.npz")
 
@@ -46,23 +45,37 @@ def _names_a_model(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class Claim(Strict):
-    """`settings.json`: what marks a folder as a run's."""
+    """The content of `settings.json`, which marks a folder as that of a run.
+
+    Attributes:
+        format: A fixed text.
+        version: Version of the files in the folder.
+        settings: The run's flat settings, as they were stored.
+        data_digest: Digest of the split.
+    """
 
     format: Literal["tfvae run"] = "tfvae run"
-    version: Literal[0, 1] = 0  # 0 named neither, nor did its `run.json` name digests
+    version: Literal[0, 1] = 0  # files of version 0 have neither key, and their run.json has no digests
     settings: Annotated[dict[str, Any], AfterValidator(_names_a_model)]
     data_digest: str
 
     @property
     def digest(self) -> str:
-        """SHA-256 of settings and data, whichever version stored them."""
+        """SHA-256 over the settings, by their present names, and the data."""
         return digest(stored_settings(self.settings).flat(), self.data_digest)
 
 
 class Outcome(Strict):
-    """`run.json`: how a run ended; the attributes are `TrainedModel`'s, but for the digests."""
+    """The content of `run.json`: the outcome of a finished run.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    Attributes:
+        history: As in `TrainedModel`.
+        best_epoch: As in `TrainedModel`.
+        seconds: As in `TrainedModel`.
+        selected_beta: As in `TrainedModel`.
+        claim: The digest of `settings.json`; None in version 0.
+        files: The SHA-256 of each file in `WHOLE`, by name; empty in version 0.
+    """
 
     history: list[dict[str, int | float]]
     best_epoch: int | None
@@ -71,9 +84,17 @@ class Outcome(Strict):
     claim: str | None = None
     files: dict[str, str] = {}
 
+    @model_validator(mode="after")
+    def _best_epoch_exists(self) -> Self:
+        if self.seconds < 0:
+            raise ValueError(f"seconds is {self.seconds}")
+        if self.best_epoch is not None and not 0 <= self.best_epoch < len(self.history):
+            raise ValueError(f"best_epoch is {self.best_epoch}, of {len(self.history)} epochs")
+        return self
+
 
 def part_files(settings: Settings) -> tuple[str, ...]:
-    """Patterns of the names of the files that a model's fit keeps in `parts/`; none if it keeps none."""
+    """Patterns of the names of the files that a model's fit keeps in `parts/`; empty if it keeps none."""
     kind = model_class(settings.name)
     return kind.part_files if issubclass(kind, MatrixRecommender) else ()
 
@@ -82,7 +103,7 @@ class RunFolder:
     """The folder of one run.
 
     Args:
-        path: Where it lies, or is to lie.
+        path: The folder, which need not exist yet.
     """
 
     def __init__(self, path: Path | str):
@@ -93,17 +114,17 @@ class RunFolder:
 
     @contextmanager
     def taken(self, settings: Settings, data_digest: str) -> Iterator[bool]:
-        """Holds the folder for one run against other processes; marks nothing yet.
+        """Locks the folder for one run against other processes, without marking it yet.
 
         Args:
             settings: The run's settings.
             data_digest: Digest of its split.
 
         Yields:
-            Whether the folder is this run's already.
+            Whether the folder already belongs to this run.
 
         Raises:
-            InputError: If it is another run's or not a run's at all, or another process holds it.
+            InputError: If the folder belongs to another run or holds other files, or another process holds it.
         """
         self.refuse_others(settings, data_digest)
         with held(self.path):
@@ -113,34 +134,46 @@ class RunFolder:
             yield before
 
     def refuse_others(self, settings: Settings, data_digest: str) -> bool:
-        """Refuses a folder that is neither new, empty nor this run's; arguments and errors as for `taken`.
+        """Refuses a folder that is neither new, empty nor this run's; it is not locked.
+
+        Args:
+            settings: The run's settings.
+            data_digest: Digest of its split.
 
         Returns:
-            Whether the folder is this run's already.
+            Whether the folder already belongs to this run.
+
+        Raises:
+            InputError: If the folder belongs to another run or holds other files.
         """
         self._refuse_foreign()
         return self._is_of(settings, data_digest)
 
     def mark(self, settings: Settings, data_digest: str) -> None:
-        """Writes whose folder this is."""
+        """Marks the folder as that of a run.
+
+        Args:
+            settings: The run's settings.
+            data_digest: Digest of its split.
+        """
         claim = Claim(version=1, settings=settings.flat(), data_digest=data_digest)
         write_json(self.settings_file, claim.model_dump())
 
     def claim(self) -> Claim:
-        """Whose folder this is.
+        """The mark of the run that the folder belongs to.
 
         Raises:
-            InputError: If it is not marked, or the mark cannot be read.
+            InputError: If the folder is not marked, or the mark cannot be read.
         """
-        return checked(Claim, _json(self.settings_file), self.settings_file)
+        return checked(Claim, read_json(self.settings_file, "the mark of a run"), self.settings_file)
 
     @property
     def is_finished(self) -> bool:
-        """Whether a finished run lies here."""
+        """Whether the folder has a finished run."""
         return self.run_file.is_file()
 
     def finish(self, outcome: dict[str, Any]) -> None:
-        """Writes `run.json`, which makes the run a finished one.
+        """Writes `run.json`, which marks the run as finished.
 
         Args:
             outcome: The attributes of `Outcome` but for the digests.
@@ -149,14 +182,17 @@ class RunFolder:
         write_json(self.run_file, Outcome(claim=self.claim().digest, files=files, **outcome).model_dump())
 
     def finished(self) -> tuple[Settings, dict[str, Any]]:
-        """The settings and the outcome of the finished run, whose files are all its own.
+        """Checks the files of the finished run, and reads its settings and outcome.
+
+        Returns:
+            The settings, and the attributes of `Outcome` but for the digests.
 
         Raises:
-            InputError: If there is none, or a file is missing, damaged or another run's.
+            InputError: If there is no finished run, or a file is missing, damaged or another run's.
         """
         if not self.is_finished:
             raise InputError(f"{self.path} holds no finished run: run.json is missing. Train it to the end first.")
-        claim, outcome = self.claim(), checked(Outcome, _json(self.run_file), self.run_file)
+        claim, outcome = self.claim(), checked(Outcome, read_json(self.run_file, "the outcome of a run"), self.run_file)
         if outcome.claim not in (None, claim.digest):
             raise InputError(
                 f"{self.path}: settings.json and run.json are of different runs. Put the former files back, or train "
@@ -176,13 +212,13 @@ class RunFolder:
         return stored_settings(claim.settings), outcome.model_dump(exclude={"claim", "files"})
 
     def refuse_another_split(self, digests: Sequence[str]) -> None:
-        """Refuses a split beside the run that it was not trained on.
+        """Refuses a split on which the run was not trained.
 
         Args:
-            digests: Of the split, and of what a model is trained on of it.
+            digests: The digest of the split, followed by that of its part for tuning, on which a model may be trained.
 
         Raises:
-            InputError: If the run's data have none of these digests.
+            InputError: If the run's data have none of these digests, or the folder is not marked.
         """
         trained_on = self.claim().data_digest
         if trained_on not in digests:
@@ -193,19 +229,19 @@ class RunFolder:
 
     @property
     def has_training_files(self) -> bool:
-        """Whether files lie here that are needed only until a run has finished, such as a killed process leaves."""
+        """Whether there are files that are only needed until a run has finished, as a killed process leaves them."""
         lock = (self.path / LOCK_FILE).is_file()
         return lock or bool(self._training_files()) or RunFolder(self.pilot)._is_marked
 
     def remove_training_files(self) -> None:
-        """Removes what is needed only until a run has finished."""
+        """Removes the files that are only needed until a run has finished."""
         for path in self._training_files():
             path.unlink()
         _remove_if_empty(self.parts)
         RunFolder(self.pilot).remove()
 
     def remove(self) -> None:
-        """Removes a run, file by file; what is not of it stays, and so does a folder without a mark."""
+        """Removes the run's files one by one; other files are kept, and so are all files of a folder without a mark."""
         if not self._is_marked:
             _remove_if_empty(self.path)
             return
@@ -221,7 +257,7 @@ class RunFolder:
 
     @property
     def _is_marked(self) -> bool:
-        """Whether this is the folder of a run."""
+        """Whether the folder has a readable mark."""
         try:
             self.claim()
         except InputError:
@@ -237,6 +273,9 @@ class RunFolder:
         """Refuses a folder that is neither new, empty nor marked."""
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: expected a folder for the run, found a file. Give another name.")
+        for folder in (self.parts, self.pilot, self.tensorboard):
+            if folder.is_symlink():
+                raise InputError(f"{folder} is a link; a run writes nothing outside its folder. Remove the link.")
         names = (path.name for path in self.path.glob("*"))
         others = sorted(name for name in names if name != SPLIT_FILE and not name.startswith("."))
         if self.settings_file.is_file():
@@ -253,7 +292,7 @@ class RunFolder:
             )
 
     def _is_of(self, settings: Settings, data_digest: str) -> bool:
-        """Whether the folder is this run's already; False when it is nobody's, an error when it is another's."""
+        """Whether the folder has this run's mark; False without a mark, and InputError if it is another run's."""
         if not self.settings_file.is_file():
             return False
         claim = self.claim()
@@ -273,16 +312,10 @@ class RunFolder:
         return True
 
     def _remove_drafts(self) -> None:
-        """Removes what a killed process of this run was writing; the folder is held."""
+        """Removes files that a killed process had not finished writing; the folder must be held."""
         for path in self.path.iterdir():
             if DRAFT.fullmatch(path.name) and path.is_dir():
                 shutil.rmtree(path)
-
-
-def _json(path: Path) -> Any:
-    """What a JSON file holds; raises InputError where it cannot be read."""
-    with reading(path, "JSON"):
-        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Settings of a run: those of the model's constructor and those of training, checked before anything starts."""
+"""The settings of a run, those of the model's constructor and those of training, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -24,30 +24,32 @@ __all__ = ["FORMER_NAMES", "PILOT_CAP", "Settings", "TrainingSettings", "setting
 PILOT_CAP = 1.0
 """The cap of the KL weight in the pilot run of `beta_selection="peak"`."""
 FORMER_NAMES = {"cooling": "final_learning_rate_factor"}
-"""Training settings by the names they had when runs were stored, with today's names."""
+"""The present names of training settings, by the names under which older runs were stored."""
 FORMER_SETTINGS = ("drop_patience",)
-"""Training settings that had an effect only with others that no longer exist."""
+"""Training settings of older runs that only had an effect together with settings that no longer exist."""
 
 
 class TrainingSettings(pydantic.BaseModel):
     """How a model is trained; the defaults are those of Mult-VAE on ML-20M (WWW'18, section 4.3 and code).
 
-    A model may have others, its class's `training_defaults`.
+    A model's class may replace some of them by its `training_defaults`.
 
     Attributes:
-        epochs: Passes over the training users, at most.
-        batch_size: Users per update.
-        optimizer: "adam", or "normalized-adam", which divides each gradient tensor by its length first (EVCF).
+        epochs: The largest number of passes over the training users (over all their pairs, where a batch is of pairs).
+        batch_size: Users or pairs per update.
+        optimizer: "adam", or "normalized-adam", which first divides each gradient tensor by its length (EVCF).
         learning_rate: The optimiser's learning rate.
-        final_learning_rate_factor: What the learning rate has been multiplied by in the last epoch; it falls
-            geometrically over the second half of the epochs. 1 for none.
-        patience: Epochs without a better validation value after which training ends; None trains to the end. Epochs
-            before a model is ready to be judged, such as those of a warm-up, do not count.
-        monitor: The validation metric that selects the epoch; for a model of ratings "rmse" if not given.
-        beta_selection: How the cap of an annealed KL weight is found (section 2.2.2): "fixed" takes it as it is; "peak"
-            anneals to 1 in a pilot run, reads β where validation peaks, and trains anew with that cap.
-        precision: "mixed_bfloat16" computes the inner layers in bfloat16; first layer and softmax stay float32.
-        deterministic: Ask TensorFlow for operations that give equal bits on a GPU too; slower there.
+        final_learning_rate_factor: The ratio of the last epoch's learning rate to the initial one; the rate falls
+            geometrically over the second half of the epochs. 1 keeps it constant.
+        patience: Number of epochs without a better validation value after which training ends; None trains all epochs.
+            The first epochs of some models, such as those of a warm-up, do not count.
+        monitor: The validation metric that selects the epoch; for a model of ratings the default is "rmse".
+        beta_selection: How the cap of an annealed KL weight is found (section 2.2.2): "fixed" takes the setting; "peak"
+            anneals to 1 in a pilot run, takes the β of the epoch with the best validation value, and trains again with
+            this cap.
+        precision: "mixed_bfloat16" computes the inner layers in bfloat16; the first layer and the softmax stay float32.
+        deterministic: Whether TensorFlow uses only operations whose results are bit-identical on a GPU too, which is
+            slower there.
         seed: Seed of the initialisers, the order of users, dropout and noise.
     """
 
@@ -73,12 +75,12 @@ class TrainingSettings(pydantic.BaseModel):
 
 
 class Settings(pydantic.BaseModel):
-    """All settings of one run, complete.
+    """The complete settings of one run.
 
     Attributes:
         name: The model's name in the registry.
-        model: Every keyword setting of its constructor but the seed, defaults filled in.
-        training: How it is trained.
+        model: All keyword settings of the model's constructor but the seed, defaults included.
+        training: The settings of training.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -88,16 +90,23 @@ class Settings(pydantic.BaseModel):
     training: TrainingSettings
 
     def flat(self) -> dict[str, Any]:
-        """One JSON-able dictionary with `"model"` as the name, as `settings_of` takes it apart again."""
+        """All settings in one dictionary of JSON values, with the model's name under `"model"`."""
         return {"model": self.name, **self.model, **self.training.model_dump(mode="json")}
 
     @property
     def kl_weight_cap(self) -> str | None:
-        """The name of the model's setting that caps an annealed KL weight; None where none is annealed."""
+        """The name of the model's setting that caps an annealed KL weight; None if no KL weight is annealed."""
         return model_class(self.name).kl_weight_cap(self.model)
 
     def with_changes(self, **changes: Any) -> Settings:
-        """The same settings but for some, checked again."""
+        """A checked copy of the settings with some of them changed.
+
+        Args:
+            **changes: New values by name, of the model and of training alike.
+
+        Raises:
+            InputError: If a setting is unknown or wrong.
+        """
         flat = {**self.flat(), **changes}
         return settings_of(flat.pop("model"), flat)
 
@@ -105,18 +114,18 @@ class Settings(pydantic.BaseModel):
         """The untrained model.
 
         Args:
-            n_items: Width of the catalogue.
-            n_users: Number of training users; only models that have weights for each need it.
+            n_items: Number of items.
+            n_users: Number of training users; only models that have weights for each user need it.
 
         Returns:
-            The `Recommender`.
+            The model.
         """
         kind = model_class(self.name)
         size = (n_items, n_users) if kind.has_user_weights else (n_items,)
         return kind(*size, **self._of_constructor())
 
     def build_for(self, split: Split) -> Recommender:
-        """The untrained model for a split, with what else it needs to know of the data."""
+        """The untrained model for a split's items and users, with the items' metadata if the model uses them."""
         return model_class(self.name).for_split(split, **self._of_constructor())
 
     def _of_constructor(self) -> dict[str, Any]:
@@ -124,17 +133,18 @@ class Settings(pydantic.BaseModel):
 
 
 def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
-    """Sorts flat settings into the model's and training's, fills in defaults, checks types and ranges.
+    """Separates flat settings into those of the model and of training, fills in defaults, and checks types and ranges.
 
     Args:
         name: The model's name in the registry.
-        given: Settings by name; those left out take their defaults.
+        given: Settings by name; all others take their defaults.
 
     Returns:
         The complete settings.
 
     Raises:
-        InputError: For an unknown model, an unknown setting (names the nearest) or a wrong value.
+        InputError: If the model or a setting is unknown (the message names the nearest known one), a value is wrong, or
+            `beta_selection` is set although no KL weight is annealed.
     """
     model = model_class(name)
     parameters = {key: p for key, p in model.settings().items() if key != "seed"}
@@ -161,29 +171,34 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
 
 
 def todays_flat(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat settings as they were stored, whole or in part, by today's names and with today's model.
+    """Translates stored flat settings, all or some of them, to present names and to a present model.
 
     Args:
-        stored: Settings by name, with `"model"` as the model's name where they are whole.
+        stored: Settings by name; the model's name is under `"model"` if they are complete.
+
+    Returns:
+        The flat settings; their values are not checked.
     """
     renamed = {FORMER_NAMES.get(name, name): value for name, value in stored.items() if name not in FORMER_SETTINGS}
     if "model" not in renamed:
         return renamed
+    if not isinstance(renamed["model"], str):
+        raise ValueError(f"expected the name of a model, found {renamed['model']!r}")
     model, settings = todays_settings(renamed.pop("model"), renamed)
     return {"model": model, **settings}
 
 
 def stored_settings(flat: Mapping[str, Any]) -> Settings:
-    """The settings of a stored run, as `Settings.flat` gave them then, by today's names.
+    """The settings of a stored run, by their present names.
 
     Args:
-        flat: The flat settings, of whichever version.
+        flat: The result of `Settings.flat`, by any earlier version.
 
     Returns:
-        The complete settings; those that did not exist then have today's defaults.
+        The complete settings; those that did not exist at the time take their present defaults.
 
     Raises:
-        InputError: If one of them no longer exists, under any name.
+        InputError: If a setting no longer exists under any name, or its value is no longer valid.
     """
     given = todays_flat(flat)
     return settings_of(given.pop("model"), given)

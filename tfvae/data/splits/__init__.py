@@ -57,5 +57,5 @@ def load_split(path: str | os.PathLike) -> Split:
     """
     arrays, note = read_split(path)
     if note["kind"] not in PROTOCOLS:
-        raise unknown_name("kind of split", note["kind"], PROTOCOLS)
+        raise unknown_name(f"kind of split in {path}:", note["kind"], PROTOCOLS)
     return restore(PROTOCOLS[note["kind"]], path, arrays, note)

@@ -11,8 +11,10 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
+from pydantic import FiniteFloat
 from scipy.sparse import csr_array
 
+from tfvae.data.stored_arrays import refuse_no_features, refuse_no_ids, refuse_no_titles
 from tfvae.system.errors import InputError
 from tfvae.system.files import digest, reading, write_npz
 from tfvae.system.validation import Strict, checked
@@ -197,17 +199,19 @@ def restore(
     file = _file(path)
     with reading(file, f"a split of kind {kind.protocol!r}"):
         split = kind.restored(arrays, note)
-        for name, ids in (("user ids", split.user_ids), ("item ids", split.item_ids)):
-            if ids.ndim != 1 or ids.dtype.kind not in "iuU" or np.unique(ids).size != ids.size:
-                raise InputError(f"{file}: expected different {name}, whole numbers or text, in one row.")
+        parts = [part for part in (split.validation, split.test) if part is not None]
+        refuse_no_ids(split.item_ids, "item ids")
+        for ids in (split.user_ids, *(part.user_ids for part in parts)):
+            refuse_no_ids(ids, "user ids")
         if split.train.shape != (len(split.user_ids), len(split.item_ids)):
             raise InputError(
                 f"{file}: expected training rows of shape {[len(split.user_ids), len(split.item_ids)]}, as there are "
                 f"ids, found {list(split.train.shape)}."
             )
-        if split.titles is not None and (split.titles.dtype.kind != "U" or split.titles.shape != split.item_ids.shape):
-            raise InputError(f"{file}: expected a title for each item, found an array of {split.titles.shape}.")
-        for part in filter(None, (split.validation, split.test)):
+        refuse_no_titles(split.titles, split.n_items)
+        refuse_no_features(split.user_features, len(split.user_ids), "users")
+        refuse_no_features(split.item_features, split.n_items, "items")
+        for part in parts:
             shapes = {part.history.shape, part.targets.shape, (len(part.user_ids), split.n_items)}
             if len(shapes) > 1:
                 raise InputError(f"{file}: expected history, targets and ids of one size, found {sorted(shapes)}.")
@@ -219,7 +223,7 @@ class _Note(Strict):
 
     kind: str
     settings: dict[str, Any] | None
-    report: dict[str, int | float]
+    report: dict[str, FiniteFloat | int]
     digest: str
     content: str | None = None  # SHA-256 of the arrays; files of former versions have none
 
@@ -287,10 +291,15 @@ def _refuse_no_matrix(
 ) -> None:
     """Refuses arrays that are no CSR matrix; SciPy's compiled code would read beyond them."""
     whole = all(array.ndim == 1 and array.dtype.kind in "iu" for array in (indptr, indices, shape))
-    if not whole or shape.shape != (2,) or values.ndim != 1 or values.dtype.kind != "f":
+    if not whole or shape.shape != (2,) or values.ndim != 1 or values.dtype != np.float32:
         raise InputError(f"the arrays of {name!r} have the wrong type or number of axes.")
     rows, columns = shape.tolist()
-    if min(rows, columns) < 0 or indptr.size != rows + 1 or indptr[0] != 0 or (np.diff(indptr) < 0).any():
+    if (
+        not 0 <= min(rows, columns) <= max(rows, columns) < 2**31
+        or indptr.size != rows + 1
+        or indptr[0] != 0
+        or (np.diff(indptr) < 0).any()
+    ):
         raise InputError(f"the row starts of {name!r} do not ascend from 0, one for each of {rows} rows.")
     if not indptr[-1] == indices.size == values.size:
         raise InputError(f"{name!r} has {indices.size} columns and {values.size} values for {indptr[-1]} entries.")

@@ -165,17 +165,30 @@ class StrongGeneralization(Split):
             history, targets = unpack(f"{name}.fold_in", arrays), unpack(f"{name}.targets", arrays)
             return HeldOutUsers(history, targets, arrays[f"{name}.user_ids"])
 
+        train, validation = unpack("train", arrays), group("validation")
+        test = group("test") if "test.user_ids" in arrays else None
+        lines = {name.removeprefix("lines."): a for name, a in arrays.items() if name.startswith("lines.")}
+        matrices = {"train": train}
+        for name, part in (("validation", validation), ("test", test)):
+            if part is not None:
+                matrices |= {f"{name}_tr": part.history, f"{name}_te": part.targets}
+        for name, places in lines.items():
+            if name not in matrices:
+                continue
+            whole = places.dtype.kind in "iu" and np.array_equal(np.sort(places), np.arange(matrices[name].nnz))
+            if not whole:
+                raise InputError(f"expected a line for each event of {name!r}, from 0 to {matrices[name].nnz - 1:,}.")
         return cls(
-            train=unpack("train", arrays),
+            train=train,
             user_ids=arrays["train_user_ids"],
-            validation=group("validation"),
-            test=group("test") if "test.user_ids" in arrays else None,
+            validation=validation,
+            test=test,
             item_ids=arrays["item_ids"],
             titles=arrays.get("titles"),
             settings=None if settings is None else StrongGeneralizationSettings(**settings),
             counts=note["report"],
             digest=note["digest"],
-            lines={name.removeprefix("lines."): a for name, a in arrays.items() if name.startswith("lines.")},
+            lines=lines,
         )
 
 
