@@ -252,3 +252,10 @@ def test_a_name_that_the_layout_cannot_hold_is_refused_before_anything_is_writte
 def test_ids_of_a_list_come_once(tmp_path):
     with pytest.raises(InputError, match="line 3: item 'a' was given before"):
         ids.of_text(["a", "b", "a"], "item", "list", lambda number: f"line {number + 1}")
+
+
+def test_one_id_far_longer_than_the_others_is_refused_before_it_takes_memory():
+    users = [f"user {n}" for n in range(50_000)]
+    with pytest.raises(InputError, match=r"event 50,001: user 'xxxxx.*…' has 5,000 letters; .* would take 1\.0 GB"):
+        Interactions.from_events([*users, "x" * 5_000], ["a"] * 50_001)
+    assert Interactions.from_events([*users[:100], "x" * 5_000], ["a"] * 101).n_users == 101

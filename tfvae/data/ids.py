@@ -12,6 +12,7 @@ back:
 - text with a NUL, or with white space at its ends (" 7" would be another user than "7");
 - the number −1, which pads histories;
 - two spellings of one number in a column of numbers (`7` and `7.0`);
+- an id of more than 256 letters, if all ids at its length would take more than 0.27 GB;
 - fractions, floating-point numbers above 2^53, truth values, and kinds of values that are neither numbers nor text.
 """
 
@@ -40,6 +41,8 @@ _MISSING = frozenset(
     ["nan", "NaN", "NAN", "-nan", "null", "Null", "NULL", "None", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaT"]
 )
 _LARGEST_EXACT = 2**53
+_MOST_BYTES = 2**28  # of all ids, where some are far longer than the rest
+_USUAL_LENGTH = 256
 _NUMBER = re.compile(r"(0|-?[1-9][0-9]*)(\.0+)?")
 
 
@@ -63,7 +66,7 @@ def numbered(ids: Any, kind: str, source: object, place: Place) -> tuple[np.ndar
 
     def refuse(which: int, why: str) -> InputError:
         first = int((codes == which).argmax())
-        return InputError(f"{source}, {place(first)}: {kind} {different[which]!r} {why}")
+        return InputError(f"{source}, {place(first)}: {kind} {_short(different[which])} {why}")
 
     values = _values(different, refuse, untyped)
     unique, ranks = np.unique(values, return_inverse=True)
@@ -82,7 +85,7 @@ def of_text(names: Sequence[str], kind: str, source: object, place: Place) -> np
         seen.add(name)
 
     def refuse(which: int, why: str) -> InputError:
-        return InputError(f"{source}, {place(which)}: {kind} {names[which]!r} {why}")
+        return InputError(f"{source}, {place(which)}: {kind} {_short(names[which])} {why}")
 
     return _values(list(names), refuse, untyped=True)
 
@@ -141,6 +144,11 @@ def _values(different: list[Any], refuse: Refusal, untyped: bool) -> np.ndarray:
     return found
 
 
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:80]}…"
+
+
 def _kind(value: Any) -> str | None:
     if isinstance(value, (bool, np.bool_)):
         return None
@@ -173,4 +181,11 @@ def _text(names: list[str], refuse: Refusal) -> np.ndarray:
             name.encode()
         except UnicodeEncodeError:
             raise refuse(which, "is no text in UTF-8.") from None
+    longest = max(map(len, names))
+    if (size := 4 * longest * len(names)) > _MOST_BYTES and longest > _USUAL_LENGTH:
+        which = next(which for which, name in enumerate(names) if len(name) == longest)
+        why = (
+            f"has {longest:,} letters; all ids are kept at one width, which would take {size / 1e9:.1f} GB; shorten it."
+        )
+        raise refuse(which, why)
     return np.array(names)
