@@ -182,3 +182,20 @@ def test_saved_times_come_back(tmp_path):
     found.save(tmp_path / "events.npz")
     again = Interactions.load(tmp_path / "events.npz")
     assert read(again) == [(0, 500_000_000), (1, 0)] and again.digest == found.digest
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "beyond"),
+    [
+        ("1700000000.123456789", 1_700_000_000, 123_456_789),
+        ("1700000000.1234567899", 1_700_000_000, 123_456_789),
+        ("1700000000.5", 1_700_000_000, 500_000_000),
+        ("+7.", 7, 0),
+        ("-0.25", -1, 750_000_000),
+        ("-2", -2, 0),
+        ("-3.000000001", -4, 999_999_999),
+    ],
+)
+def test_decimal_text_is_exact_to_the_nanosecond_and_rounded_down(text, seconds, beyond):
+    found = Interactions.from_events([1, 1], [1, 2], timestamps=[text, "1.5"])
+    assert (found.timestamps[0], found.nanoseconds[0]) == (seconds, beyond)

@@ -1,9 +1,9 @@
 """Times of events, at the resolution that they were given in; one rule for CSV, Parquet, frames and arrays.
 
-A time is Unix seconds, whole or with a fraction (as a floating-point number, which today is exact to a quarter of a
-microsecond), or a date with or without a time of day: a datetime column, or text in ISO 8601 (`2026-11-29`,
-`2026-11-29T10:00:00.25+01:00`). Without a zone it is UTC. Times before 1970 are negative. What is missing, infinite,
-beyond 64 bits or anything else is refused with the place of the first such time.
+A time is Unix seconds, whole or with a fraction (exact to the nanosecond as text; a floating-point number is exact to a
+quarter of a microsecond today), or a date with or without a time of day: a datetime column, or text in ISO 8601
+(`2026-11-29`, `2026-11-29T10:00:00.25+01:00`). Without a zone it is UTC. Times before 1970 are negative. What is
+missing, infinite, beyond 64 bits or anything else is refused with the place of the first such time.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ def times(given: Any, source: object, place: Callable[[int], str]) -> tuple[np.n
 
     refuse(column.isna(), "is missing")
     if types.is_object_dtype(column.dtype) or types.is_string_dtype(column.dtype):
+        if (decimals := _decimals(column)) is not None:
+            return _parts(*decimals)
         column = _read(column, refuse)
     if types.is_bool_dtype(column.dtype):
         refuse(np.ones(len(column), bool))
@@ -107,6 +109,24 @@ def _read(column: pd.Series, refuse: Callable[..., None]) -> pd.Series:
     dates = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
     refuse(dates.isna())
     return dates
+
+
+def _decimals(column: pd.Series) -> tuple[np.ndarray, np.ndarray] | None:
+    """Seconds and nanoseconds of a column of text such as `1700000000.123456789`, exactly; None for any other column."""
+    if not all(isinstance(value, str) for value in column):
+        return None
+    parts = column.str.strip().str.extract(r"^([+-]?)([0-9]{1,18})(?:\.([0-9]*))?$")
+    if parts[1].isna().any():
+        return None
+    negative = parts[0].eq("-").to_numpy()
+    seconds = parts[1].astype(np.int64).to_numpy()
+    beyond = parts[2].fillna("").str.slice(0, 9).str.pad(9, "right", "0").astype(np.int64).to_numpy()
+    # Rounded down: a quarter before 1970 is the second before it, and three quarters.
+    seconds, beyond = (
+        np.where(negative, -seconds - (beyond > 0), seconds),
+        np.where(negative, -beyond, beyond) % _BILLION,
+    )
+    return seconds, beyond.astype(np.int32)
 
 
 def _parts(seconds: np.ndarray, beyond: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
