@@ -165,6 +165,12 @@ def test_one_column_for_two_purposes_is_refused_from_every_source(read, tmp_path
         Interactions.from_frame(twice)
 
 
+def test_parquet_is_read_packed_as_well(read):
+    packed = io.BytesIO()
+    pd.DataFrame({"user": ["ann", "bob"], "item": ["x", "y"], "stars": [4.5, 3.0]}).to_parquet(packed)
+    assert found(read(gzip.compress(packed.getvalue()))) == found(read(packed.getvalue())) == EVENTS
+
+
 def test_json_lines_keep_numbers_and_text_as_they_are_written(read):
     content = '{"user": "07", "item": 18446744073709551615, "stars": 4.5}\n{"stars": 3, "item": 1, "user": "7"}\n'
     events = read(content, "events.jsonl")

@@ -188,6 +188,13 @@ def test_load_refuses_what_it_did_not_save(content, tmp_path):
         Interactions.load(tmp_path / "e.npz")
 
 
+def test_load_refuses_a_pair_that_comes_twice(five, tmp_path):
+    arrays = five._arrays() | {"users": np.zeros(five.n_events, np.int32), "items": np.zeros(five.n_events, np.int32)}
+    np.savez(tmp_path / "e.npz", **arrays)
+    with pytest.raises(InputError, match="each user-item pair once"):
+        Interactions.load(tmp_path / "e.npz")
+
+
 def test_load_refuses_other_arrays(tmp_path):
     np.savez(tmp_path / "e.npz", weights=np.ones(3))
     with pytest.raises(InputError, match="holds 'weights'"):

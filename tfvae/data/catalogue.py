@@ -1,4 +1,4 @@
-"""The named data sets: what they are, whose, where to get them, and how the papers cut them."""
+"""The named data sets: what they are, whose they are, where to get them, and how the papers cut them."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class Dataset:
     Attributes:
         name: Name used in commands.
         title: Name used in papers.
-        licence: In a few words.
-        citation: What its users cite.
-        protocols: The kinds of split it serves.
+        licence: Its licence, in a few words.
+        citation: What those who use it should cite.
+        protocols: The kinds of split it can be opened as.
         files: Name patterns of its main file; one of them must be found.
-        folders: What its own folder or zip may be called.
-        how_to_get: Where to ask, and which file to place.
-        read: Function from the place where the files lie to the arguments of `Interactions.from_events`; None for a
-            set that is drawn, or comes already split.
-        n_events: Number of interactions it is known to have; None where there is no fixed number.
-        strong: The papers' settings of strong generalisation.
-        scale: Its lowest and highest rating; None where there are none, or there is no rating hold-out of them.
-        urls: Addresses of the zip, the official one first; empty if it cannot lawfully be downloaded.
+        folders: Possible names of its own folder or zip.
+        how_to_get: Where to get its files, and which of them to place; for messages.
+        read: Function from the place of the files to the arguments of `Interactions.from_events`; None for a data set
+            that is drawn or comes already split.
+        n_events: Number of events it is known to have; None if it is not fixed.
+        strong: Its settings of strong generalisation; None if it comes already split.
+        scale: Its lowest and highest rating; None if it has no ratings or no rating hold-out.
+        urls: Addresses of the zip, the official one first; empty if it is not to be downloaded.
         checksum: Checksum of the zip, ``"md5:…"``.
     """
 

@@ -1,4 +1,4 @@
-"""CSV as people write it: any usual delimiter, encoding, quoting and length of fields, found by the content."""
+"""CSV as people write it: any usual delimiter, encoding, quoting and field length, recognised by the content."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["read_csv"]
 
 _DELIMITERS = ",;\t|"
 _CHUNK = 1 << 22
-_LARGEST_BLOCK = 2**31 - 1  # of what Arrow takes apart at a time
+_LARGEST_BLOCK = 2**31 - 1  # the most bytes that Arrow parses at a time
 _log = logging.getLogger(__name__)
 
-csv.field_size_limit(_LARGEST_BLOCK)  # Python's default limit of 131,072 letters is below what people write
+csv.field_size_limit(_LARGEST_BLOCK)  # some files have fields above Python's default limit of 131,072 characters
 
 
 def read_csv(
@@ -37,21 +37,22 @@ def read_csv(
 ) -> EventColumns:
     """Reads columns of delimited text whose first line names the columns.
 
-    Fields may stand in double quotes, and may then hold delimiters and line breaks. Ratings may have a decimal comma
-    where something else delimits the fields.
+    Fields in double quotes may hold delimiters and line breaks. Ratings may have a decimal comma unless the comma is
+    the delimiter.
 
     Args:
         path: The file, compressed or not.
         named: The name of the column for each purpose: "user", "item", "rating" and "timestamp".
-        delimiter: The character between fields; by default that of comma, semicolon, tab and bar that splits the
-            first line into the columns.
-        encoding: Of the text; by default UTF-8, UTF-16 or UTF-32 as its bytes say, and else Windows-1252.
+        delimiter: The character between fields; by default a comma, semicolon, tab or bar, whichever best splits the
+            first line into the wanted columns.
+        encoding: The encoding of the text; by default UTF-8, UTF-16 or UTF-32, whichever the bytes show, and otherwise
+            Windows-1252.
 
     Returns:
-        The columns, and how to name the line of an event.
+        The columns, and a function that names the line of an event.
 
     Raises:
-        InputError: For whatever is wrong, naming file, line and value.
+        InputError: If the file is missing or malformed; the message names the file, and the line and value if it can.
     """
     refuse_two_purposes(path, named)
     survey = _survey(path, encoding)
@@ -66,7 +67,7 @@ def read_csv(
     places = places_of(path, list(named.values()), form.header)
     wanted = dict(zip(named, places, strict=True))
     types = {"user": IDS, "item": IDS, "rating": pa.float32(), "timestamp": pa.int64()}
-    attempts = [(types, ".")] if not survey.hexadecimal else []  # Arrow takes 0x10 for a whole number
+    attempts = [(types, ".")] if not survey.hexadecimal else []  # Arrow accepts 0x10 as a whole number
     if "timestamp" in named or not attempts:
         attempts.append((types | {"timestamp": pa.string()}, "."))
     if "rating" in named and form.delimiter != ",":
@@ -87,7 +88,7 @@ def read_csv(
 
 
 class _Survey(NamedTuple):
-    """What one pass over a file's bytes tells."""
+    """What one pass over a file's bytes finds."""
 
     encoding: str
     quoted: bool
@@ -106,14 +107,14 @@ class _Form:
     n_header_lines: int
 
     def read(self, types: Mapping[int, pa.DataType], decimal_point: str) -> pa.Table | None:
-        """Reads columns by their places; None if a line or a value is malformed."""
+        """Reads columns by their places; returns None if a line or a value is malformed."""
         block = _CHUNK
         while True:
             try:
                 with reading(self.path) as stream:
                     return self._read(stream, types, decimal_point, block)
             except pa.ArrowInvalid as problem:
-                # A field, or the header, does not fit into a block.
+                # A field or the header may be larger than a block.
                 too_small = "block" in str(problem) and block < _LARGEST_BLOCK
                 if not too_small:
                     return None
@@ -163,14 +164,14 @@ class _Form:
         return InputError(f"{self.path}: cannot be read as text between {self.delimiter!r}; there is {advice} in it.")
 
     def place(self, number: int) -> str:
-        """The line on which an event begins, for messages."""
+        """The line on which an event begins, for messages; the event's number if the line is not found."""
         for event, (line, _) in enumerate(self._numbered_records(strict=False)):
             if event == number:
                 return f"line {line}"
         return f"event {number + 1:,}"
 
     def _numbered_records(self, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
-        """The line on which each record after the header begins, and its fields; blank lines are passed over."""
+        """The line on which each record after the header begins, and its fields; blank lines are skipped."""
         with reading_text(self.path, self.survey.encoding) as lines:
             for _ in range(self.n_header_lines):
                 next(lines)
@@ -189,7 +190,7 @@ class _Form:
 
 
 def _is_number(text: str) -> bool:
-    """Whether text is a number to Arrow too, which knows no underscores between digits."""
+    """Whether text is a number to Arrow too, which does not accept underscores between digits."""
     try:
         float(text)
     except ValueError:
@@ -216,19 +217,19 @@ def _first_record(
         headers.append((names, candidate, reader.line_num))
     if not headers:
         raise InputError(f"{path}, line 1: a name in double quotes is malformed or never closed.")
-    # The most of the columns wanted, then the most columns, then the usual delimiter.
+    # Most of the wanted columns decide, then most columns; among equals the most usual delimiter, which comes first.
     return max(headers, key=lambda header: (sum(name in header[0] for name in wanted), len(header[0])))
 
 
 class _Repeatable:
-    """The first lines of a file, which are gone through several times."""
+    """The lines of a file, whose first ones can be read several times."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self.lines = lines
         self.seen: list[str] = []
 
     def again(self) -> Iterator[str]:
-        """The lines from the first on."""
+        """Yields the lines, beginning with the first."""
         yield from self.seen
         for line in self.lines:
             self.seen.append(line)
@@ -236,14 +237,14 @@ class _Repeatable:
 
 
 def _survey(path: Path, encoding: str | None = None) -> _Survey:
-    """Goes through a file once: the encoding of its text, whether there are quotes and `0x` in it, and its lines."""
+    """Reads a file once to find its encoding, whether quotes and `0x` occur in it, and its number of lines."""
     quoted = hexadecimal = False
     n_lines, end = 1, b""
     utf8 = codecs.getincrementaldecoder("utf-8")()
     with reading(path) as stream:
         chunk = stream.read(4096)
         if (known := encoding or encoding_of(chunk)) is not None:
-            # Its bytes may not be its letters, so nothing is ruled out.
+            # Its bytes may not be its characters, so nothing can be ruled out.
             return _Survey(known, True, True, sys.maxsize)
         guess = "utf-8-sig"
         while chunk:

@@ -1,8 +1,8 @@
 """Loads data sets by name: `load_dataset("ml-1m")`.
 
-The files are looked for where `source` says (the zip, the unpacked folder, or the ratings file), then in
-`TFVAE_DATA` (a folder with one folder or zip for each data set, or with the files themselves), then in the
-cache (`TFVAE_CACHE`), and then downloaded to it where that is lawful. Every download is checked by its md5.
+The files are read from `source` if it is given (the zip, the unpacked folder, or the ratings file). Otherwise they
+are looked for in `TFVAE_DATA` (a folder with one folder or zip for each data set, or with the files themselves), then
+in the cache (`TFVAE_CACHE`), and are downloaded to the cache if that is lawful. Every download is checked by its md5.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _log = logging.getLogger(__name__)
 
 
 def load_dataset(name: str, source: str | os.PathLike | None = None, **options: Any) -> Interactions:
-    """Loads a data set's interactions, all of them, unfiltered.
+    """Loads all interactions of a data set, unfiltered.
 
     Args:
-        name: One of `DATASETS`.
+        name: A name in `DATASETS`.
         source: The zip, folder or ratings file; by default it is looked for, then downloaded.
-        **options: For "synthetic", those of `tfvae.data.synthetic.synthetic`; else those of
+        **options: For "synthetic", arguments of `tfvae.data.synthetic.synthetic`; otherwise arguments of
             `Interactions.from_events`, such as `duplicates`.
 
     Returns:
-        Interactions with raw ids, and titles and features where their files lie beside the ratings.
+        Interactions with raw ids, and with titles and features if their files are beside the ratings.
 
     Raises:
-        InputError: For an unknown name, and when files are missing (where to get them and which to place
-            where), damaged, or malformed.
+        InputError: If the name is unknown, the data set comes already split, or files are damaged, malformed or
+            missing; for missing files the message says where to get them and where to place them.
     """
     dataset = _dataset(name)
     if name == "synthetic":
@@ -59,18 +59,19 @@ def load_dataset(name: str, source: str | os.PathLike | None = None, **options: 
 def load_ncf(
     name: str, source: str | os.PathLike | None = None, settings: LeaveOneOutSettings | None = None
 ) -> LeaveOneOut:
-    """Loads a leave-one-out split in the files of He et al. (WWW 2017).
+    """Loads a leave-one-out split from the files of He et al. (WWW 2017).
 
     Args:
         name: "ncf-ml-1m" or "ncf-pinterest".
         source: The folder, zip or training file; by default it is looked for as `load_dataset` does.
-        settings: Used only when there is no `test.negative` and the negatives are drawn.
+        settings: Used only if there is no `test.negative` file, so that the negatives are drawn.
 
     Returns:
-        The split, of the users who have both training events and a test item. Ids are NCF's numbers.
+        The split, without the test users who have no training events. Ids are NCF's numbers.
 
     Raises:
-        InputError: As `load_dataset` raises it, and if the files do not belong together.
+        InputError: As for `load_dataset`, and if the files do not fit together or a training user has no test
+            item.
     """
     dataset = _dataset(name)
     if dataset.protocols != ("leave-one-out",):
@@ -105,15 +106,18 @@ def load_ncf(
 
 
 def default_split(name: str, n_users: int | None = None) -> StrongGeneralizationSettings:
-    """The strong-generalisation settings of the papers for a data set, or ours where no paper has any.
+    """The papers' strong-generalisation settings for a data set, or our own if no paper states any.
 
     Args:
-        name: One of `DATASETS`.
+        name: A name in `DATASETS`.
         n_users: Number of users, for "synthetic", which has no fixed size: a tenth of them, at most 10,000,
             are held out for validation and as many for test.
 
+    Returns:
+        The settings.
+
     Raises:
-        InputError: For an unknown name, and for a data set that comes already split.
+        InputError: If the name is unknown, or the data set comes already split.
     """
     dataset = _dataset(name)
     if dataset.strong is None:
@@ -131,7 +135,7 @@ def _dataset(name: str) -> Dataset:
 
 
 def _locate(dataset: Dataset, source: str | os.PathLike | None) -> Place:
-    """Finds the place that holds a data set's files, downloading them as a last resort."""
+    """Finds the place that holds a data set's files; downloads them as a last resort."""
     if source is not None:
         root = Path(source).expanduser()
         found = sources.look_in(root, dataset.folders, dataset.files) if root.is_dir() else Place(root)
@@ -163,7 +167,7 @@ def _check_count(dataset: Dataset, found: int) -> None:
 
 
 def _rows_of(train_users: np.ndarray, test_users: np.ndarray, test_file: object) -> np.ndarray:
-    """The line (from 0) of the test file that belongs to each training user."""
+    """The line of the test file that belongs to each training user, counted from 0."""
     ascending = np.argsort(test_users)
     places = np.minimum(np.searchsorted(test_users, train_users, sorter=ascending), len(ascending) - 1)
     rows = ascending[places]

@@ -1,7 +1,7 @@
-"""Files of events as people have them: what kind they are of, and the columns of Parquet and of JSON lines.
+"""Files of events in the formats people use: recognising the kind, and reading Parquet and JSON lines.
 
-A file is known by its content, not by its name. Whatever is wrong is named by file and line, the lines counted as an
-editor counts them. CSV has a module of its own, `tfvae.data.csv_files`.
+A file is recognised by its content, not by its name. Errors name the file and, for text, the line, counted as editors
+do. CSV has a module of its own, `tfvae.data.csv_files`.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ Kind = Literal["csv", "json lines", "parquet"]
 
 
 class EventColumns(NamedTuple):
-    """The columns of a file that were asked for.
+    """The wanted columns of a file.
 
     Attributes:
         columns: One column for each purpose ("user", "item", "rating", "timestamp") that was named.
-        place: What messages call an event, by its number from 0; it reads the file again.
+        place: Function from an event's number, counted from 0, to its name in messages; it may read the file again.
     """
 
     columns: dict[str, Any]
@@ -51,7 +51,7 @@ class EventColumns(NamedTuple):
 
 @contextmanager
 def local_file(path: Path) -> Iterator[Path]:
-    """The file itself; for the path `-` a temporary copy of standard input, since data are read more than once."""
+    """Yields the file, or for `-` a temporary copy of standard input, since the data are read more than once."""
     if str(path) != "-":
         yield path
         return
@@ -66,10 +66,10 @@ def local_file(path: Path) -> Iterator[Path]:
 
 
 def file_kind(path: Path) -> Kind:
-    """What kind of events a file holds, by its first bytes.
+    """The kind of a file of events, recognised by its first bytes.
 
     Raises:
-        InputError: If it cannot be read, is empty, or is a spreadsheet.
+        InputError: If the file cannot be read, is empty, or is a spreadsheet or another archive.
     """
     with reading(path) as stream:
         start = stream.read(4096)
@@ -84,12 +84,15 @@ def file_kind(path: Path) -> Kind:
 
 
 def read_parquet(path: Path, named: Mapping[str, str]) -> EventColumns:
-    """Reads columns of a Parquet file; arguments, result and errors are those of `read_json_lines`."""
+    """Reads columns of a Parquet file; arguments, result and errors are as for `read_json_lines`."""
     refuse_two_purposes(path, named)
     try:
-        found = pq.read_schema(path).names
+        with reading(path) as stream, path.open("rb") as file:
+            packed = file.read(4) != b"PAR1"
+            content: Path | io.BytesIO = io.BytesIO(stream.read()) if packed else path
+        found = pq.read_schema(content).names
         places_of(path, list(named.values()), found)
-        table = pq.read_table(path, columns=list(named.values()))
+        table = pq.read_table(content, columns=list(named.values()))
         columns = {purpose: table[name].to_pandas() for purpose, name in named.items()}
     except TfvaeError:
         raise
@@ -99,17 +102,18 @@ def read_parquet(path: Path, named: Mapping[str, str]) -> EventColumns:
 
 
 def read_json_lines(path: Path, named: Mapping[str, str]) -> EventColumns:
-    """Reads keys of a file with one JSON object in each line, in UTF-8, UTF-16 or UTF-32.
+    """Reads keys of a file with one JSON object a line, in UTF-8, UTF-16 or UTF-32.
 
     Args:
         path: The file, compressed or not.
         named: The name of the key for each purpose: "user", "item", "rating" and "timestamp".
 
     Returns:
-        The columns, and how to name the line of an event.
+        The columns, and a function that names the line of an event.
 
     Raises:
-        InputError: For whatever is wrong, naming file, line and value.
+        InputError: If the file is missing or malformed, or one key is named for two purposes; the message names the
+            file, and the line and value if it can.
     """
     refuse_two_purposes(path, named)
     columns: dict[str, list] = {purpose: [] for purpose in named}
@@ -145,10 +149,18 @@ def refuse_two_purposes(path: object, named: Mapping[str, str]) -> None:
 
 
 def places_of(path: object, wanted: Sequence[str], found: Sequence[str]) -> list[int]:
-    """The places of columns among those found.
+    """The places of the wanted columns among those found.
+
+    Args:
+        path: Name of the data in messages.
+        wanted: Names of the wanted columns.
+        found: Names of all columns, in order.
+
+    Returns:
+        The index of each wanted column, counted from 0.
 
     Raises:
-        InputError: If one of them is not there, or is there more than once.
+        InputError: If a wanted column is missing, or occurs more than once.
     """
     for name in wanted:
         if name not in found:
@@ -159,7 +171,7 @@ def places_of(path: object, wanted: Sequence[str], found: Sequence[str]) -> list
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, with their numbers."""
+    """The lines that are not blank, with their numbers, counted from 1."""
     with reading(path) as stream:
         start = stream.read(4096)
     with reading(path) as stream:

@@ -1,4 +1,4 @@
-"""Raw events, one entry each, turned into numbered, checked and grouped arrays."""
+"""Turns raw events, one entry each, into checked and grouped arrays."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def ratings(values: Any, source: object, place: Callable[[int], str]) -> np.ndar
     """Ratings or counts as float32 [n].
 
     Args:
-        values: [n] numbers, an array, a pandas or an Arrow column.
-        source: What messages call the data.
-        place: What messages call an event, by its number from 0.
+        values: [n] numbers, in an array or a pandas or Arrow column.
+        source: Name of the data in messages.
+        place: Function from an event's number, counted from 0, to its name in messages.
 
     Raises:
-        InputError: Naming the first that is no finite number.
+        InputError: If one is not a finite number; the message names the first.
     """
     given = values.to_numpy() if isinstance(values, pa.ChunkedArray) else np.asarray(values)
     numbers = np.asarray(pd.to_numeric(given, errors="coerce"), np.float32)
@@ -51,7 +51,16 @@ def ratings(values: Any, source: object, place: Callable[[int], str]) -> np.ndar
 
 
 def grouped(rows: np.ndarray, n_users: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Where each user's events begin, and the stable order that groups them (None when they are grouped)."""
+    """Groups events by user, in a stable order.
+
+    Args:
+        rows: int32 [n], the user's row of each event.
+        n_users: Number of users.
+
+    Returns:
+        Where each user's events begin, int64 [n_users + 1]; and the order that groups the events, int64 [n], or None if
+        they are grouped already.
+    """
     indptr = np.zeros(n_users + 1, np.int64)
     np.cumsum(np.bincount(rows, minlength=n_users), out=indptr[1:])
     if (rows[1:] >= rows[:-1]).all():
@@ -62,7 +71,7 @@ def grouped(rows: np.ndarray, n_users: int) -> tuple[np.ndarray, np.ndarray | No
 
 
 def has_duplicates(indptr: np.ndarray, items: np.ndarray, n_items: int) -> bool:
-    """Whether a user meets an item twice; `items` are grouped by user."""
+    """Whether a user has an item twice; `items` are grouped by user, whose first events are at `indptr`."""
     ones = np.ones(len(items), np.int8)
     matrix = sp.csr_array((ones, items.copy(), indptr), shape=(len(indptr) - 1, n_items))
     matrix.sort_indices()
@@ -72,23 +81,23 @@ def has_duplicates(indptr: np.ndarray, items: np.ndarray, n_items: int) -> bool:
 def without_duplicates(
     pairs: np.ndarray, values: np.ndarray, times: np.ndarray, policy: Duplicates, source: object
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Applies the policy for repeated user-item pairs.
+    """Applies the policy for repeated user-item pairs, and logs what it did.
 
     Args:
-        pairs: int64 [n], one number for each user-item pair.
-        values: float32 [n].
-        times: int64 [n, m], by which the events of a pair are ordered, the first column first; among equals the order
-            of the file decides. Without columns it decides alone.
-        policy: What to do with repeated ones; see `Interactions.from_events`.
-        source: What messages call the data.
+        pairs: int64 [n], the user-item pair of each event as one number.
+        values: float32 [n], the value of each event.
+        times: int64 [n, m], sort keys of the events of a pair, the most significant column first; among equals, or if
+            m is 0, the order of the file decides.
+        policy: What to do with repeated pairs, see `Interactions.from_events`.
+        source: Name of the data in messages.
 
     Returns:
         Which events stay, bool [n], and the values of those.
 
     Raises:
-        InputError: Under the policy "error".
+        InputError: Always under the policy "error".
     """
-    order = np.lexsort((*times.T[::-1], pairs))  # stable: events of a pair lie together, in time
+    order = np.lexsort((*times.T[::-1], pairs))  # stable: events of a pair come together, in order of time
     same_pair = pairs[order][1:] == pairs[order][:-1]
     n_repeated = int(same_pair.sum())
     found = f"{source}: {n_repeated:,} repeated user-item pairs among {len(pairs):,} events"
@@ -110,7 +119,7 @@ def without_duplicates(
 
 
 def aligned(table: pd.DataFrame | None, ids: np.ndarray) -> dict[str, np.ndarray]:
-    """The columns of a table indexed by id, in the order of `ids`; unknown text is empty, numbers NaN."""
+    """The columns of a table indexed by id, reordered as `ids`; missing text becomes empty, missing numbers NaN."""
     if table is None:
         return {}
     table = table[~table.index.duplicated()].reindex(ids)

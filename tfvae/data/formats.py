@@ -1,6 +1,6 @@
-"""The raw file formats of the named data sets; one function each, from a path to columns.
+"""Readers of the raw file formats of the named data sets, each a function from a path to columns.
 
-Events come back in file order. Whatever is malformed is named by file and line.
+Events are returned in file order. A malformed file raises an `InputError` that names the file and, if it can, the line.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FIELDS = {"user": pa.int32(), "item": pa.int32(), "rating": pa.float32(), "time
 _SECONDS_PER_DAY = 86_400
 _NUMBERS = b"0123456789.\r\n"
 _WHOLE = re.compile(r"[0-9]{1,18}")
-_Record = tuple[Any, ...]  # the number of a line, and its fields
+_Record = tuple[Any, ...]  # a line's number, followed by its fields
 _ML_100K_GENRES = (
     "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror "
     "Musical Mystery Romance Sci-Fi Thriller War Western"
@@ -48,7 +48,7 @@ _ML_100K_GENRES = (
 
 
 class RawEvents(NamedTuple):
-    """Events as they stand in a file, one entry each: the first arguments of `Interactions.from_events`."""
+    """Events as a file has them, one entry each: the first arguments of `Interactions.from_events`."""
 
     users: Any
     items: Any
@@ -59,7 +59,7 @@ class RawEvents(NamedTuple):
 def read_double_colon(path: AnyPath) -> RawEvents:
     """Reads `user::item::rating::Unix time` (MovieLens-1M and -10M, MovieTweetings)."""
     names = ["user", "after user", "item", "after item", "rating", "after rating", "timestamp"]
-    # To a one-character delimiter "::" is an empty field, which must be empty indeed.
+    # Arrow splits at one character, so each "::" gives an additional field, which the type null requires to be empty.
     table = text.read_delimited(
         path, {name: _FIELDS.get(name, pa.null()) for name in names}, names=names, delimiter=":"
     )
@@ -70,7 +70,7 @@ def read_double_colon(path: AnyPath) -> RawEvents:
 def read_movielens_csv(path: AnyPath) -> RawEvents:
     """Reads `userId,movieId,rating[,timestamp]` with a header line (MovieLens-20M and later)."""
     types = dict(zip(("userId", "movieId", "rating", "timestamp"), _FIELDS.values(), strict=True))
-    if len(text.header(path, ",")) <= 3:  # of more columns one must be the times, lest they be lost by a misprint
+    if len(text.header(path, ",")) <= 3:  # a fourth must be the times, or a misspelt name would lose them
         del types["timestamp"]
     table = text.read_delimited(path, types)
     refuse_other_bytes(path, _NUMBERS + b",", header=True)
@@ -97,17 +97,17 @@ def read_triplets(path: AnyPath) -> RawEvents:
 def read_netflix(paths: Sequence[AnyPath]) -> RawEvents:
     """Reads the Netflix Prize's files, in the order given.
 
-    A line `movie:` opens the block of a movie's lines `user,rating,date`. `combined_data_1..4.txt` hold
-    many such blocks, the older `mv_*.txt` one each.
+    A line `movie:` begins the block of a movie's lines `user,rating,date`. `combined_data_1..4.txt` hold
+    many such blocks, the older `mv_*.txt` hold one each.
 
     Args:
         paths: The files; at least one.
 
     Returns:
-        The events, movie by movie; a date is midnight, UTC.
+        The events, movie by movie; dates are converted to Unix seconds at midnight, UTC.
 
     Raises:
-        InputError: Naming file and line, for whatever is malformed.
+        InputError: If a file is missing or malformed.
     """
     types = {"user": pa.int32(), "rating": pa.float32(), "date": pa.date32()}
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("user", "rating", "date", "movie")}
@@ -125,7 +125,7 @@ def read_netflix(paths: Sequence[AnyPath]) -> RawEvents:
 
 
 def _movies(path: AnyPath, sections: Sequence[text.Section], n_rows: int) -> np.ndarray:
-    """The movie of each row, int32 [n_rows], from the lines between which the rows lie."""
+    """The movie of each row, int32 [n_rows], from the section lines between the rows."""
     if not sections or sections[0].line != 1:
         raise InputError(f"{path}, line 1: expected a movie's number and a colon, such as '17:'")
     lines = np.array([section.line for section in sections])
@@ -140,12 +140,12 @@ def _movies(path: AnyPath, sections: Sequence[text.Section], n_rows: int) -> np.
 
 
 def read_movies_dat(path: AnyPath, encoding: str) -> pd.DataFrame:
-    """Reads `item::title::genres` to a table indexed by item; titles may hold single colons."""
+    """Reads `item::title::genres` into a table indexed by item; titles may contain single colons."""
     return _table(path, _records(path, "::", 3, encoding), ["title", "genres"])
 
 
 def read_movies_csv(path: AnyPath) -> pd.DataFrame:
-    """Reads `movieId,title,genres` with a header line, UTF-8, to a table indexed by item."""
+    """Reads `movieId,title,genres` with a header line, in UTF-8, into a table indexed by item."""
     names = ["movieId", "title", "genres"]
     records, last = [], 0
     with reading_text(path, "utf-8-sig") as lines:
@@ -166,12 +166,12 @@ def read_movies_csv(path: AnyPath) -> pd.DataFrame:
 
 
 def read_netflix_titles(path: AnyPath) -> pd.DataFrame:
-    """Reads `item,year,title` (Latin-1; titles may hold commas, a year may be NULL), indexed by item."""
+    """Reads `item,year,title` in Latin-1 into a table indexed by item; titles may contain commas, years may be NULL."""
     return _table(path, _records(path, ",", 3, "latin-1"), ["year", "title"], numeric=["year"])
 
 
 def read_u_item(path: AnyPath) -> pd.DataFrame:
-    """Reads MovieLens-100K's `u.item` (Latin-1) to a table of title and genres, indexed by item."""
+    """Reads MovieLens-100K's `u.item` in Latin-1 into a table of titles and genres, indexed by item."""
     records = _records(path, "|", 5 + len(_ML_100K_GENRES), "latin-1")
     for number, _, *fields in records:
         if not set(fields[4:]) <= {"0", "1"}:
@@ -183,25 +183,25 @@ def read_u_item(path: AnyPath) -> pd.DataFrame:
 
 
 def read_users_dat(path: AnyPath) -> pd.DataFrame:
-    """Reads `user::gender::age::occupation::zip code`, indexed by user; age and occupation are codes."""
+    """Reads `user::gender::age::occupation::zip code` into a table indexed by user; age and occupation are codes."""
     names = ["gender", "age", "occupation", "zip_code"]
     return _table(path, _records(path, "::", 5), names, numeric=["age", "occupation"])
 
 
 def read_u_user(path: AnyPath) -> pd.DataFrame:
-    """Reads MovieLens-100K's `user|age|gender|occupation|zip code`, indexed by user."""
+    """Reads MovieLens-100K's `user|age|gender|occupation|zip code` into a table indexed by user."""
     names = ["age", "gender", "occupation", "zip_code"]
     return _table(path, _records(path, "|", 5), names, numeric=["age"])
 
 
 def read_ncf_negatives(path: AnyPath) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Reads NCF's `test.negative`: a line is `(user,item)` and that user's sampled negatives.
+    """Reads NCF's `test.negative`, whose lines are `(user,item)` and that user's sampled negatives.
 
     Returns:
         Users [n], their held-out items [n], and their negatives [n, n_negatives], all int64.
 
     Raises:
-        InputError: Naming file and line, for whatever is malformed.
+        InputError: If the file is missing or malformed.
     """
     n_negatives = max(len(text.header(path, "\t")) - 1, 1)
     columns = {"pair": pa.string()} | {f"negative {n + 1}": pa.int64() for n in range(n_negatives)}
@@ -219,9 +219,9 @@ def read_ncf_negatives(path: AnyPath) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _natural(path: AnyPath, events: RawEvents, first: int | None, least: int = 0) -> RawEvents:
-    """The events, none of whose columns has a number below the least or an infinite one.
+    """Returns the events, after refusing numbers below `least` and numbers that are not finite.
 
-    `first` is the line of the first event; None where not every line is one.
+    `first` is the line of the first event; None if not every line is an event.
     """
     for name, column in zip(events._fields, events, strict=True):
         if column is None:
@@ -236,7 +236,7 @@ def _natural(path: AnyPath, events: RawEvents, first: int | None, least: int = 0
 
 
 def _records(path: AnyPath, delimiter: str, n_fields: int, encoding: str = "utf-8") -> list[_Record]:
-    """The lines of a small file that are not empty; the last field may hold the delimiter itself."""
+    """The lines of a small file that are not empty; the last field may contain the delimiter."""
     records = []
     with reading(path) as stream:
         for number, raw in enumerate(stream, 1):
@@ -258,7 +258,7 @@ def _records(path: AnyPath, delimiter: str, n_fields: int, encoding: str = "utf-
 def _table(
     path: AnyPath, records: Sequence[_Record], names: Sequence[str], numeric: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """A table of text columns indexed by the first field; the numeric ones are numbers, NaN where there is none."""
+    """A table indexed by the first field; columns are text, or, if in `numeric`, numbers with NaN for none."""
     ids: dict[int, int] = {}
     for number, first, *_ in records:
         if not _WHOLE.fullmatch(first):

@@ -1,19 +1,19 @@
 """Ids of users and items: one rule for CSV, Parquet, frames, arrays and pre-split folders.
 
-An id is what the user wrote. A typed column keeps its type: whole numbers are numbers (also `7.0`, since pandas makes
-floating-point numbers of them where some are missing), text is text, letter by letter. A text file has no types: its
-ids are numbers if all of a column are whole ones (`7` or `7.0`), else all of them are text. Numbers beyond 64 bits with
-sign are kept as text.
+An id stays as the user wrote it. A typed column keeps its type: whole numbers are numbers (`7.0` as well, since pandas
+turns whole numbers into floating-point ones if some are missing), and text is kept character by character. A text file
+has no types: the ids of a column are numbers if all of them are whole (`7` or `7.0`), and otherwise text. If a number
+needs more than 64 bits with sign, all ids of its column are kept as text.
 
-Refused before anything is trained, with the place of the first such id, is whatever could not be told apart or given
-back:
+Ids that could not be told apart or written back are refused before anything is trained, with the place of the first:
 
-- what is missing, and text that stands for it in many files (`nan`, `null`, `None`, `NA`, ...);
-- text with a NUL, or with white space at its ends (" 7" would be another user than "7");
+- missing ids, empty text, and text that many files use for missing values (`nan`, `null`, `None`, `NA`, ...);
+- text that contains a NUL, is not valid UTF-8, or has white space at its ends (" 7" would be another user than "7");
 - the number −1, which pads histories;
 - two spellings of one number in a column of numbers (`7` and `7.0`);
-- an id of more than 256 letters, if all ids at its length would take more than 0.27 GB;
-- fractions, floating-point numbers above 2^53, truth values, and kinds of values that are neither numbers nor text.
+- an id of more than 256 characters, if all ids at its length would take more than 0.27 GB;
+- fractions, floating-point numbers above 2^53, Boolean values, values that are neither numbers nor text, and numbers
+  beside text in a typed column.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tfvae.system.errors import InputError
 __all__ = ["PAD", "numbered", "of_text"]
 
 PAD = -1
-"""The number that pads histories in a served model, which therefore is no id."""
+"""The number that pads histories in a served model and therefore cannot be an id."""
 
 Place = Callable[[int], str]
 Refusal = Callable[[int, str], InputError]
@@ -41,7 +41,7 @@ _MISSING = frozenset(
     ["nan", "NaN", "NAN", "-nan", "null", "Null", "NULL", "None", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaT"]
 )
 _LARGEST_EXACT = 2**53
-_MOST_BYTES = 2**28  # of all ids, where some are far longer than the rest
+_MOST_BYTES = 2**28  # for all ids, if some are longer than usual
 _USUAL_LENGTH = 256
 _NUMBER = re.compile(r"(0|-?[1-9][0-9]*)(\.0+)?")
 
@@ -50,18 +50,18 @@ def numbered(ids: Any, kind: str, source: object, place: Place) -> tuple[np.ndar
     """Numbers ids in ascending order: whole numbers numerically, text lexicographically by code point.
 
     Args:
-        ids: [n], a NumPy array or sequence, a pandas or an Arrow column.
+        ids: [n] ids, in a NumPy array, a sequence, or a pandas or Arrow column.
         kind: "user" or "item", for messages.
-        source: What messages call the data.
-        place: What messages call an event, by its number from 0.
+        source: Name of the data in messages.
+        place: Function from an event's number, counted from 0, to its name in messages.
 
     Returns:
-        The number of each event's id, int32 [n], and the different ids, ascending: int64 or fixed-width text.
+        The number of each event's id, int32 [n], and the distinct ids in ascending order, int64 or fixed-width text.
 
     Raises:
-        InputError: For ids that the rule refuses, naming the first.
+        InputError: If an id is refused by the rule of this module; the message names the first.
     """
-    untyped = isinstance(ids, pa.ChunkedArray) and pa.types.is_dictionary(ids.type)  # as text files are read
+    untyped = isinstance(ids, pa.ChunkedArray) and pa.types.is_dictionary(ids.type)  # ids of a text file
     codes, different = _encoded(ids, kind, source, place)
 
     def refuse(which: int, why: str) -> InputError:
@@ -74,9 +74,9 @@ def numbered(ids: Any, kind: str, source: object, place: Place) -> tuple[np.ndar
 
 
 def of_text(names: Sequence[str], kind: str, source: object, place: Place) -> np.ndarray:
-    """Different ids that are given as text, in their order: int64, or fixed-width text.
+    """Distinct ids that are given as text, in their order: int64 or fixed-width text.
 
-    Arguments and errors are those of `numbered`; an id that comes twice is refused as well.
+    Arguments and errors are as for `numbered`; an id that occurs twice is refused as well.
     """
     seen: set[str] = set()
     for number, name in enumerate(names):
@@ -91,7 +91,7 @@ def of_text(names: Sequence[str], kind: str, source: object, place: Place) -> np
 
 
 def _encoded(ids: Any, kind: str, source: object, place: Place) -> tuple[np.ndarray, list]:
-    """The place of each event's id among the different values of the column, and these, as Python's own."""
+    """The place of each event's id among the distinct values of the column, and these values as Python objects."""
     if isinstance(ids, pa.ChunkedArray) and pa.types.is_dictionary(ids.type):
         encoded = ids.unify_dictionaries().combine_chunks()
         if not encoded.null_count:
@@ -106,7 +106,7 @@ def _encoded(ids: Any, kind: str, source: object, place: Place) -> tuple[np.ndar
             "these rows or fill them in."
         )
     if types.is_object_dtype(column.dtype) and types.infer_dtype(column) not in ("string", "integer", "bytes"):
-        # 1, 1.0 and True are equal to pandas, and would fall together with nobody asked.
+        # 1, 1.0 and True are equal to pandas, which would silently merge them.
         spelt = pd.Series([(type(value).__name__, value) for value in column])
         try:
             codes, different = pd.factorize(spelt)
@@ -118,7 +118,7 @@ def _encoded(ids: Any, kind: str, source: object, place: Place) -> tuple[np.ndar
 
 
 def _values(different: list[Any], refuse: Refusal, untyped: bool) -> np.ndarray:
-    """The different ids by the rule, in their order; `refuse` makes the error for one of them."""
+    """Converts distinct ids by the rule, in their order; `refuse` makes the error for one of them."""
     ids = [value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value for value in different]
     kinds = [_kind(value) for value in ids]
     for which, kind in enumerate(kinds):
@@ -156,7 +156,7 @@ def _kind(value: Any) -> str | None:
 
 
 def _whole(values: list[Any], refuse: Refusal) -> list[int]:
-    """Whole numbers, whatever type they are of."""
+    """Converts whole numbers of any type to int."""
     for which, value in enumerate(values):
         if isinstance(value, (float, np.floating)):
             if not float(value).is_integer():
@@ -167,7 +167,7 @@ def _whole(values: list[Any], refuse: Refusal) -> list[int]:
 
 
 def _text(names: list[str], refuse: Refusal) -> np.ndarray:
-    """Text, letter by letter."""
+    """Checks ids that are text, and makes a fixed-width array of them."""
     for which, name in enumerate(names):
         if not name:
             raise refuse(which, "is empty; drop these rows or fill them in.")

@@ -1,4 +1,4 @@
-"""Who met what: interactions of users with items, as immutable arrays in the order of their file, with their ids."""
+"""Interactions of users with items: read-only arrays in the order of their file, with the ids of users and items."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def _event(number: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Interactions in the order of the file they came from, on which the papers' splits depend.
+    """Interactions, in the order of the file they came from, since the papers' splits depend on that order.
 
     Attributes:
-        users: int32 [n_events], user rows.
-        items: int32 [n_events], item columns.
-        values: float32 [n_events], ratings or counts (1 where the file had none).
+        users: int32 [n_events], the user's row.
+        items: int32 [n_events], the item's column.
+        values: float32 [n_events], ratings or counts (all 1 if none were given).
         user_ids: [n_users], ascending: numbers numerically, strings lexicographically.
         item_ids: [n_items], ascending likewise.
         timestamps: int64 [n_events] in Unix seconds, rounded down, or None.
-        nanoseconds: int32 [n_events], what is beyond the whole seconds, or None where nothing is.
+        nanoseconds: int32 [n_events], the nanoseconds beyond the whole seconds, or None if all are 0.
         titles: str [n_items] (empty where unknown), or None.
         user_features: Named arrays [n_users].
         item_features: Named arrays [n_items].
@@ -66,7 +66,7 @@ class Interactions:
     item_features: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Makes every array read-only, through a view, so that the caller's own stays as it was."""
+        """Makes every array read-only, through a view, so that the caller's own array stays writeable."""
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, dict):
@@ -92,29 +92,29 @@ class Interactions:
 
     @property
     def density(self) -> float:
-        """Share of all user-item pairs that are interactions."""
+        """Number of interactions divided by the number of user-item pairs."""
         return self.n_events / (self.n_users * self.n_items)
 
     @cached_property
     def by_user(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """The events user by user, each user's in the order of the file.
+        """The events grouped by user, those of a user in the order of the file.
 
         Returns:
-            Where each user's events begin, int64 [n_users + 1]; and the place in the file of each event, int64
-            [n_events], or None where the file is user by user.
+            Where each user's events begin, int64 [n_users + 1]; and the place of each event in the file, int64
+            [n_events], or None if the file is already grouped by user.
         """
         return events.grouped(self.users, self.n_users)
 
     @property
     def times(self) -> np.ndarray:
-        """What orders events in time, int64 [n_events, m], the first column first; m is 0 where no times are known."""
+        """Sort keys in time, int64 [n_events, m], the most significant column first; m is 0 if no times are known."""
         parts = [array.astype(np.int64) for array in (self.timestamps, self.nanoseconds) if array is not None]
         return np.stack(parts, axis=1) if parts else np.empty((self.n_events, 0), np.int64)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content, in hexadecimal."""
-        # Of the events user by user with their places, since digests of splits and stored runs were made so.
+        # It covers the events grouped by user, with their places, because the digests of stored runs were made so.
         arrays = self._arrays()
         del arrays["users"]
         arrays["indptr"], order = self.by_user
@@ -141,24 +141,24 @@ class Interactions:
         """Builds interactions from one entry per event.
 
         Args:
-            user_ids: [n] ids, numbers or text: an array, a pandas or an Arrow column. `tfvae.data.ids` says what is
-                read and what is refused.
-            item_ids: [n] likewise.
+            user_ids: [n] ids, numbers or text, in an array or a pandas or Arrow column. `tfvae.data.ids` says which
+                are accepted.
+            item_ids: [n] ids of the items, likewise.
             values: [n] ratings or counts; None for ones.
-            timestamps: [n] Unix seconds, datetimes or text in ISO 8601, see `tfvae.data.times`; None where unknown.
-            duplicates: What becomes of repeated user-item pairs: keep the "last" or the "first" in time, where times
-                are given, else in the data; "sum" their values; or "error".
-            users: What is known of the users, indexed by user id: the user features.
-            items: What is known of the items, indexed by item id: a column `title`, and item features.
-            source: What messages call the data; a file's path.
-            place: What messages call an event, by its number from 0.
+            timestamps: [n] Unix seconds, datetimes or text in ISO 8601, see `tfvae.data.times`; None if unknown.
+            duplicates: What to do with repeated user-item pairs: keep the "last" or the "first" (in time if times are
+                given, else in the data), "sum" their values, or raise an "error".
+            users: A table of user features, indexed by user id.
+            items: A table of item features, indexed by item id; its column `title`, if any, holds the titles.
+            source: Name of the data in messages, such as a file's path.
+            place: Function from an event's number, counted from 0, to its name in messages.
 
         Returns:
             The interactions; users and items are numbered in ascending order of their ids.
 
         Raises:
-            InputError: For no events, unequal lengths, ids and times that are refused, ratings that are no finite
-                numbers, and duplicates under "error".
+            InputError: If there are no events, lengths differ, an id or a time is refused, a rating is not a finite
+                number, the policy for duplicates is unknown, or there are duplicates under "error".
         """
         if duplicates not in get_args(Duplicates):
             raise unknown_name("duplicates policy", duplicates, get_args(Duplicates))
@@ -212,19 +212,19 @@ class Interactions:
         source: object = "data frame",
         **options: Any,
     ) -> Interactions:
-        """Builds interactions from a pandas frame of one row per event.
+        """Builds interactions from a pandas data frame with one row per event.
 
         Args:
             frame: The events.
             user: Name of the column of user ids.
             item: Name of the column of item ids.
             rating: Name of the column of ratings or counts; None for ones.
-            timestamp: Name of the column of times; None for none.
-            source: What messages call the data.
+            timestamp: Name of the column of times; None if there is none.
+            source: Name of the data in messages.
             **options: Arguments of `from_events`.
 
         Raises:
-            InputError: For a missing column, and as for `from_events`.
+            InputError: If a column is missing or named for two purposes, and as for `from_events`.
         """
         wanted = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
         named = {purpose: name for purpose, name in wanted.items() if name is not None}
@@ -245,20 +245,24 @@ class Interactions:
         encoding: str | None = None,
         **options: Any,
     ) -> Interactions:
-        """Reads a file of events, which its content tells to be CSV, JSON lines or Parquet.
+        """Reads a file of events: CSV, JSON lines or Parquet, recognised by its content.
 
         Args:
-            path: The file, plain, in xz, gzip or bzip2, or alone in a zip; `-` for standard input.
+            path: The file, or `-` for standard input. It may be compressed with xz, gzip or bzip2, or be the only file
+                in a zip.
             user: Name of the column (or key) of user ids.
             item: Name of the column of item ids.
             rating: Name of the column of ratings or counts; None for ones.
-            timestamp: Name of the column of times; None for none.
-            delimiter: Of CSV, the character between fields; None to find it in the first line, which names the columns.
-            encoding: Of CSV; None for UTF-8, UTF-16 or UTF-32, as the bytes say, and else Windows-1252.
+            timestamp: Name of the column of times; None if there is none.
+            delimiter: For CSV, the character between fields; by default it is found from the first line, which names
+                the columns.
+            encoding: For CSV, the encoding; by default UTF-8, UTF-16 or UTF-32, whichever the bytes show, and otherwise
+                Windows-1252.
             **options: Arguments of `from_events`.
 
         Raises:
-            InputError: Naming file, line and value, for whatever is wrong.
+            InputError: If the file is missing or malformed; the message names the file, and the line and value if it
+                can.
         """
         wanted = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
         named = {purpose: name for purpose, name in wanted.items() if name is not None}
@@ -274,29 +278,29 @@ class Interactions:
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike, *columns: Any, **options: Any) -> Interactions:
-        """Reads delimited text whose first line names the columns; arguments and errors are those of `from_file`."""
+        """Another name of `from_file`, which recognises the format by the content."""
         return cls.from_file(path, *columns, **options)
 
     @classmethod
     def from_parquet(cls, path: str | os.PathLike, *columns: Any, **options: Any) -> Interactions:
-        """Reads a Parquet file of one row per event; arguments and errors are those of `from_file`."""
+        """Another name of `from_file`, which recognises the format by the content."""
         return cls.from_file(path, *columns, **options)
 
     @classmethod
     def _from_columns(cls, columns: dict[str, Any], **options: Any) -> Interactions:
-        """As `from_events`, with one column for each purpose that is known."""
+        """Calls `from_events` with the column of each purpose that has one."""
         return cls.from_events(*map(columns.get, ("user", "item", "rating", "timestamp")), **options)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes everything to one `.npz` file, in one step and without pickle."""
+        """Writes everything to one `.npz` file, atomically and without pickle."""
         files.write_npz(path, self._arrays(), compressed=False)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Interactions:
-        """Reads what `save` wrote.
+        """Reads a file that `save` wrote.
 
         Raises:
-            InputError: When the file is not such a one.
+            InputError: If there is no such file, or it does not hold saved interactions.
         """
         known = {entry.name for entry in fields(cls)}
         parts: dict[str, Any] = {name: {} for name in _FEATURES}

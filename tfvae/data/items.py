@@ -1,4 +1,4 @@
-"""What a trained model's items are called: it lies beside the model, so that nobody who serves it reads test data."""
+"""The ids and titles of a trained model's items, stored beside it so that serving it never reads test data."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Items:
 
     Attributes:
         item_ids: [n_items] ids, whole numbers or strings.
-        titles: [n_items] titles, empty where unknown; None where there are none.
-        scale: The lowest and the highest training rating; None where nothing is rated.
+        titles: [n_items] titles, empty where unknown; None if there are none.
+        scale: The lowest and the highest rating, see `Split.scale`; None if there are no ratings.
         n_users: int64 [n_items], how many training users have each item.
     """
 
@@ -51,7 +51,7 @@ class Items:
         )
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes `items.npz` into a run folder."""
+        """Writes `items.npz` in a run folder."""
         arrays = {"item_ids": self.item_ids, "n_users": self.n_users}
         if self.titles is not None:
             arrays["titles"] = self.titles
@@ -64,7 +64,7 @@ class Items:
         """Reads the items of a run folder.
 
         Raises:
-            InputError: If there is no such file, or it holds something else.
+            InputError: If there is no such file, or it does not hold the items of a run.
         """
         path = Path(folder) / ITEMS_FILE
         if not path.is_file():

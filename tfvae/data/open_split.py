@@ -1,4 +1,4 @@
-"""From what a user names (a data set, a file of events, a saved split, a pre-split folder) to a split."""
+"""Opens as a split whatever a user names: a data set, a file of events, a saved split or a pre-split folder."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class _Protocol:
     """How one protocol cuts events.
 
     Attributes:
-        settings: Its settings.
-        cut: The splitter.
-        why: Why it has no other settings, for messages.
-        own: The settings that a data set without defaults of its own asks for, from its events and what was given.
+        settings: The class of its settings.
+        cut: The function that cuts interactions by these settings.
+        why: The reason it has no other settings, for messages.
+        own: Function from the events and the given settings to values of settings that were not given.
     """
 
     settings: type[Strict]
@@ -59,7 +59,7 @@ _log = logging.getLogger(__name__)
 
 
 def _tenth_of_users(interactions: Interactions, changes: dict[str, Any]) -> dict[str, Any]:
-    """Held-out users: a tenth of those with enough items, at most 10,000."""
+    """Sets `held_out_users`, unless given, to a tenth of the users with enough items: at least 1, at most 10,000."""
     if "held_out_users" in changes:
         return {}
     settings = checked(StrongGeneralizationSettings, {"held_out_users": 1} | changes, "the split")
@@ -87,7 +87,7 @@ _PROTOCOLS = {
         LeaveOneOutSettings,
         leave_one_out,
         "leave-one-out keeps all items and takes every event as met",
-        # One item for test, another to choose settings by, and one to learn from.
+        # Each user needs an item for test, another to choose settings by, and one to learn from.
         lambda interactions, changes: {"min_items_per_user": 3},
     ),
 }
@@ -101,35 +101,35 @@ def open_split(
     changes: Mapping[str, Any] | None = None,
     protocol: str | None = None,
 ) -> Split:
-    """Opens whatever holds data, and splits it unless it comes split.
+    """Opens data of any kind, and splits them unless they are already split.
 
-    Commands, tables, sweeps and notebooks open data here and nowhere else, so that one name and one protocol are one
-    split, with one digest.
+    Commands, tables, sweeps and notebooks open data only here, so that the same name, protocol and changes always give
+    the same split, with the same digest.
 
-    - Strong generalisation cuts a named data set as its papers do; of a file of events, a tenth of the users with
-      enough items, at most 10,000, are held out for validation and as many for test.
+    - Strong generalisation cuts a named data set as its papers do. From a file of events, it holds out a tenth of the
+      users with enough items, at most 10,000, for validation and as many for test.
     - The rating hold-out holds out a tenth of the ratings for test.
-    - Leave-one-out holds out the latest event of each user who has three: one is for test, a search holds out another,
-      and one is left to learn from.
+    - Leave-one-out holds out the latest event of each user and drops users with fewer than three, since a search
+      holds out another event and at least one must be left to learn from.
 
     Args:
-        given: A name of `DATASETS`, a file of events (`-` for standard input), a saved split (`.npz`) or a vae_cf
-            folder.
-        source: Where a named data set's files lie, or a vae_cf folder with its split; by default they are looked for,
-            then downloaded.
-        columns: For a file of events, the names of the columns "user", "item", "rating" and "timestamp", and the
-            "delimiter", see `Interactions.from_file`. The first two are called so by default, and without the others no
-            ratings and times are read.
-        changes: Settings of the protocol that go before its own.
-        protocol: "strong-generalization", "rating-holdout" or "leave-one-out". None is the first, but for what comes
-            already split, of which any protocol will do.
+        given: A name in `DATASETS`, a file of events (`-` for standard input), a saved split (an `.npz` file or its
+            folder) or a vae_cf folder.
+        source: Where a named data set's files are, or a vae_cf folder with its split; by default the files are looked
+            for, then downloaded.
+        columns: For a file of events, the names of its columns by purpose ("user", "item", "rating" and "timestamp")
+            and other arguments of `Interactions.from_file`, such as "delimiter". The first two are called "user" and
+            "item" by default; ratings and times are read only if their columns are named.
+        changes: Settings that override the protocol's defaults.
+        protocol: "strong-generalization", "rating-holdout" or "leave-one-out". None means the first, except that data
+            which are already split may be of any protocol.
 
     Returns:
-        The split, of the protocol.
+        The split.
 
     Raises:
-        InputError: If there is nothing of that name, the data are malformed or split by another protocol, or an
-            argument has no use.
+        InputError: If nothing has that name, the data are malformed or split by another protocol, or an argument would
+            have no effect.
 
     Example:
         >>> split = open_split("movietweetings", changes={"held_out_users": 200})
@@ -163,10 +163,13 @@ def open_split(
 
 
 def whereabouts(name: str) -> str | None:
-    """Where a named data set lies on this machine, in a few words; None if it would have to be fetched.
+    """Says in a few words where a named data set is on this machine; None if it would have to be fetched.
+
+    Args:
+        name: A name in `DATASETS`.
 
     Raises:
-        InputError: If `TFVAE_DATA` is no folder, or a zip found there is damaged.
+        InputError: If `TFVAE_DATA` is not a folder, or a zip found in it or in the cache is damaged.
     """
     dataset = DATASETS[name]
     if not dataset.files:
@@ -202,7 +205,7 @@ def _open_named(name: str, source: str | os.PathLike | None, changes: dict[str, 
 
 
 def _cut(interactions: Interactions, how: _Protocol, changes: dict[str, Any], name: str) -> Split:
-    """Cuts events by a protocol; settings that were not given are those that the events ask for."""
+    """Cuts events by a protocol; settings that were not given are derived from the events."""
     if how.settings is RatingHoldoutSettings and np.ptp(interactions.values) == 0:
         raise InputError(f"{name}: expected ratings that differ, found {interactions.values[0]:g} throughout.")
     if how.settings is LeaveOneOutSettings and interactions.timestamps is None:

@@ -1,4 +1,4 @@
-"""Where a named data set's files lie: given by hand, in `TFVAE_DATA`, in the cache, or to be downloaded."""
+"""Finds a named data set's files at a given path, in `TFVAE_DATA` or in the cache, or downloads them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Place:
 
         Args:
             root: The folder, zip or file.
-            inner: Folders inside a folder that are searched as well.
+            inner: Names of subfolders that are searched as well if the root is a folder.
 
         Raises:
-            InputError: If there is no such thing, or the zip is damaged.
+            InputError: If the root does not exist, or is a zip that is damaged or has unsafe members.
         """
         self._neighbours: list[AnyPath] = []
         if root.is_dir():
@@ -45,11 +45,11 @@ class Place:
             self._files, self._neighbours = [root], _files(root.parent)
 
     def holds(self, patterns: Sequence[str]) -> bool:
-        """Whether a file matches one of the patterns; of a single file, whether it does itself."""
+        """Whether a file matches one of the patterns; the neighbours of a single file do not count."""
         return any(_matching(self._files, pattern) for pattern in patterns)
 
     def find(self, *patterns: str) -> AnyPath | None:
-        """A file that matches the first pattern that any file matches, compressed or not."""
+        """A file that matches the first pattern that any file matches, compressed or not; None if none does."""
         for files in (self._files, self._neighbours):
             for pattern in patterns:
                 if found := _matching(files, pattern):
@@ -57,10 +57,10 @@ class Place:
         return None
 
     def require(self, *patterns: str) -> AnyPath:
-        """As `find`.
+        """A file as `find` returns it.
 
         Raises:
-            InputError: When there is no such file.
+            InputError: If there is no such file.
         """
         found = self.find(*patterns)
         if found is None:
@@ -73,7 +73,7 @@ class Place:
 
 
 def stem(data: str | os.PathLike) -> str:
-    """What to call things made from a file: its name without folders and the endings of its format."""
+    """A name for what is made from a file: its own, without its folder and the suffixes of its format."""
     name = "standard-input" if str(data) == "-" else Path(data).resolve().name
     return re.sub(r"(\.(csv|tsv|txt|jsonl|ndjson|parquet|npz))?(\.(xz|gz|bz2|zip))?$", "", name, flags=re.I) or "data"
 
@@ -82,12 +82,15 @@ def look_in(folder: Path, names: Sequence[str], patterns: Sequence[str]) -> Plac
     """Looks for a data set in a folder of data sets.
 
     Args:
-        folder: Holds a folder or a zip for each data set, or one data set's files themselves.
-        names: What the data set's own folder or zip may be called.
-        patterns: Names of files of which the data set has one at least.
+        folder: The folder; it holds a folder or a zip for each data set, or the files of one data set.
+        names: Possible names of the data set's own folder or zip.
+        patterns: Name patterns of its main file.
 
     Returns:
         The first place that holds such a file, or None.
+
+    Raises:
+        InputError: If a zip of one of these names is damaged or has unsafe members.
     """
     own = [path for name in names for path in (folder / name, folder / f"{name}.zip", folder / name / f"{name}.zip")]
     for root in (*own, folder):
@@ -97,7 +100,7 @@ def look_in(folder: Path, names: Sequence[str], patterns: Sequence[str]) -> Plac
 
 
 def data_folder() -> Path | None:
-    """The folder of files fetched by hand, from the environment variable `TFVAE_DATA`; None if unset.
+    """The folder of files fetched by hand, which the environment variable `TFVAE_DATA` names; None if it is unset.
 
     Raises:
         InputError: If there is no such folder.
@@ -111,30 +114,30 @@ def data_folder() -> Path | None:
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: `TFVAE_CACHE`, or the platform's folder for caches."""
+    """The folder of downloads: `TFVAE_CACHE` if it is set, otherwise one in the platform's folder for caches."""
     return Path(os.environ.get("TFVAE_CACHE") or pooch.os_cache("tfvae")).expanduser()
 
 
 def download(urls: Sequence[str], checksum: str, file_name: str) -> Path:
-    """Downloads a file to the cache unless it is there, from the first address that answers rightly.
+    """Downloads a file to the cache, unless it is there, from the first address that gives the right file.
 
     Args:
         urls: The official address, then mirrors.
-        checksum: ``"md5:…"`` or ``"sha256:…"``; a file with another one is thrown away.
-        file_name: Its name in the cache.
+        checksum: ``"md5:…"`` or ``"sha256:…"``; a file with another checksum is discarded.
+        file_name: Name of the file in the cache.
 
     Returns:
-        The path of the whole and verified file.
+        The path of the complete and verified file.
 
     Raises:
-        InputError: When no address gave it, with the reason for each; nothing is left behind.
+        InputError: If no address gives it; the message has the reason for each. No partial file is left behind.
     """
     failures = []
     for url in urls:
         try:
             downloader = pooch.HTTPDownloader(progressbar=True)
             return Path(pooch.retrieve(url, checksum, file_name, cache_folder(), downloader=downloader))
-        except (OSError, ValueError) as problem:  # of the network and of the checksum
+        except (OSError, ValueError) as problem:  # from the network, or for a wrong checksum
             failures.append(f"  {url}: {problem}")
             _log.warning("%s: %s", url, problem)
     raise InputError("\n".join([f"{file_name} could not be downloaded:", *failures]))

@@ -1,4 +1,4 @@
-"""What arrays that were read from a file must be, whatever wrote it; the errors say which is not."""
+"""Checks of arrays that were read from a file, whatever program wrote it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["refuse_no_events", "refuse_no_features", "refuse_no_ids", "refuse_no
 
 
 def refuse_no_ids(ids: np.ndarray, what: str, *, ascending: bool = False) -> None:
-    """Refuses what are not different whole numbers, or texts, in one row.
+    """Refuses ids that are not a one-dimensional array of distinct whole numbers or texts.
 
     Args:
-        ids: [n].
+        ids: The ids, expected to be [n].
         what: "user ids" or "item ids", for messages.
         ascending: Whether they must ascend.
 
     Raises:
-        InputError: Naming what they are instead.
+        InputError: If they are not such an array.
     """
     if ids.ndim != 1 or ids.dtype.kind not in "iuU" or np.unique(ids).size != ids.size:
         raise InputError(f"expected different {what}, whole numbers or text, in one row; found {_kind(ids)}.")
@@ -31,7 +31,7 @@ def refuse_no_ids(ids: np.ndarray, what: str, *, ascending: bool = False) -> Non
 
 
 def refuse_no_titles(titles: np.ndarray | None, n_items: int) -> None:
-    """Refuses titles that are not one text for each item; None is allowed."""
+    """Raises InputError unless titles are None or text [n_items]."""
     if titles is None:
         return
     if titles.dtype.kind != "U" or titles.shape != (n_items,):
@@ -40,7 +40,7 @@ def refuse_no_titles(titles: np.ndarray | None, n_items: int) -> None:
 
 
 def refuse_no_features(features: Mapping[str, np.ndarray], n: int, what: str) -> None:
-    """Refuses features that are not one number, truth value or text for each of n users or items."""
+    """Raises InputError unless each feature is an array [n] of numbers, Boolean values or text."""
     for name, array in features.items():
         if array.shape != (n,) or array.dtype.kind not in "biufU":
             raise InputError(f"expected {name!r} for each of {n:,} {what}, found {_kind(array)}.")
@@ -48,13 +48,13 @@ def refuse_no_features(features: Mapping[str, np.ndarray], n: int, what: str) ->
 
 
 def refuse_no_events(interactions: Any) -> None:
-    """Refuses interactions of which something does not belong to the rest.
+    """Refuses interactions whose arrays are malformed or do not fit together.
 
     Args:
-        interactions: `Interactions` that were read.
+        interactions: The `Interactions` that were read.
 
     Raises:
-        InputError: Naming the first array that is not what it should be.
+        InputError: If they are; the message says what is wrong first.
     """
     found = interactions
     refuse_no_ids(found.user_ids, "user ids", ascending=True)
@@ -72,6 +72,8 @@ def refuse_no_events(interactions: Any) -> None:
         numbers = getattr(found, name)
         if not 0 <= numbers.min() <= numbers.max() < size:
             raise InputError(f"expected {name!r} from 0 to {size - 1:,}, found others.")
+    if np.unique(found.users.astype(np.int64) * found.n_items + found.items).size < n:
+        raise InputError("expected each user-item pair once, found one twice.")
     if not np.isfinite(found.values).all():
         raise InputError("a rating is no finite number.")
     if found.nanoseconds is not None:
@@ -83,11 +85,11 @@ def refuse_no_events(interactions: Any) -> None:
 
 
 def _refuse_no_text(array: np.ndarray, what: str) -> None:
-    """Refuses text that cannot be written, such as NumPy has where an array's bytes are damaged."""
+    """Refuses text that cannot be encoded, as NumPy reads it from an array whose bytes are damaged."""
     if array.dtype.kind == "U":
         try:
             "".join(array.tolist()).encode()
-        except (ValueError, SystemError):  # a code point that is none, or half of a pair
+        except (ValueError, SystemError):  # an invalid code point, or a lone surrogate
             raise InputError(f"the {what} are not all text.") from None
 
 

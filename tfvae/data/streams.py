@@ -1,4 +1,4 @@
-"""Bytes and text of files, unpacked and decoded by what the content says, whatever the file is called."""
+"""Bytes and text of files, unpacked and decoded according to their content, not to their name."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ AnyPath = Path | zipfile.Path
 _OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open, b"BZh": bz2.open}
 _ZIP = b"PK\x03\x04"
 _BYTE_ORDER_MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-# zipfile raises RuntimeError for a member that is encrypted or packed in an unknown way.
+# zipfile raises RuntimeError for a member that is encrypted or compressed by an unknown method.
 _DAMAGED = (OSError, EOFError, UnicodeError, RuntimeError, lzma.LZMAError, zlib.error, zipfile.BadZipFile)
 
 
 @contextmanager
 def reading(path: AnyPath) -> Iterator[IO[bytes]]:
-    """Opens a file or a member of a zip and unpacks it on the way, whether xz, gzip, bzip2 or a zip of one file.
+    """Opens a file or a member of a zip, and unpacks it if it is in xz, gzip or bzip2, or a zip of one file.
 
     Args:
         path: The file.
 
     Yields:
-        Its bytes, unpacked.
+        A stream of its unpacked bytes.
 
     Raises:
-        InputError: If there is no such file, or for whatever breaks while it is read.
+        InputError: If there is no such file, it is a zip of several, or it cannot be read to its end.
     """
     try:
         with path.open("rb") as file:
@@ -60,31 +60,31 @@ def reading(path: AnyPath) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def reading_text(path: AnyPath, encoding: str) -> Iterator[Iterator[str]]:
-    """The lines of a file with their ends (LF, CR LF or CR), as `csv.reader` wants them; errors as for `reading`."""
+    """Yields the lines of a file with their ends (LF, CR LF or CR), as `csv.reader` needs; errors as for `reading`."""
     with reading(path) as stream:
         text = io.TextIOWrapper(stream, encoding=encoding, newline="")
         try:
             yield iter(text)
         finally:
-            text.detach()  # the stream is closed by whoever opened it
+            text.detach()  # `reading` closes the stream
 
 
 def refuse_other_bytes(path: AnyPath, allowed: bytes, *, header: bool = False) -> None:
-    """Refuses a file with a byte that its format has not, since Arrow takes ` 5` and `0x10` for whole numbers as well.
+    """Refuses a file with a byte that its format lacks, since Arrow accepts ` 5` and `0x10` as whole numbers too.
 
     Args:
         path: The file, compressed or not.
-        allowed: The bytes of its format, those of line ends among them.
-        header: Whether the first line names the columns, and may have others.
+        allowed: The bytes of its format, including those of line ends.
+        header: Whether the first line names the columns, and so may have other bytes.
 
     Raises:
-        InputError: Naming the line of the first such byte.
+        InputError: If there is such a byte; the message names the line of the first.
     """
     if not _has_others(path, allowed, header):
         return
     with reading(path) as stream:
         content = stream.read().removeprefix(b"\xef\xbb\xbf")
-    # A carriage return alone ends a line too, as for Arrow.
+    # A carriage return alone ends a line too, as it does for Arrow.
     lines = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     for number, line in enumerate(lines[header:], 1 + header):
         if others := line.translate(None, allowed):
@@ -108,11 +108,11 @@ def _has_others(path: AnyPath, allowed: bytes, header: bool) -> bool:
 
 
 def encoding_of(start: bytes) -> str | None:
-    """The encoding that a file's first bytes tell, other than UTF-8; None if they tell none."""
+    """The encoding that a file's first bytes show, if it is UTF-16 or UTF-32; otherwise None."""
     for mark, encoding in _BYTE_ORDER_MARKS.items():
         if start.startswith(mark):
             return encoding
-    # Of a letter's two bytes in UTF-16 one is mostly 0, and the other is not.
+    # In UTF-16 without a mark, one of the two bytes of most characters is 0, always on the same side.
     zeros = [start[side::2].count(0) for side in (0, 1)]
     if max(zeros) > len(start) // 4 and min(zeros) < max(zeros) // 4:
         return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
@@ -120,11 +120,11 @@ def encoding_of(start: bytes) -> str | None:
 
 
 def members(path: Path, archive: zipfile.ZipFile) -> list[str]:
-    """The names of the files in a zip, without what macOS adds.
+    """The names of the files in a zip, sorted, without those that macOS adds.
 
     Raises:
-        InputError: If a member would lie outside the folder that the zip is unpacked in, or is a link. Nothing is
-            unpacked here, but whoever made the zip meant ill.
+        InputError: If a member is a link, or would lie outside the folder in which the zip is unpacked. Nothing is
+            unpacked here, but such a zip is not to be trusted.
     """
     for entry in archive.infolist():
         parts = entry.filename.replace("\\", "/").split("/")
@@ -135,7 +135,7 @@ def members(path: Path, archive: zipfile.ZipFile) -> list[str]:
 
 
 def _only_member(path: Path) -> str | None:
-    """The one file in a zip; None if it is a spreadsheet, which is a zip as well."""
+    """The only file in a zip; None if the zip is a spreadsheet."""
     with zipfile.ZipFile(path) as archive:
         names = members(path, archive)
     if "[Content_Types].xml" in names or "mimetype" in names:

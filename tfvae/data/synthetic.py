@@ -1,4 +1,4 @@
-"""Made-up interactions with planted structure: people with tastes, popular items, keen and lazy users."""
+"""Synthetic interactions with planted structure: users with tastes, popular items, and short and long histories."""
 
 from __future__ import annotations
 
@@ -25,26 +25,27 @@ def synthetic(
 ) -> Interactions:
     """Draws interactions in which a model can beat popularity.
 
-    Every item belongs to one of `n_tastes` groups and every user likes one group. An event's item is drawn
-    by popularity, with probability `taste` among the user's group and else among all; an item that the user
-    has is drawn again. Popularity falls as a power of the rank, histories are log-normal in length.
+    Every item belongs to one of `n_tastes` groups, and every user likes one group. An event's item is drawn
+    by popularity, with probability `taste` from the user's group and otherwise from all items; an item that
+    the user already has is drawn again, after six rounds uniformly from all items. Popularity falls as a
+    power of the rank, and the lengths of histories are log-normal.
 
     Args:
         n_users: Number of users.
         n_items: Number of items.
-        n_events: Number of interactions, exactly; None for 30 a user, or a fifth of all pairs if fewer.
-        n_tastes: Number of groups.
-        taste: Share of events inside the user's group; 0 plants nothing.
+        n_events: Exact number of interactions; None for 30 a user, or a fifth of all pairs if that is fewer.
+        n_tastes: Number of groups; at most one for each item.
+        taste: Probability of drawing from the user's group; 0 plants no tastes.
         skew: Exponent of the power law of item popularity.
         spread: Standard deviation of the logarithm of history lengths.
         seed: The same arguments and seed give the same interactions.
 
     Returns:
-        Interactions with ids 0, 1, …; the values are ratings 1 to 5, higher inside the user's group. User
-        and item features `taste` tell the planted groups.
+        Interactions with ids 0, 1, …; the values are ratings from 1 to 5, higher inside the user's group. The
+        user and item features `taste` are the planted groups.
 
     Raises:
-        InputError: When `n_events` is less than one a user, or more than half of all pairs.
+        InputError: If `n_events` is less than one a user, or more than half of all pairs.
     """
     if n_events is None:
         n_events = n_users * max(1, min(30, n_items // 5))
@@ -67,7 +68,7 @@ def synthetic(
         users = np.repeat(np.arange(n_users), lengths - np.bincount(pairs // n_items, minlength=n_users))
         if rounds < _TASTEFUL_ROUNDS:
             items = draws.items(user_tastes[users], own=rng.random(users.size) < taste)
-        else:  # so that users who have all the popular items of their group still finish
+        else:  # so that users who have all popular items of their group get others
             items = rng.integers(n_items, size=users.size)
         pairs = _merged(pairs, users * n_items + items)
         rounds += 1
@@ -88,7 +89,7 @@ def synthetic(
 
 
 def _history_lengths(rng: np.random.Generator, n_users: int, n_events: int, longest: int, spread: float) -> np.ndarray:
-    """Log-normal lengths [n_users] that add up to `n_events`, none above `longest` or below 5 if possible."""
+    """Log-normal lengths [n_users] that sum to `n_events`, none above `longest`, nor below 5 if the mean allows it."""
     shortest = max(1, min(5, n_events // n_users))
     weights = np.exp(spread * rng.normal(size=n_users))
     lengths = np.clip(np.rint(weights * (n_events / weights.sum())).astype(np.int64), shortest, longest)
@@ -100,17 +101,17 @@ def _history_lengths(rng: np.random.Generator, n_users: int, n_events: int, long
 
 
 def _merged(pairs: np.ndarray, more: np.ndarray) -> np.ndarray:
-    """The sorted union; two sorted runs, a stable sort and a mask are 50 times faster than `np.unique`."""
+    """The sorted union; a stable sort of two sorted runs and a mask are 50 times faster than `np.unique`."""
     both = np.concatenate([pairs, np.sort(more)])
     both.sort(kind="stable")
     return both[np.diff(both, prepend=-1) > 0]
 
 
 class _Draws:
-    """Draws items by popularity, among all or among one taste, by inverting cumulative sums."""
+    """Draws items by popularity, from all or from one group, by inverting cumulative sums."""
 
     def __init__(self, rng: np.random.Generator, popularity: np.ndarray, groups: np.ndarray, n_groups: int):
-        """Prepares the sums; `popularity` and `groups` are [n_items]."""
+        """Computes the sums; `popularity` and `groups` are [n_items]."""
         self.rng = rng
         self.overall = np.cumsum(popularity)
         self.by_group = np.argsort(groups, kind="stable")
@@ -119,7 +120,7 @@ class _Draws:
         self.edges = np.concatenate([[0.0], self.within[ends - 1]])
 
     def items(self, groups: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """One item for each event: of its group where `own`, else of all items."""
+        """One item for each event: from its group where `own`, otherwise from all items."""
         position = self.rng.random(groups.size)
         low, high = self.edges[groups], self.edges[groups + 1]
         inside = np.searchsorted(self.within, low + position * (high - low), side="right")

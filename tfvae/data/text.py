@@ -1,4 +1,4 @@
-"""Delimited text, plain or compressed, as typed columns; whatever is wrong is named by file and line."""
+"""Reads delimited text, plain or compressed, as typed columns; errors name the file and, if they can, the line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 IDS = pa.dictionary(pa.int32(), pa.string())
-"""Column type for ids of unknown kind: each different text is stored once."""
+"""Column type for ids of unknown kind: each distinct text is stored once."""
 
 _NOTHING = ["", "nan", "NaN", "null", "NULL"]
 _KINDS = {"float": "a number", "double": "a number", "date32[day]": "a date (YYYY-MM-DD)", "null": "empty"}
@@ -34,14 +34,14 @@ _SECTION = re.compile(r"[0-9]+:")
 
 
 class Section(NamedTuple):
-    """A header line such as ``17:`` in the middle of a file."""
+    """A line such as ``17:`` that begins a section of a file, and its number, counted from 1."""
 
     line: int
     text: str
 
 
 def missing_column(source: object, wanted: str, found: Sequence[str]) -> InputError:
-    """The error for a column that is not there, naming those found and the nearest."""
+    """The error for a missing column; it names the columns found and the most similar of them."""
     nearest = difflib.get_close_matches(wanted, found, n=1, cutoff=0.4)
     advice = f"; did you mean {nearest[0]!r}?" if nearest else ""
     return InputError(f"{source}: no column {wanted!r}; found: {', '.join(map(repr, found))}{advice}")
@@ -63,21 +63,21 @@ def read_delimited(
     delimiter: str = ",",
     sections: list[Section] | None = None,
 ) -> pa.Table:
-    """Reads some columns of a delimited text file; no field of them may be empty.
+    """Reads some columns of a delimited text file; their fields may not be empty, unless of the type null.
 
     Args:
-        path: The file; `.xz`, `.gz` and `.bz2` are unpacked on the way.
-        columns: The type of each column wanted.
-        names: All columns of a file without a header line; None when the first line names them.
-        delimiter: The one character between fields.
-        sections: A list that takes the file's section lines (``17:``) out of the table; without it they
-            are malformed lines like any other.
+        path: The file, compressed or not.
+        columns: The type of each wanted column.
+        names: All columns of a file without a header line; None if the first line names them.
+        delimiter: The single character between fields.
+        sections: A list to which the file's section lines (``17:``) are appended instead of being refused as
+            malformed.
 
     Returns:
         A table of the wanted columns.
 
     Raises:
-        InputError: For an absent, unreadable or empty file, a missing column, and a malformed line.
+        InputError: If the file is missing, unreadable or empty, a column is missing, or a line is malformed.
     """
 
     def skip(row: pa_csv.InvalidRow) -> str:
@@ -118,7 +118,7 @@ def read_delimited(
         if "Empty CSV" in str(problem):
             raise InputError(f"{path}: the file is empty; expected {', '.join(columns)}") from None
         try:
-            read(threads=False)  # only then does Arrow number the row it complains about
+            read(threads=False)  # Arrow numbers the malformed row only then
         except pa.ArrowInvalid as numbered:
             problem = numbered
         raise _explained(path, problem, names or header(path, delimiter)) from None
@@ -130,7 +130,7 @@ def read_delimited(
             line = line_of(path, _counted(row, sections))
             raise InputError(f"{path}, line {line}: {name} is empty; every line needs one")
     whole = [name for name, kind in columns.items() if pa.types.is_integer(kind)]
-    if whole and _has_hexadecimal(path):  # which Arrow takes for whole numbers
+    if whole and _has_hexadecimal(path):  # which Arrow accepts as whole numbers
         texts = read_delimited(
             path,
             dict.fromkeys(whole, pa.string()),
@@ -146,7 +146,7 @@ def read_delimited(
 
 
 def _has_hexadecimal(path: AnyPath) -> bool:
-    """Whether `0x` stands anywhere in a file."""
+    """Whether `0x` occurs anywhere in a file."""
     with reading(path) as stream:
         end = b""
         while chunk := stream.read(1 << 22):
@@ -157,21 +157,21 @@ def _has_hexadecimal(path: AnyPath) -> bool:
 
 
 def _counted(row: int, sections: Sequence[Section] | None) -> int:
-    """A row of the table as one of the file, which has section lines as well."""
+    """Converts a row of the table to one of the file, which has section lines as well."""
     for section in sections or ():
         row += section.line <= row
     return row
 
 
 def line_of(path: AnyPath, row: int) -> int:
-    """The line number of a row, both counted from 1, the header with them; Arrow passes over blank lines."""
+    """The line of a row; both are counted from 1 and include the header, but blank lines are not rows to Arrow."""
     with reading(path) as stream:
         filled = (number for number, line in enumerate(stream, 1) if line.strip(b"\r\n"))
         return next(itertools.islice(filled, row - 1, None), row)
 
 
 def _explained(path: AnyPath, problem: Exception, names: Sequence[str]) -> InputError:
-    """Turns Arrow's complaint into ours, with the line where it has one."""
+    """Turns Arrow's error into ours, with the line if it states the row."""
     message = str(problem)
     row = re.search(r"Row #(\d+)", message)
     where = f"{path}, line {line_of(path, int(row[1]))}" if row else str(path)

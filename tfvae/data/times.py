@@ -1,9 +1,9 @@
-"""Times of events, at the resolution that they were given in; one rule for CSV, Parquet, frames and arrays.
+"""Times of events at the resolution in which they were given: one rule for CSV, Parquet, frames and arrays.
 
 A time is Unix seconds, whole or with a fraction (exact to the nanosecond as text; a floating-point number is exact to a
 quarter of a microsecond today), or a date with or without a time of day: a datetime column, or text in ISO 8601
-(`2026-11-29`, `2026-11-29T10:00:00.25+01:00`). Without a zone it is UTC. Times before 1970 are negative. What is
-missing, infinite, beyond 64 bits or anything else is refused with the place of the first such time.
+(`2026-11-29`, `2026-11-29T10:00:00.25+01:00`). A time without a zone is UTC, and one before 1970 is negative.
+Missing and infinite times, those beyond 64 bits, and values of other kinds are refused with the place of the first.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _EXPECTED = "expected Unix seconds, or dates and times such as 2026-11-29T10:00:
 
 
 def times(given: Any, source: object, place: Callable[[int], str]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Times as whole seconds and what is beyond them.
+    """Converts times to whole seconds and the nanoseconds beyond them.
 
     Args:
-        given: [n], an array, a pandas or an Arrow column.
-        source: What messages call the data.
-        place: What messages call an event, by its number from 0.
+        given: [n] times, in an array or a pandas or Arrow column.
+        source: Name of the data in messages.
+        place: Function from an event's number, counted from 0, to its name in messages.
 
     Returns:
-        Unix seconds, int64 [n], rounded down; and the nanoseconds beyond them, int32 [n], or None where all are 0.
+        Unix seconds, int64 [n], rounded down; and the nanoseconds beyond them, int32 [n], or None if all are 0.
 
     Raises:
-        InputError: For what is no time, naming the first.
+        InputError: If a value is missing or is not a time; the message names the first.
     """
     column = _column(given)
 
@@ -88,7 +88,7 @@ def _column(given: Any) -> pd.Series:
 
 
 def _read(column: pd.Series, refuse: Callable[..., None]) -> pd.Series:
-    """A column of Python's objects or of text as one of numbers or datetimes."""
+    """Converts a column of Python objects or of text to numbers or datetimes."""
     kinds = {type(value) for value in column}
     if kinds <= {int}:
         refuse(~column.between(-(2**63), 2**63 - 1), "is beyond 64 bits with sign")
@@ -112,7 +112,7 @@ def _read(column: pd.Series, refuse: Callable[..., None]) -> pd.Series:
 
 
 def _decimals(column: pd.Series) -> tuple[np.ndarray, np.ndarray] | None:
-    """Seconds and nanoseconds of a column of text such as `1700000000.123456789`, exactly; None for any other column."""
+    """Seconds and nanoseconds of text such as `1700000000.123456789`, exactly; None for a column of anything else."""
     if not all(isinstance(value, str) for value in column):
         return None
     parts = column.str.strip().str.extract(r"^([+-]?)([0-9]{1,18})(?:\.([0-9]*))?$")

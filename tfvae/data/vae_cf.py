@@ -1,9 +1,9 @@
-"""The pre-split folder of the Mult-VAE authors' code (`vae_cf`), which much of the field passes around.
+"""The pre-split folder of the Mult-VAE authors' code (`vae_cf`), in which many researchers exchange splits.
 
 `unique_sid.txt` lists the item ids, one a line: line `sid`, counted from 0, is the item of column `sid`.
 Five csv files of `uid,sid` hold the events: `train.csv` (in the order of the raw file), and for
 validation and test the fold-in (`_tr`) and the targets (`_te`), user by user in the order of the original
-user ids. `uid` counts through training, validation and test users; the original ids are not stored.
+user ids. `uid` numbers training, validation and test users consecutively; the original ids are not stored.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def read_vae_cf(folder: str | os.PathLike) -> StrongGeneralization:
     """Reads a pre-split folder as it is.
 
     Args:
-        folder: Where the six files lie.
+        folder: The folder of the six files.
 
     Returns:
         The split; user ids are the `uid` of the files, and there are no settings.
 
     Raises:
-        InputError: If a file or a column is missing, an entry is no id of the layout (with file and
-            line), a user is in two groups, or an event both fold-in and target.
+        InputError: If a file or a column is missing, an entry is malformed or out of range, a user is in two
+            groups, an event is both fold-in and target, or no user in validation or in test has a target.
     """
     folder = Path(folder)
     if missing := [name for name in FILES if not (folder / name).is_file()]:
@@ -82,12 +82,12 @@ def write_vae_cf(split: StrongGeneralization, folder: str | os.PathLike) -> None
     """Writes a split as a pre-split folder, as the authors' code would have written it.
 
     Args:
-        split: A split; one without known file order is written row by row.
-        folder: Where to; made, or filled if it is empty. All six files come at once.
+        split: The split; if the order of its file is not known, it is written row by row.
+        folder: The folder to write; it may be new, empty, or hold the same files. All six files are replaced at once.
 
     Raises:
-        InputError: If the folder holds anything else than these six files with just this content, or an item's id
-            would not be read back as it is.
+        InputError: If the folder holds anything but files of this layout with the same content, the split has no test
+            part, or an item's id would not be read back unchanged.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -110,24 +110,25 @@ def write_vae_cf(split: StrongGeneralization, folder: str | os.PathLike) -> None
             frame = pd.DataFrame({"uid": first + entries.row[order], "sid": entries.col[order]})
             frame.to_csv(draft / f"{name}.csv", index=False, lineterminator="\n")
         (draft / ITEMS).write_text(names, encoding="utf-8", newline="\n")
-        # The files have no mark of ours: what lies there may be another's, and is never replaced by something else.
+        # The files bear no mark of ours: they may be somebody else's, so they are never replaced by other content.
         for name in present:
             if not filecmp.cmp(draft / name, folder / name, shallow=False):
                 raise InputError(f"{folder / name} is of another split; give another name, or remove the folder.")
 
 
 def read_events(path: str | os.PathLike, n_items: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reads one csv file of the layout; one that ends in `.xz` is unpacked on the way.
+    """Reads one csv file of the layout.
 
     Args:
-        path: The file.
-        n_items: Number of items; `sid` must be below.
+        path: The file, compressed or not.
+        n_items: Number of items; every `sid` must be below it.
 
     Returns:
-        uids and sids of the events in file order; one that comes twice counts once, with a warning.
+        The uids and the sids of the events, each int64 [n_events], in file order; repeated events count once, with a
+        warning.
 
     Raises:
-        InputError: Naming the line, if an entry is not a whole number in its range.
+        InputError: If the file is missing or malformed, or an entry is out of range.
     """
     path = Path(path)
     table = text.read_delimited(path, {"uid": pa.int64(), "sid": pa.int64()})
@@ -148,8 +149,11 @@ def read_events(path: str | os.PathLike, n_items: int) -> tuple[np.ndarray, np.n
 def read_item_ids(path: str | os.PathLike) -> np.ndarray:
     """Reads `unique_sid.txt` by the rule of `tfvae.data.ids`.
 
+    Returns:
+        The ids [n_items] in file order, int64 or fixed-width text.
+
     Raises:
-        InputError: Naming the line, if an id is refused or comes twice.
+        InputError: If the file is missing or empty, or an id is refused or occurs twice.
     """
     path = Path(path)
     with reading(path, "a list of item ids in UTF-8, one a line"), streams.reading(path) as file:
@@ -158,7 +162,7 @@ def read_item_ids(path: str | os.PathLike) -> np.ndarray:
 
 
 def _ids_of(content: str, path: Path) -> np.ndarray:
-    """The ids in the text of `unique_sid.txt`; only line feeds end a line, since other separators may be in an id."""
+    """The ids in the text of `unique_sid.txt`; only line feeds end a line, since an id may contain other separators."""
     lines = [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")]
     if lines == [""]:
         raise InputError(f"{path}: expected one item id a line, found an empty file.")
@@ -166,7 +170,7 @@ def _ids_of(content: str, path: Path) -> np.ndarray:
 
 
 def _refuse_other_names(item_ids: np.ndarray, content: str, folder: Path) -> None:
-    """Refuses ids that `unique_sid.txt` would not give back."""
+    """Refuses ids that would not be read back unchanged from `unique_sid.txt`."""
     read = _ids_of(content, folder / ITEMS)
     if len(read) != len(item_ids) or read.dtype.kind != item_ids.dtype.kind or (read != item_ids).any():
         same = min(len(read), len(item_ids))
@@ -179,10 +183,10 @@ def _refuse_other_names(item_ids: np.ndarray, content: str, folder: Path) -> Non
 
 
 def _bounds(folder: Path, uids: dict[str, np.ndarray]) -> dict[str, tuple[int, int]]:
-    """First uid and first one beyond, for training, validation and test.
+    """The first uid and the one after the last, for training, validation and test.
 
-    Users none of whose events are in the files leave gaps. Where one lies between validation and test, its
-    side is told by both groups being equally large, as in the authors' data.
+    Users without events in the files leave gaps. A gap between validation and test is divided so that both
+    groups are equally large, as in the authors' data.
     """
     ends = {name: int(of_file.max()) + 1 for name, of_file in uids.items()}
     starts = {name: int(of_file.min()) for name, of_file in uids.items()}

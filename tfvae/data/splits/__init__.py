@@ -1,8 +1,8 @@
-"""The three ways the papers divide interactions into what a model learns from and what it is asked.
+"""The three ways in which the papers divide interactions into training data and held-out data.
 
 Strong generalisation (:mod:`.strong`) holds out users, the rating hold-out (:mod:`.ratings`) holds out
-single ratings, leave-one-out (:mod:`.one_out`) holds out the last item of every user. Each is a pure
-function of interactions and settings, and its result is saved with a digest of both.
+single ratings, and leave-one-out (:mod:`.one_out`) holds out the last item of every user. Each split is
+determined by its input and its settings, and is saved with a digest of both.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def load_split(path: str | os.PathLike) -> Split:
     """Loads a saved split of whichever kind the file names.
 
     Args:
-        path: The `.npz` file, or the folder it was saved in.
+        path: The `.npz` file, or a folder with a `split.npz`.
 
     Returns:
         The split, equal in every array to the one that was saved.
 
     Raises:
-        InputError: If there is no such file, or it is not a split.
+        InputError: If there is no such file, it is not a split, or it is a split of an unknown kind.
     """
     arrays, note = read_split(path)
     if note["kind"] not in PROTOCOLS:

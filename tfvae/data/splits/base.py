@@ -1,4 +1,4 @@
-"""The one face of all splits and of their parts; a split is one `.npz` file without pickle."""
+"""The common interface of all splits and of their parts; a split is saved as one `.npz` file without pickle."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ FILE_NAME = "split.npz"
 
 
 class HeldOut(Protocol):
-    """The face of a part that a model is asked about: what it is told, and what is held out of that."""
+    """The interface of a held-out part: what a model is shown, and what it is asked to predict."""
 
     @property
     def history(self) -> csr_array:
-        """CSR [n, n_items], what the model is told."""
+        """CSR [n, n_items], what the model is shown."""
 
     @property
     def targets(self) -> csr_array:
-        """CSR [n, n_items], what it is asked; nowhere where `history` has an entry."""
+        """CSR [n, n_items], what it is asked to predict; no entry is also one of `history`."""
 
     @property
     def user_ids(self) -> np.ndarray:
-        """[n] ids of the rows."""
+        """Ids of the rows, [n]."""
 
 
 class Split(ABC):
-    """The face of a split, whatever its protocol; it can be saved.
+    """The interface of a split, whatever its protocol; every split can be saved.
 
     Attributes:
         protocol: Name of the protocol, written into the file.
@@ -49,13 +49,13 @@ class Split(ABC):
         user_ids: [n_rows] ids of its rows.
         item_ids: [n_items] ids of its columns.
         titles: [n_items] titles of the items, or None.
-        settings: How it was cut.
+        settings: The settings it was cut with; None if they are not known.
         counts: Counts of what was kept and dropped, as plain numbers.
         digest: SHA-256 over the input and the settings.
-        validation: What settings and epochs are chosen by; None where the protocol cuts it only for a search.
-        test: What is reported; None in a split that a search is given.
-        user_features: What is known of the rows, named arrays [n_rows].
-        item_features: What is known of the columns, named arrays [n_items].
+        validation: The part that settings and epochs are chosen by; None if only `for_tuning` cuts it.
+        test: The part that results are reported on; None in a split for tuning.
+        user_features: Features of the rows, named arrays [n_rows].
+        item_features: Features of the columns, named arrays [n_items].
     """
 
     protocol: ClassVar[str]
@@ -78,15 +78,15 @@ class Split(ABC):
 
     @property
     def scale(self) -> tuple[float, float] | None:
-        """The lowest and the highest rating; None where nothing is rated."""
+        """The lowest and the highest rating; None if the split has no ratings."""
         return None
 
     @property
     def test_part(self) -> HeldOut:
-        """The part to report.
+        """The part to report results on.
 
         Raises:
-            InputError: In a split that a search is given.
+            InputError: If there is none, as in a split for tuning.
         """
         if self.test is None:
             raise InputError("this split has nothing for test; expected a whole split, not its part for tuning.")
@@ -94,10 +94,10 @@ class Split(ABC):
 
     @property
     def validation_part(self) -> HeldOut:
-        """The part to choose by.
+        """The part to choose settings and epochs by.
 
         Raises:
-            InputError: Where it is cut only for a search, by `for_tuning`.
+            InputError: If there is none, since only `for_tuning` cuts it.
         """
         if self.validation is None:
             raise InputError("this split has nothing for validation; `for_tuning` cuts that from its training part.")
@@ -105,42 +105,42 @@ class Split(ABC):
 
     @property
     def tuning_digest(self) -> str:
-        """Digest of what `for_tuning` gives."""
+        """Digest of the split that `for_tuning` returns."""
         return self.digest
 
     @abstractmethod
     def for_tuning(self) -> Self:
-        """What a search is given: a split with a validation part and nothing for test."""
+        """The split that a search is given: it has a validation part and no test part."""
 
     def by_items(self) -> Self:
         """The same split with items as rows.
 
         Raises:
-            InputError: Where not ratings are held out.
+            InputError: If the split is not one of ratings.
         """
         raise InputError(f"only ratings can be learnt item by item; this is a split of kind {self.protocol!r}.")
 
     @abstractmethod
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything but settings, counts and digest, as named arrays without objects."""
+        """Everything but settings, counts and digest, as named arrays of plain types."""
 
     @classmethod
     @abstractmethod
     def restored(cls, arrays: dict[str, np.ndarray], note: dict[str, Any]) -> Self:
-        """The split that was taken apart into `arrays` and `note`."""
+        """The split rebuilt from its arrays and its note, see `read_split`."""
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Writes the split in one step.
+        """Writes the split atomically.
 
         Args:
-            path: An `.npz` file; any other path is taken as a folder, which gets a `split.npz`. A split that lies there
-                is replaced.
+            path: An `.npz` file; any other path is taken as a folder, in which `split.npz` is written. A split that is
+                already there is replaced.
 
         Returns:
             The file that was written.
 
         Raises:
-            InputError: If something else than a split lies there.
+            InputError: If there is already a file that is not a split.
         """
         _refuse_foreign(_file(path))
         settings = None if self.settings is None else self.settings.model_dump()
@@ -154,6 +154,9 @@ class Split(ABC):
     def load(cls, path: str | os.PathLike) -> Self:
         """Loads a split of this kind.
 
+        Args:
+            path: The `.npz` file, or a folder with a `split.npz`.
+
         Raises:
             InputError: If there is no such file, it is not a split, or it is one of another kind.
         """
@@ -164,7 +167,14 @@ class Split(ABC):
 
 
 def read_split(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and the note (kind, settings, counts, digest) of a saved split.
+    """Reads the arrays and the note of a saved split.
+
+    Args:
+        path: The `.npz` file, or a folder with a `split.npz`.
+
+    Returns:
+        The arrays by name; and the note: kind, settings, report (the counts), digest, and content (the digest of the
+        arrays, or None).
 
     Raises:
         InputError: If there is no such file, it is not a split, or its arrays are not those that were saved.
@@ -185,16 +195,19 @@ SomeSplit = TypeVar("SomeSplit", bound=Split)
 def restore(
     kind: type[SomeSplit], path: str | os.PathLike, arrays: dict[str, np.ndarray], note: dict[str, Any]
 ) -> SomeSplit:
-    """The split that a file holds, checked whole.
+    """Rebuilds the split that a file holds, and checks that its parts fit together.
 
     Args:
         kind: The class of the split.
         path: The file, for messages.
-        arrays: See `read_split`.
-        note: Likewise.
+        arrays: The arrays, as `read_split` returns them.
+        note: The note, likewise.
+
+    Returns:
+        The split.
 
     Raises:
-        InputError: If anything in the file does not belong to the rest.
+        InputError: If an array or a setting is missing or malformed, or does not fit the others.
     """
     file = _file(path)
     with reading(file, f"a split of kind {kind.protocol!r}"):
@@ -219,13 +232,13 @@ def restore(
 
 
 class _Note(Strict):
-    """What a saved split says of itself beside its arrays."""
+    """The note that is saved with the arrays of a split."""
 
     kind: str
     settings: dict[str, Any] | None
     report: dict[str, FiniteFloat | int]
     digest: str
-    content: str | None = None  # SHA-256 of the arrays; files of former versions have none
+    content: str | None = None  # SHA-256 of the arrays; files of earlier versions have none
 
 
 def _content(arrays: dict[str, np.ndarray]) -> str:
@@ -233,7 +246,7 @@ def _content(arrays: dict[str, np.ndarray]) -> str:
 
 
 def _refuse_foreign(file: Path) -> None:
-    """Refuses to replace a file that is no saved split."""
+    """Refuses to replace a file that is not a saved split."""
     if not file.exists():
         return
     try:
@@ -244,16 +257,19 @@ def _refuse_foreign(file: Path) -> None:
 
 
 def binary_rows(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> tuple[csr_array, np.ndarray]:
-    """The events as a matrix of ones, and where each of its entries came from.
+    """Makes a matrix of ones from events, and says which event each entry came from.
 
     Args:
         rows: `[n_events]` row of each event.
-        columns: `[n_events]` column of each event; no pair of row and column comes twice.
+        columns: `[n_events]` column of each event; no pair of row and column may occur twice.
         shape: Number of rows and columns.
 
     Returns:
         The matrix (float32, sorted int32 indices), and for each of its entries the place of its event
         in the arguments (int32 `[n_events]`).
+
+    Raises:
+        ValueError: If a pair of row and column occurs twice.
     """
     rows, columns = (numbers.astype(np.int32, copy=False) for numbers in (rows, columns))
     places = csr_array((np.arange(rows.size, dtype=np.int32), (rows, columns)), shape=shape)
@@ -264,7 +280,7 @@ def binary_rows(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -
 
 
 def pack(name: str, matrix: csr_array, *, binary: bool = True) -> dict[str, np.ndarray]:
-    """A matrix as named arrays; the values of a binary one go without saying."""
+    """A matrix as named arrays; those of a binary one leave out the values, which are all 1."""
     parts = {"indptr": matrix.indptr, "indices": matrix.indices, "shape": np.array(matrix.shape)}
     if not binary:
         parts["values"] = matrix.data
@@ -275,7 +291,8 @@ def unpack(name: str, arrays: dict[str, np.ndarray], *, binary: bool = True) -> 
     """The matrix that :func:`pack` took apart.
 
     Raises:
-        InputError: If the arrays are no matrix with sorted, different columns in each row and finite values.
+        KeyError: If an array is missing.
+        InputError: If the arrays are not a CSR matrix with ascending columns in each row and finite float32 values.
     """
     indptr, indices, shape = (arrays[f"{name}.{part}"] for part in ("indptr", "indices", "shape"))
     values = np.ones(indices.size, dtype=np.float32) if binary else arrays[f"{name}.values"]
@@ -289,7 +306,7 @@ def unpack(name: str, arrays: dict[str, np.ndarray], *, binary: bool = True) -> 
 def _refuse_no_matrix(
     name: str, indptr: np.ndarray, indices: np.ndarray, shape: np.ndarray, values: np.ndarray
 ) -> None:
-    """Refuses arrays that are no CSR matrix; SciPy's compiled code would read beyond them."""
+    """Refuses arrays that are not a CSR matrix, since SciPy's compiled code would read beyond them."""
     whole = all(array.ndim == 1 and array.dtype.kind in "iu" for array in (indptr, indices, shape))
     if not whole or shape.shape != (2,) or values.ndim != 1 or values.dtype != np.float32:
         raise InputError(f"the arrays of {name!r} have the wrong type or number of axes.")

@@ -1,7 +1,7 @@
-"""Leave-one-out: one item of every user is to be found again among negatives, as NCF compares models.
+"""Leave-one-out: one held-out item of every user is ranked among negatives, as NCF compares models.
 
-He et al., Neural Collaborative Filtering (WWW 2017), section 4.1; Table 3 of Mult-VAE uses NCF's own files,
-which come in as given test items and negatives.
+The protocol is that of He et al., Neural Collaborative Filtering (WWW 2017), section 4.1. Table 3 of Mult-VAE uses
+NCF's own files, whose test items and negatives are given instead of being chosen here.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _log = logging.getLogger(__name__)
 
 
 class LeaveOneOutSettings(Strict):
-    """How to choose what is not given.
+    """How to choose test items and negatives that are not given.
 
     Attributes:
         n_negatives: Negatives drawn for each user.
         seed: Seed of the draw.
-        min_items_per_user: Users with fewer are dropped when the test items are not given; with at least
-            two, something is left to train on.
+        min_items_per_user: Users with fewer items are dropped if the test items are not given; at least two, so
+            that one is left to train on.
     """
 
     n_negatives: int = Field(99, ge=1)
@@ -47,7 +47,7 @@ class HeldOutItems:
     """One item of each user, to be found among negatives.
 
     Attributes:
-        history: `[n_users, n_items]` ones: the items told to the model.
+        history: `[n_users, n_items]` ones: the items shown to the model.
         items: `[n_users]` int32 column of the item to be found.
         negatives: `[n_users, n_negatives]` int32 columns to rank it among.
         user_ids: `[n_users]` ids of the rows.
@@ -59,7 +59,7 @@ class HeldOutItems:
     user_ids: np.ndarray
 
     def __post_init__(self) -> None:
-        """Refuses items and negatives that are no columns of the history, or not one row for each of its rows."""
+        """Refuses items and negatives that are not columns of the history, or are not given for each of its rows."""
         n_users, n_items = self.history.shape
         for name, columns, axes in (("items", self.items, 1), ("negatives", self.negatives, 2)):
             if columns.ndim != axes or len(columns) != n_users or columns.dtype.kind not in "iu":
@@ -79,17 +79,17 @@ class LeaveOneOut(Split):
     """All users train on all but one item each, which is ranked among negatives.
 
     Attributes:
-        train: `[n_users, n_items]` ones (float32, sorted indices), nowhere the user's test item.
-        test: The items to report; None in a split that a search is given. Given negatives stay as they are: 156 rows of
-            NCF's MovieLens file list the test item itself.
+        train: `[n_users, n_items]` ones (float32, sorted indices), without the users' test items.
+        test: The items to report results on; None in a split for tuning. Given negatives are kept as they are: 156 rows
+            of NCF's MovieLens file include the test item itself.
         user_ids: `[n_users]` ids of the rows.
         item_ids: `[n_items]` ids of the columns, ascending.
         titles: `[n_items]` titles, or None.
-        settings: How it was cut.
-        counts: Counts of users, items and events, of users dropped, and of oddities among given negatives.
-        digest: SHA-256 over the interactions, the settings and whatever was given.
-        validation: Another item of each user to choose settings and the number of epochs by; only in a split that a
-            search is given.
+        settings: The settings it was cut with.
+        counts: Counts of users, items and events, of users dropped, and of given negatives that the user has met.
+        digest: SHA-256 over the interactions, the settings, and the given test items and negatives.
+        validation: Another item of each user, to choose settings and the number of epochs by; only in a split for
+            tuning.
     """
 
     protocol: ClassVar[str] = "leave-one-out"
@@ -110,12 +110,13 @@ class LeaveOneOut(Split):
         return digest(self.digest, "for tuning")
 
     def for_tuning(self) -> LeaveOneOut:
-        """What a search is given: another item of each user is held out, drawn by the seed.
+        """The split that a search is given: another item of each user is held out, drawn with the seed.
 
-        The test items are not in it, so that one may be drawn as a negative, like any item the user did not train on.
+        It does not know the test items, so that a user's own may be drawn as a negative, like any item that the user
+        did not train on.
 
         Raises:
-            InputError: If a user has fewer than two training items.
+            InputError: If a user has fewer than two training items, or too few unseen items to draw negatives from.
         """
         sizes = np.diff(self.train.indptr)
         if sizes.min() < 2:
@@ -129,7 +130,7 @@ class LeaveOneOut(Split):
         rows = np.repeat(np.arange(len(sizes)), sizes)[kept]
         train, _ = binary_rows(rows, self.train.indices[kept], self.train.shape)
         items = self.train.indices[places].astype(np.int32)
-        # Another seed than the test part's, whose negatives these would else be, but for a few.
+        # With the test part's seed, almost the same negatives would be drawn as there.
         n_negatives = self.settings.n_negatives if self.test is None else self.test.negatives.shape[1]
         drawn = {"n_negatives": n_negatives, "seed": self.settings.seed + 1}
         negatives = _drawn(train, items, self.user_ids, self.settings.model_copy(update=drawn))
@@ -182,20 +183,20 @@ def leave_one_out(
     """Holds out one item of each user, and draws negatives for it.
 
     Args:
-        interactions: What users met. With given test items it may hold them or not: they leave training.
-        settings: Number of negatives, seed, filter.
-        test_items: `[n_users]` raw item ids, one for each of `interactions.user_ids`. By default each
-            user's latest event is held out: by time, among equals (a warning counts them) and without times the last in
-            the file.
-        negatives: `[n_users, n]` raw item ids, which need given test items. By default drawn without
-            replacement from the items that the user never met, neither in training nor as test item.
+        interactions: The events. They may include the given test items, which are taken out of training.
+        settings: Number of negatives, seed and filter; the defaults of `LeaveOneOutSettings` if None.
+        test_items: `[n_users]` raw item ids, one for each of `interactions.user_ids`. By default each user's
+            latest event is held out; the last in the file, if there are no times or several events share the
+            latest time (a warning counts such users).
+        negatives: `[n_users, n]` raw item ids, allowed only with given test items. By default they are drawn
+            without replacement from the items that are neither in the user's training events nor their test item.
 
     Returns:
-        The split. Items that only the given ids name get columns of their own.
+        The split. Items that occur only among the given ids get columns of their own.
 
     Raises:
-        InputError: If the given ids do not fit the users, no user has enough items, or one has too few
-            unseen items to draw from.
+        InputError: If negatives are given without test items, the given ids do not fit the interactions, no
+            user has enough items, or one has too few unseen items to draw from.
     """
     settings = settings or LeaveOneOutSettings()
     if test_items is None:

@@ -1,7 +1,7 @@
-"""The rating hold-out: a random tenth of all ratings is for test, as rating models are compared.
+"""The rating hold-out: a random tenth of all ratings is for test, as papers compare rating models.
 
-The protocol of AutoRec, NNMF and p-VAE on MovieLens-1M. Runs of it differ by some .002 in RMSE from split
-to split, so models are to be compared on the same seeds.
+It is the protocol of AutoRec, NNMF and p-VAE on MovieLens-1M. The RMSE of a model differs by about .002 from split
+to split, so models should be compared on the same seeds.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class RatingHoldoutSettings(Strict):
     """How many ratings to hold out.
 
     Attributes:
-        test_fraction: Part of the ratings that is for test.
+        test_fraction: Fraction of the ratings that is for test.
         seed: Seed of NumPy's legacy generator; other seeds give the other splits of a study.
-        scale: The lowest and the highest rating there can be; any other is refused. None takes them as they come. It is
-            a check and changes no split, so it is not part of a split's digest.
+        scale: The lowest and the highest possible rating; ratings outside are refused. None accepts all. The check
+            does not change the split, so it is not part of its digest.
     """
 
     test_fraction: float = Field(0.1, gt=0, lt=1)
@@ -47,11 +47,11 @@ class RatingHoldoutSettings(Strict):
 
 @dataclass(frozen=True, eq=False)
 class HeldOutRatings:
-    """Ratings to be predicted, and the ratings a model is told meanwhile.
+    """Ratings to be predicted, and the ratings that a model is shown beforehand.
 
     Attributes:
-        history: `[n_rows, n_columns]` ratings that are told.
-        targets: `[n_rows, n_columns]` ratings to be predicted, at none of the places of `history`.
+        history: `[n_rows, n_columns]` ratings shown to the model.
+        targets: `[n_rows, n_columns]` ratings to be predicted; no entry is also one of `history`.
         user_ids: `[n_rows]` ids of the rows.
     """
 
@@ -60,7 +60,7 @@ class HeldOutRatings:
     user_ids: np.ndarray
 
     def __post_init__(self) -> None:
-        """Refuses matrices that do not belong together, and targets that the model has been told."""
+        """Refuses matrices that do not fit together, and targets that are also in the history."""
         if self.history.shape != self.targets.shape or self.history.shape[0] != len(self.user_ids):
             raise InputError(
                 "expected histories and targets of one shape and an id for each row, found "
@@ -71,7 +71,7 @@ class HeldOutRatings:
             raise InputError(f"{shared} ratings are both told and to be predicted; each must be one or the other.")
 
     def triples(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows, columns and ratings of the targets, each `[n_targets]`."""
+        """Rows (int32), columns (int32) and ratings (float32) of the targets, each `[n_targets]`."""
         triples = self.targets.tocoo()
         return triples.row, triples.col, triples.data
 
@@ -80,22 +80,22 @@ class HeldOutRatings:
 class RatingHoldout(Split):
     """Ratings to learn from and ratings to predict, of the same users and items.
 
-    Rows are users and columns items, or (`by_items`) the other way round: an item-based model is a user-based one that
-    is given the transposed matrix.
+    Rows are users and columns are items, or the other way round (see `by_items`): an item-based model is a user-based
+    model of the transposed matrix.
 
     Attributes:
         train: `[n_users, n_items]` ratings (float32, sorted indices); a stored zero is a rating of zero.
-        test: Ratings to report; None in a split that a search is given.
+        test: Ratings to report results on; None in a split for tuning.
         user_ids: `[n_users]` ids of the rows.
         item_ids: `[n_items]` ids of the columns.
         titles: `[n_items]` titles, or None.
-        settings: How it was cut.
-        counts: Counts of ratings, users and items, and how many users, items and ratings of the test
-            part are cold: nothing about them is in the training part.
+        settings: The settings it was cut with.
+        counts: Counts of ratings, users and items, of cold users and items (in the test part, but without a
+            training rating), and of the test ratings of cold items.
         digest: SHA-256 over the interactions and the settings.
-        validation: Ratings to choose settings and the number of epochs by; only in a split that a search is given.
-        user_features: What is known of the rows, named arrays `[n_users]`.
-        item_features: What is known of the columns, named arrays `[n_items]`.
+        validation: Ratings to choose settings and the number of epochs by; only in a split for tuning.
+        user_features: Features of the rows, named arrays `[n_users]`.
+        item_features: Features of the columns, named arrays `[n_items]`.
     """
 
     protocol: ClassVar[str] = "rating-holdout"
@@ -114,11 +114,11 @@ class RatingHoldout(Split):
 
     @property
     def scale(self) -> tuple[float, float]:
-        """The lowest and the highest rating: as the settings have them, else of the training ratings."""
+        """The lowest and the highest rating: those of the settings if given, else those of the training ratings."""
         return self.settings.scale or (float(self.train.data.min()), float(self.train.data.max()))
 
     def by_items(self) -> RatingHoldout:
-        """The same split with items as rows and users as columns; the counts stay."""
+        """The same split with items as rows and users as columns, the same counts, and no titles."""
         return replace(
             self,
             train=self.train.T.tocsr(),
@@ -138,7 +138,7 @@ class RatingHoldout(Split):
         return digest(self.digest, "for tuning")
 
     def for_tuning(self) -> RatingHoldout:
-        """What a search is given: a part of the training ratings, as large as the test part is of all, to choose by.
+        """The split that a search is given: `test_fraction` of the training ratings are held out for validation.
 
         The test ratings are not in it.
         """
@@ -195,20 +195,20 @@ FEATURES = ("user_features", "item_features")
 
 
 def rating_holdout(interactions: Interactions, settings: RatingHoldoutSettings | None = None) -> RatingHoldout:
-    """Divides the ratings at random, whoever gave them.
+    """Divides the ratings at random, whichever users gave them.
 
-    The ratings, in file order, are permuted by `RandomState(seed)`; the last of them, a `test_fraction`
-    rounded up, are for test.
+    The ratings, in file order, are permuted by `RandomState(seed)`; the last `test_fraction` of them, rounded
+    up, are for test.
 
     Args:
         interactions: The ratings.
-        settings: Fraction and seed; the usual 90/10 by default.
+        settings: Test fraction, seed and scale; by default the usual 90/10 division with seed 0.
 
     Returns:
         The split.
 
     Raises:
-        InputError: If there are too few ratings to have some on both sides, or one is off the settings' scale.
+        InputError: If one part would have no ratings, or a rating is outside the settings' scale.
     """
     settings = settings or RatingHoldoutSettings()
     if settings.scale is not None:

@@ -1,8 +1,8 @@
-"""Strong generalisation: whole users are held out, cut exactly as the papers' data were.
+"""Strong generalisation: whole users are held out, exactly as the papers cut their data.
 
-Liang et al., Variational Autoencoders for Collaborative Filtering (WWW 2018), section 4.1, and the
-authors' preprocessing; the same split serves Mult-VAE, EVCF and RecVAE. With the settings of a data set
-(10,000 held-out users, seed 98765 on ML-20M) the result is theirs to the byte, see :mod:`tfvae.data.vae_cf`.
+The protocol is that of Liang et al., Variational Autoencoders for Collaborative Filtering (WWW 2018), section 4.1,
+and of the authors' preprocessing; Mult-VAE, EVCF and RecVAE share the split. With the settings of a data set
+(10,000 held-out users and seed 98765 on ML-20M) the result is theirs to the byte, see :mod:`tfvae.data.vae_cf`.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ __all__ = [
     "table_counts",
 ]
 
-FEWEST_TO_SPLIT = 5  # the authors leave shorter histories whole: nothing is held out of them
+FEWEST_TO_SPLIT = 5  # the authors hold nothing out of shorter histories
 
 
 class StrongGeneralizationSettings(Strict):
     """How to filter, and how many users to hold out.
 
-    The filters work once each, in this order; none is repeated when a later one undoes its promise.
+    Each filter is applied once, in this order, even if a later one undoes what an earlier one ensured.
 
     Attributes:
-        min_rating: Events rated below are dropped first (4 on ML-20M and Netflix); None keeps all.
-        min_users_per_item: Then items with fewer users are dropped (200 on MSD).
-        min_items_per_user: Then users with fewer items are dropped (5; 20 on MSD).
-        held_out_users: So many users for validation, and as many again for test.
-        holdout_fraction: Part of a held-out user's items that becomes targets, rounded down.
+        min_rating: Events rated below this are dropped first (4 on ML-20M and Netflix); None keeps all.
+        min_users_per_item: Items with fewer users are dropped next (200 on MSD).
+        min_items_per_user: Users with fewer items are dropped last (5; 20 on MSD).
+        held_out_users: Number of users held out for validation, and again for test.
+        holdout_fraction: Fraction of a held-out user's items that become targets; their number is rounded down.
         seed: Seed of NumPy's legacy generator.
     """
 
@@ -58,7 +58,7 @@ class StrongGeneralizationSettings(Strict):
 
 @dataclass(frozen=True, eq=False)
 class HeldOutUsers:
-    """Users a model never trained on: what it is told of them, and what it must find.
+    """Users that a model is not trained on: what it is shown of them, and what it must find.
 
     Attributes:
         history: `[n, n_items]` ones (float32, sorted indices): the history shown to the model.
@@ -71,7 +71,7 @@ class HeldOutUsers:
     user_ids: np.ndarray
 
     def __post_init__(self) -> None:
-        """Refuses matrices that do not belong together, and targets that the model has been told."""
+        """Refuses matrices that do not fit together, and targets that are also in the history."""
         if self.history.shape != self.targets.shape or self.history.shape[0] != len(self.user_ids):
             raise InputError(
                 "expected fold-in and targets of one shape and an id for each row, found "
@@ -83,9 +83,9 @@ class HeldOutUsers:
 
 @dataclass(frozen=True, eq=False)
 class StrongGeneralization(Split):
-    """Training users whole; validation and test users divided into fold-in and targets.
+    """Training users with all their events; validation and test users with fold-in and targets.
 
-    Of four users, Bob is drawn for test and Dan for validation; the other two train::
+    Of four users, Bob is drawn for test and Dan for validation; the other two are for training::
 
           interactions         train            fold-in          targets
               a b c d e f          a b c d e        a b c d e        a b c d e
@@ -94,23 +94,24 @@ class StrongGeneralization(Split):
         Cat   . x . x x .    Cat   . x . x x
         Dan   x x x x x x                     Dan   x x x . x  Dan   . . . x .
 
-    No training user ever met item f, so it has no column, and Dan's event on it is dropped before a
-    fifth of what they have left is drawn.
+    No training user met item f, so it has no column, and Dan's event on it is dropped before a fifth of
+    their other events is drawn.
 
     Attributes:
         train: `[n_train, n_items]` ones (float32, sorted indices).
         user_ids: `[n_train]` ids, in the order of the rows.
-        validation: Users to select epochs and settings by.
-        test: Users to report; None in a split that a search is given.
-        item_ids: `[n_items]` ids of the columns: the items of training users, as they first come in the file.
+        validation: Users to choose epochs and settings by.
+        test: Users to report results on; None in a split for tuning.
+        item_ids: `[n_items]` ids of the columns: the items of training users, in the order of their first
+            appearance in the file.
         titles: `[n_items]` titles, or None.
-        settings: How it was cut; None for a split that was read from others' files.
-        counts: Counts: what each filter dropped; `events`, `users`, `items` and `density` after the filters
-            (Mult-VAE's Table 1 divides by `train_items` instead of `items`); and for training, validation
-            and test, what fell to which side and who was left without targets or fold-in.
-        digest: SHA-256 over the interactions and the settings.
+        settings: The settings it was cut with; None for a split read from a vae_cf folder.
+        counts: What each filter dropped; `events`, `users`, `items` and `density` after the filters (Mult-VAE's
+            Table 1 divides by `train_items` instead of `items`); and for training, validation and test, the
+            number of users, of events on each side, and of users left without targets or fold-in.
+        digest: SHA-256 over the interactions and the settings, or over the files of a vae_cf folder.
         lines: For each csv file of the authors' layout (by name, without suffix), the line of each entry of
-            its matrix, counted from 0; empty where no file order is known. Only the writer needs it.
+            its matrix, counted from 0; empty if the order of the file is not known. Only `write_vae_cf` needs it.
     """
 
     protocol: ClassVar[str] = "strong-generalization"
@@ -127,7 +128,7 @@ class StrongGeneralization(Split):
     lines: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuses parts of different widths, and users on two sides."""
+        """Refuses parts of different widths, and users who are in two groups."""
         groups = [self.validation] if self.test is None else [self.validation, self.test]
         widths = [matrix.shape[1] for matrix in (self.train, *(group.history for group in groups))]
         if set(widths) != {self.n_items}:
@@ -137,7 +138,7 @@ class StrongGeneralization(Split):
             raise InputError("expected a user id for each training row, and no user in two groups.")
 
     def for_tuning(self) -> StrongGeneralization:
-        """What a search is given: the same split with no test user in it."""
+        """The split that a search is given: the same one without the test users."""
         return replace(self, test=None)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -195,23 +196,24 @@ class StrongGeneralization(Split):
 def strong_generalization(interactions: Interactions, settings: StrongGeneralizationSettings) -> StrongGeneralization:
     """Cuts interactions into training, validation and test users, exactly as the papers did.
 
-    The users that pass the filters, ascending by id, are shuffled by the seed: the last `held_out_users` are
-    for test, as many before them for validation, the rest train. The items of training users, in the order
-    of their first appearance in the file, are the columns; events of held-out users on other items are
-    dropped. Then, for validation and for test, the seed is set anew, and of each user (ascending by id)
-    with five or more events left a fifth of them, rounded down, is drawn for targets. Draws depend on the
-    order of a user's events in the file: another order gives another split.
+    The users that pass the filters, ascending by id, are shuffled with the seed: the last `held_out_users`
+    are for test, as many before them for validation, and the rest for training. The columns are the items of
+    training users, in the order of their first appearance in the file; events of held-out users on other
+    items are dropped. Then, for validation and for test, the generator is seeded anew, and
+    `holdout_fraction` of the events of each user with five or more left (ascending by id) is drawn as
+    targets, rounded down. The draws depend on the order of a user's events in the file: another order gives
+    another split.
 
     Args:
-        interactions: The raw data, before any filter; only `min_rating` looks at the values.
+        interactions: The raw data, before any filter; values matter only to `min_rating`.
         settings: Filters, counts and seed.
 
     Returns:
         The split, with counts of each step in `counts`.
 
     Raises:
-        InputError: If no event passes the filters, fewer users do than must be held out, or nobody in
-            validation or test has a target.
+        InputError: If no event passes the filters, no user would be left to train on, or no user in validation
+            or in test has a target.
     """
     users, items, counts = _filtered(interactions, settings)
     survivors = np.flatnonzero(np.bincount(users))
@@ -265,10 +267,10 @@ def table_counts(n_events: int, n_users: int, n_items: int) -> dict[str, int | f
 
 
 def group_counts(train: csr_array, validation: HeldOutUsers, test: HeldOutUsers) -> dict[str, int]:
-    """What each part of a split holds, and how many users are left without targets or fold-in.
+    """Counts what each part of a split holds, and the users left without targets or fold-in.
 
     Raises:
-        InputError: If nobody has targets in validation or test.
+        InputError: If no user in validation or in test has a target.
     """
     found = {"train_users": train.shape[0], "train_items": train.shape[1], "train_events": train.nnz}
     for name, group in (("validation", validation), ("test", test)):
@@ -287,7 +289,7 @@ def group_counts(train: csr_array, validation: HeldOutUsers, test: HeldOutUsers)
 def _filtered(
     interactions: Interactions, settings: StrongGeneralizationSettings
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int | float]]:
-    """User rows and item numbers of the events that stay, in file order, and what each filter dropped."""
+    """User rows and item columns of the events that stay, in file order, and counts of what each filter dropped."""
     users, items, values = interactions.users, interactions.items, interactions.values
     counts: dict[str, int | float] = {"events_read": users.size}
     if settings.min_rating is not None:
@@ -326,10 +328,10 @@ def _folded(
     shape: tuple[int, int],
     settings: StrongGeneralizationSettings,
 ) -> list[tuple[csr_array, np.ndarray]]:
-    """Fold-in and targets of one group, each as matrix and lines.
+    """Fold-in and targets of one group, each as a matrix and the line of each entry.
 
     Args:
-        users: `[n_events]` numbers that ascend with the original ids, in file order.
+        users: `[n_events]` user rows, which ascend with the original ids, in file order.
         rows: `[n_events]` rows of the matrices.
         columns: `[n_events]` columns of the matrices.
         shape: Shape of both matrices.
