@@ -13,7 +13,7 @@ TESTS   := $(RUN) -m pytest -n 2 --dist loadfile
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast lint types format lab bench bench-torch doctor clean
+.PHONY: help install quickstart test test-fast lint types format lab bench bench-torch doctor clean soak
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2} /^## /{printf "\n%s\n", substr($$0, 4)} /^##: /{print substr($$0, 5)}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench: $(READY) ## speed and memory of training and evaluation, as ratios within
 	$(RUN) benchmarks/training.py --torch-python $(TORCH_VENV)/bin/python
 	$(RUN) benchmarks/evaluation.py
 	$(RUN) benchmarks/ratings.py
+soak: $(READY) ## damaged files by the million, commands killed, disks full (a day; goes on where it was stopped)
+	$(RUN) benchmarks/soak.py
+	$(RUN) benchmarks/soak_runs.py
 bench-torch: $(READY) ## make .venv-torch with PyTorch, so that `make bench` has it to compare with
 	$(RUN) -m venv $(TORCH_VENV)
 	$(TORCH_VENV)/bin/python $(PIP) -r benchmarks/requirements.txt

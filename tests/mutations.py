@@ -118,7 +118,10 @@ def json_damaged(content: bytes, rng: random.Random) -> bytes:
     """One or two faults in the values of a JSON file, or in its bytes."""
     if rng.random() < 0.25:
         return bytes_damaged(content, rng)
-    value = json.loads(content)
+    try:
+        value = json.loads(content)
+    except ValueError:  # it is damaged already
+        return bytes_damaged(content, rng)
     for _ in range(rng.choice((1, 1, 2))):
         value = _json_fault(value, rng)
     text = json.dumps(value).replace(json.dumps(DEEP), "[" * 100_000 + "]" * 100_000)
@@ -229,7 +232,14 @@ def _array_fault(array: np.ndarray, rng: random.Random) -> np.ndarray:
     try:
         with np.errstate(all="ignore"):
             return fault(array, rng)
-    except (ValueError, TypeError, OverflowError, IndexError, AttributeError):  # there is no such fault of this array
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        IndexError,
+        AttributeError,
+        RuntimeError,
+    ):  # there is no such fault of this array
         return np.array([])
 
 

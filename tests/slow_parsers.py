@@ -98,7 +98,7 @@ def triplets(content: bytes) -> list[tuple]:
     found = []
     for line in lines_of(content):
         user, song, plays = fields_of(
-            line, "[^\t]+", "[^\t]+", rf" *\+?(?:{NUMBER})(?:[eE][-+]?[0-9]+)? *", between="\t"
+            line, "[^\t]+", "[^\t]+", rf" *(?:\+|-(?=0*$))?(?:{NUMBER})(?:[eE][-+]?[0-9]+)? *", between="\t"
         )
         assert np.isfinite(np.float32(plays)), plays
         found.append((user, song, np.float32(plays), None))
@@ -150,8 +150,8 @@ PARSERS: dict[str, Callable[[bytes], list[tuple]]] = {
     "movies_csv": movies_csv,
     "netflix_titles": _table(",", "NULL|[0-9]*", ".*", encoding="latin-1"),
     "u_item": _table("|", *[r"[^|]*"] * 4, r"[01](?:\|[01]){18}", encoding="latin-1"),
-    "users_dat": _table("::", "(?:(?!::).)*", "[0-9]*", "[0-9]*", ".*"),
-    "u_user": _table("|", "[0-9]*", "[^|]*", "[^|]*", ".*"),
+    "users_dat": _table("::", "(?:(?!::).)*", *["NULL|[0-9]*"] * 2, ".*"),
+    "u_user": _table("|", "NULL|[0-9]*", "[^|]*", "[^|]*", ".*"),
     "ncf_negatives": ncf_negatives,
 }
 

@@ -1,4 +1,4 @@
-"""The raw formats under Hypothesis: what is written in one is read back equal, and any text is refused or read right."""
+"""The raw formats under Hypothesis: what is written is read back equal, any text is refused or read as it stands."""
 
 from __future__ import annotations
 

@@ -183,7 +183,8 @@ def read_split(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str
     with reading(file, "a split saved by `split.save(path)`"):
         with np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
-        note = checked(_Note, json.loads(str(arrays.pop("note"))), file)
+        # Encoded, since text of a damaged array may have letters that Python does not know.
+        note = checked(_Note, json.loads(str(arrays.pop("note")).encode()), file)
         if note.content not in (None, _content(arrays)):
             raise InputError(f"{file}: the arrays are not those that were saved; cut and save the split anew.")
         return arrays, note.model_dump()
