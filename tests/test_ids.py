@@ -259,3 +259,11 @@ def test_one_id_far_longer_than_the_others_is_refused_before_it_takes_memory():
     with pytest.raises(InputError, match=r"event 50,001: user 'x+… has 5,000 letters; .* would take 1\.0 GB"):
         Interactions.from_events([*users, "x" * 5_000], ["a"] * 50_001)
     assert Interactions.from_events([*users[:100], "x" * 5_000], ["a"] * 101).n_users == 101
+
+
+def test_numbers_of_thousands_of_digits_are_text_or_refused():
+    digits = "1" + "0" * 5_000
+    (found,) = Interactions.from_events([1], pd.Series([digits])).item_ids
+    assert found == digits
+    with pytest.raises(InputError, match="event 2: item 0x.*… has more than 4,096 bits"):
+        Interactions.from_events([1, 2], [7, 10**5_000])

@@ -40,7 +40,6 @@ print(done["inputs"], *(done[outcome] for outcome in soak.OUTCOMES), *faults, se
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_reader_that_dies_hangs_or_takes_anything_is_counted():
     call = [sys.executable, "-c", FAULTY, str(BENCHMARKS)]
     done = subprocess.run(call, capture_output=True, text=True, timeout=120, check=True)

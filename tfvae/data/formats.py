@@ -167,7 +167,7 @@ def read_movies_csv(path: AnyPath) -> pd.DataFrame:
 
 def read_netflix_titles(path: AnyPath) -> pd.DataFrame:
     """Reads `item,year,title` in Latin-1 into a table indexed by item; titles may contain commas, years may be NULL."""
-    return _table(path, _records(path, ",", 3, "latin-1"), ["year", "title"], numeric=["year"])
+    return _table(path, _records(path, ",", 3, "latin-1"), ["year", "title"], numeric=["year"], missing="NULL")
 
 
 def read_u_item(path: AnyPath) -> pd.DataFrame:
@@ -256,7 +256,7 @@ def _records(path: AnyPath, delimiter: str, n_fields: int, encoding: str = "utf-
 
 
 def _table(
-    path: AnyPath, records: Sequence[_Record], names: Sequence[str], numeric: Sequence[str] = ()
+    path: AnyPath, records: Sequence[_Record], names: Sequence[str], numeric: Sequence[str] = (), missing: str = ""
 ) -> pd.DataFrame:
     """A table indexed by the first field; columns are text, or, if in `numeric`, numbers with NaN for none."""
     ids: dict[int, int] = {}
@@ -269,7 +269,7 @@ def _table(
     table = pd.DataFrame([record[2:] for record in records], columns=list(names), index=list(ids))
     for name in numeric:
         for number, value in zip(ids.values(), table[name], strict=True):
-            if value not in ("", "NULL") and not _WHOLE.fullmatch(value):
+            if value not in ("", missing) and not _WHOLE.fullmatch(value):
                 raise InputError(f"{path}, line {number}: {name} {value[:80]!r} is not a whole number")
         table[name] = pd.to_numeric(table[name], errors="coerce")
     return table

@@ -41,9 +41,10 @@ _MISSING = frozenset(
     ["nan", "NaN", "NAN", "-nan", "null", "Null", "NULL", "None", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaT"]
 )
 _LARGEST_EXACT = 2**53
+_MOST_BITS = 4096
 _MOST_BYTES = 2**28  # for all ids, if some are longer than usual
 _USUAL_LENGTH = 256
-_NUMBER = re.compile(r"(0|-?[1-9][0-9]*)(\.0+)?")
+_NUMBER = re.compile(r"(0|-?[1-9][0-9]{0,19})(\.0+)?")  # longer ones are text, like all beyond 64 bits
 
 
 def numbered(ids: Any, kind: str, source: object, place: Place) -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +146,8 @@ def _values(different: list[Any], refuse: Refusal, untyped: bool) -> np.ndarray:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    large = isinstance(value, int) and value.bit_length() > _MOST_BITS  # which Python does not print
+    text = hex(value) if large else repr(value)
     return text if len(text) <= 100 else f"{text[:80]}…"
 
 
@@ -163,6 +165,8 @@ def _whole(values: list[Any], refuse: Refusal) -> list[int]:
                 raise refuse(which, "is no whole number; expected whole numbers or text.")
             if abs(float(value)) > _LARGEST_EXACT:
                 raise refuse(which, "is a floating-point number that does not hold a whole number exactly.")
+        elif int(value).bit_length() > _MOST_BITS:
+            raise refuse(which, f"has more than {_MOST_BITS:,} bits.")
     return [int(value) for value in values]
 
 
