@@ -24,7 +24,7 @@ ratings = st.floats(0, 2.0**60, width=32).map(lambda value: np.format_float_posi
 times = st.integers(0, 2**63 - 1)
 events = st.lists(st.tuples(ids, ids, ratings, times), min_size=1, max_size=12)
 ends = st.sampled_from(["\n", "\r\n", "\n\n"])
-title = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1)
+title = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"), min_size=1)
 
 
 def read(name: str, folder: Path, content: bytes):

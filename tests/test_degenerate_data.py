@@ -35,7 +35,7 @@ def fit(data: str, name: str, folder: Path) -> tuple[int, str]:
     file = folder / "events.csv"
     file.write_text("\n".join(["user,item,stars", *(",".join(map(str, event)) for event in DATA[data])]))
     example = [f"--set={key}={value}" for key, value in model_class(name).example_settings.items()]
-    return run("fit", file, "--rating-col=stars", "--model", name, "--epochs=2", "--run", folder / "run", *example)
+    return run("fit", file, "--rating-col=stars", "--model", name, "--epochs=1", "--run", folder / "run", *example)
 
 
 def works_or_says(data: str, name: str, folder: Path) -> None:
@@ -57,7 +57,7 @@ def test_hardly_any_data_are_enough_or_refused_under_every_protocol(data, name, 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_stands_users_of_the_whole_catalogue_and_items_of_one_user(name, tmp_path):
-    for number, data in enumerate(("everybody met everything", "one of a kind", "three users")):
+    for number, data in enumerate(("everybody met everything", "one of a kind")):
         (tmp_path / str(number)).mkdir()
         works_or_says(data, name, tmp_path / str(number))
 
