@@ -163,3 +163,8 @@ def test_a_configuration_of_a_former_version_makes_todays_model():
     }
     model = MultVAE.from_config(config)
     assert type(model).__name__ == "EVCFMultVAE" and model.gated
+
+
+def test_a_models_name_does_not_depend_on_what_the_process_built_before():
+    names = {settings_of("mult-dae", {"hidden": [4]}).build(9).name for _ in range(3)}
+    assert names == {"mult_dae"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
@@ -69,6 +70,8 @@ class Recommender(keras.Model, abc.ABC):
     """Whether the model scores users it was not trained on; otherwise `batch.users` names the users to score."""
 
     def __init__(self, n_items: Count, n_users: int | None = None, *, seed: Seed = 98765, **kwargs):
+        # Keras would number the models of a process, so that the file of a resumed run would differ from another's.
+        kwargs.setdefault("name", _snake_case(type(self).__name__))
         super().__init__(autocast=False, **kwargs)
         if self.has_user_weights and n_users is None:
             raise InputError(f"{type(self).__name__} has weights for each training user; give it n_users.")
@@ -219,6 +222,10 @@ class Recommender(keras.Model, abc.ABC):
         settings = {name: getattr(self, name) for name in self.settings()}
         size = {"n_items": self.n_items} | ({"n_users": self.n_users} if self.has_user_weights else {})
         return {**super().get_config(), **size, **settings}
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def _check_arguments(cls: Any) -> None:
