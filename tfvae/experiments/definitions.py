@@ -77,8 +77,10 @@ class SearchSpace(Strict):
             raise ValueError("choices have no low, high, log or step")
         if self.interval and self.log and (self.interval[0] <= 0 or self.step is not None):
             raise ValueError(f"expected a low above 0 and no step on a logarithmic scale, found {self.low}")
-        if self.step is not None and self.step <= 0:
-            raise ValueError(f"expected a step above 0, found {self.step}")
+        if any(isinstance(limit, int) and abs(limit) >= 2**63 for limit in (self.low, self.high, self.step)):
+            raise ValueError("expected whole numbers of 64 bits")
+        if self.step is not None and not 0 < self.step <= (self.high or 0) - (self.low or 0):
+            raise ValueError(f"expected a step above 0 and no longer than the interval, found {self.step}")
         return self
 
     def holds(self, value: Value) -> bool:
