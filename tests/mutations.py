@@ -7,6 +7,7 @@ then be what the bytes say.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import random
@@ -132,7 +133,7 @@ def json_damaged(content: bytes, rng: random.Random) -> bytes:
 
 def _json_fault(value: Any, rng: random.Random) -> Any:
     if not isinstance(value, (dict, list)) or not value or rng.random() < 0.03:
-        return rng.choice((rng.choice(VALUES), _near(value, rng)))
+        return rng.choice((_any_value(rng), _near(value, rng)))
     places = list(value) if isinstance(value, dict) else list(range(len(value)))
     place, fault = rng.choice(places), rng.random()
     if fault < 0.7:
@@ -140,11 +141,15 @@ def _json_fault(value: Any, rng: random.Random) -> Any:
     elif fault < 0.8:
         del value[place]
     elif isinstance(value, list):
-        value.insert(place, rng.choice((value[place], rng.choice(VALUES))))
+        value.insert(place, copy.deepcopy(rng.choice((value[place], _any_value(rng)))))
     else:
         name = rng.choice(("unknown", "", "model", "a\0", f"{place} ", place.upper()))
-        value[name] = value.pop(place) if rng.random() < 0.5 else rng.choice(VALUES)
+        value[name] = value.pop(place) if rng.random() < 0.5 else _any_value(rng)
     return value
+
+
+def _any_value(rng: random.Random) -> Any:
+    return copy.deepcopy(rng.choice(VALUES))  # which later faults may change
 
 
 def _near(value: Any, rng: random.Random) -> Any:

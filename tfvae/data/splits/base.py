@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
-from pydantic import FiniteFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from scipy.sparse import csr_array
 
 from tfvae.data.stored_arrays import refuse_no_features, refuse_no_ids, refuse_no_titles
@@ -237,8 +237,8 @@ class _Note(Strict):
 
     kind: str
     settings: dict[str, Any] | None
-    report: dict[str, FiniteFloat | int]
-    digest: str
+    report: dict[str, NonNegativeInt | NonNegativeFloat]
+    digest: str = Field(min_length=1)
     content: str | None = None  # SHA-256 of the arrays; files of earlier versions have none
 
 
