@@ -154,7 +154,7 @@ def test_arrays_of_objects_are_refused_and_not_unpickled(load, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../ratings.dat", "a/../../ratings.dat", "/tmp/ratings.dat", "..\\ratings.dat", "C:/a.dat"]
+    "name", ["../ratings.dat", "a/../../ratings.dat", "/ratings.dat", "..\\ratings.dat", "C:/a.dat"]
 )
 def test_an_archive_that_leads_out_of_its_folder_is_refused(name, tmp_path):
     for file in ("set.zip", "events.csv"):

@@ -9,6 +9,7 @@ from tfvae.experiments.definitions import load_table
 from tfvae.experiments.protocols import OwnData, splits_of
 from tfvae.experiments.results_folder import stored_run
 from tfvae.experiments.runner import run_table
+from tfvae.experiments.sweep import run_sweep
 from tfvae.system.errors import InputError
 
 
@@ -71,3 +72,30 @@ def test_runs_are_stored_under_a_name_of_the_file_that_any_file_system_has(file,
 def test_a_file_called_like_a_data_set_is_refused_however_it_is_written(file, tmp_path):
     with pytest.raises(InputError, match="rename the file"):
         OwnData(tmp_path / file)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("choices", "tried"), [([20, 40, 500], {20, 40}), ([500], None)])
+def test_a_sweep_tries_no_batch_that_is_larger_than_the_data(choices, tried, tmp_path):
+    results = tmp_path / "results"
+    (results / "mine").mkdir(parents=True)
+    (results / "mine" / "table.toml").write_text(f"""
+title = "Mine"
+caption = "For tests."
+metrics = ["ndcg@10"]
+monitor = "ndcg@10"
+
+[[rows]]
+name = "Mult-DAE"
+slug = "mult-dae"
+model = "mult-dae"
+settings = {{ epochs = 1, batch_size = 500, latent_dim = 4, hidden = [], dropout = 0.25 }}
+search.batch_size = {{ choices = {choices} }}
+search.dropout = {{ choices = [0.25, 0.5] }}
+""")
+    own = OwnData(events(tmp_path / "mine.csv"), {"rating": "stars"})
+    places = {"results": results, "work": tmp_path / "work", "progress": False, "log": lambda line: None}
+    found = run_sweep("mine", "mult-dae", None, 5, own=own, **places)
+    assert [trial.state for trial in found.trials] == ["complete"] * 5
+    assert found.trials[0].params.get("batch_size") == (max(tried) if tried else None)
+    assert {trial.params.get("batch_size") for trial in found.trials} <= (tried or {None})

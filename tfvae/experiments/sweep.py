@@ -32,6 +32,8 @@ from tfvae.experiments.protocols import OwnData, data_name, splits_of
 from tfvae.experiments.records import Sweep, Trial
 from tfvae.experiments.results_folder import stored_sweep, sweep_path
 from tfvae.experiments.runner import WORK, validation_value
+from tfvae.models import model_class
+from tfvae.models.gradient import GradientRecommender
 from tfvae.system.environment import commit, environment
 from tfvae.system.errors import DivergedError, InputError, TooLargeError
 from tfvae.system.files import digest, write_json
@@ -127,10 +129,11 @@ def _begun(
     Raises:
         InputError: If the stored sweep differs in what is searched, or the row's settings lie outside the space.
     """
-    own = settings_of(row.built_model, row_settings(table, row, dataset))
+    given, space = row_settings(table, row, dataset), row.search
+    own = settings_of(row.built_model, given)
     if own_split:
-        given = row_settings(table, row, dataset)
-        own = settings_for(row.built_model, given, own_split, _silent, fixed={"monitor", *row.search})
+        space, given = _fitting(row, given, own_split)
+        own = settings_for(row.built_model, given, own_split, _silent, fixed={"monitor", *space})
     cut = epochs if trained_by_epochs(row.built_model) else None
     if cut is not None:
         own = own.with_changes(epochs=min(cut, own.training.epochs))
@@ -142,7 +145,7 @@ def _begun(
         monitor=table.monitor,
         epochs=cut,
         settings=own.flat(),
-        space=row.search,
+        space=space,
         environment=environment(),
         commit=commit(),
         data_digest=data_digest,
@@ -162,6 +165,31 @@ def _begun(
                 f"now {getattr(new, key)}. Search with that, or remove the file to begin anew."
             )
     return stored
+
+
+def _fitting(row: Row, given: dict[str, Any], split: Split) -> tuple[dict[str, SearchSpace], dict[str, Any]]:
+    """The row's search space and settings, without batches that are larger than a user's own data.
+
+    If all batches of the space are, the batch is not searched, but adapted like other settings.
+    """
+    kind, part = model_class(row.built_model), row.search.get("batch_size")
+    if part is None or not issubclass(kind, GradientRecommender):
+        return row.search, given
+    n_rows = kind.n_rows(split.train)
+    others = {name: other for name, other in row.search.items() if name != "batch_size"}
+    if part.interval is None:
+        kept = [choice for choice in part.choices or () if choice <= n_rows]  # type: ignore[operator]
+        if not kept:
+            return others, given
+        largest, part = max(kept), SearchSpace(choices=kept)  # type: ignore[type-var]
+    elif part.interval[0] < n_rows:
+        largest = min(part.interval[1], n_rows)
+        part = part.model_copy(update={"high": largest})
+    else:
+        return others, given
+    if settings_of(row.built_model, given).training.batch_size > largest:  # type: ignore[operator]
+        given = given | {"batch_size": largest}
+    return others | {"batch_size": part}, given
 
 
 def _tried(sweep: Sweep, params: dict[str, Any], split: Split, folder: Path, progress: bool) -> Trial:
