@@ -81,6 +81,9 @@ def test_the_delimiter_is_the_one_that_gives_the_columns_asked_for(read):
     columns = {"user": "us,er", "item": "item", "rating": "st;ars"}
     assert found(read('"us,er","item","st;ars"\nann,x,4.5\n', **columns)) == [("ann", "x", 4.5)]
     assert found(read("us,er:item:st;ars\nann:x:4.5\n", delimiter=":", **columns)) == [("ann", "x", 4.5)]
+    with pytest.raises(InputError, match="'nonsense' is no encoding of text"):
+        read(PLAIN, encoding="nonsense")
+    assert found(read("user,item,stars\nЖ,x,4.5\n".encode("cp1251"), encoding="cp1251")) == [("Ж", "x", 4.5)]
     for delimiter in ("::", '"', "§"):
         with pytest.raises(InputError, match="expected one ASCII character between fields"):
             read(PLAIN, delimiter=delimiter)
@@ -91,7 +94,7 @@ def test_a_decimal_comma_is_read_where_something_else_delimits(read, caplog):
     assert "decimal comma" in caplog.text
     with pytest.raises(InputError, match="line 2: 3 fields expected, 4 found"):
         read("user,item,stars\nann,x,4,5\n")
-    with pytest.raises(InputError, match="with a decimal comma and with a decimal point"):
+    with pytest.raises(InputError, match="some ratings have a decimal comma and some a decimal point"):
         read("user;item;stars\nann;x;4,5\nbob;y;3.5\n")
 
 
@@ -191,27 +194,24 @@ def test_standard_input_is_a_file_like_others(monkeypatch):
 
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+names = text.map(lambda middle: f"<{middle}>")  # never empty, a number, or with white space at its ends
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=st.lists(st.tuples(text, text, st.floats(-1e6, 1e6, width=32), text), min_size=1, max_size=12),
+    rows=st.lists(st.tuples(names, names, st.floats(-1e6, 1e6, width=32), text), min_size=1, max_size=12),
     delimiter=st.sampled_from(",;\t|"),
-    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-be"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]),
 )
-def test_any_csv_is_read_as_it_was_written_or_refused_with_the_line(rows, delimiter, encoding, tmp_path_factory):
+def test_any_csv_is_read_as_it_was_written(rows, delimiter, encoding, tmp_path_factory):
     path = tmp_path_factory.mktemp("csv") / "events.csv"
     with open(path, "w", newline="", encoding=encoding) as file:
         writer = csv.writer(file, delimiter=delimiter)
         writer.writerow(["user", "item", "stars", "note"])
         writer.writerows(rows)
-    try:
-        events = Interactions.from_file(path, rating="stars")
-    except InputError as problem:
-        assert "line " in str(problem)
-        return
+    events = Interactions.from_file(path, rating="stars")
     last = {(user, item): np.float32(stars) for user, item, stars, _ in rows}
-    assert {(str(u), str(i)): v for u, i, v in found(events)} == pytest.approx(last)
+    assert {(user, item): value for user, item, value in found(events)} == last
 
 
 @settings(max_examples=60, deadline=None)

@@ -55,6 +55,8 @@ def read_csv(
         InputError: If the file is missing or malformed; the message names the file, and the line and value if it can.
     """
     refuse_two_purposes(path, named)
+    if encoding is not None:
+        _check_encoding(encoding)
     survey = _survey(path, encoding)
     with reading_text(path, survey.encoding) as lines:
         first = _first_record(path, lines, list(named.values()), delimiter)
@@ -160,8 +162,8 @@ class _Form:
             rating = fields[wanted["rating"]] if "rating" in wanted else "0"
             if not (_is_number(rating) or (comma and _is_number(rating.replace(",", ".", 1)))):
                 return InputError(f"{where}: {self.header[wanted['rating']]} {rating!r} is not a number")
-        advice = "ratings with a decimal comma and with a decimal point" if comma else "something unknown"
-        return InputError(f"{self.path}: cannot be read as text between {self.delimiter!r}; there is {advice} in it.")
+        hint = "some ratings have a decimal comma and some a decimal point" if comma else "Arrow refuses it"
+        return InputError(f"{self.path}: cannot be read as fields between {self.delimiter!r}; {hint}.")
 
     def place(self, number: int) -> str:
         """The line on which an event begins, for messages; the event's number if the line is not found."""
@@ -187,6 +189,13 @@ class _Form:
                     f"{self.path}, line {self.n_header_lines + before + 1}: a field in double quotes is malformed or "
                     f'never closed ({problem}); a quote within one is written as "".'
                 ) from None
+
+
+def _check_encoding(name: str) -> None:
+    try:
+        "".encode(name)
+    except (LookupError, ValueError):
+        raise InputError(f"{name!r} is no encoding of text; expected one such as utf-8, latin-2 or cp1251.") from None
 
 
 def _is_number(text: str) -> bool:

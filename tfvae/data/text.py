@@ -65,6 +65,8 @@ def read_delimited(
 ) -> pa.Table:
     """Reads some columns of a delimited text file; their fields may not be empty, unless of the type null.
 
+    Whole numbers are read as Arrow reads them, `0x10` and ` 5` included; `streams.refuse_other_bytes` refuses these.
+
     Args:
         path: The file, compressed or not.
         columns: The type of each wanted column.
@@ -129,31 +131,7 @@ def read_delimited(
             row = pc.index(pc.is_null(column), True).as_py() + 1 + (names is None)
             line = line_of(path, _counted(row, sections))
             raise InputError(f"{path}, line {line}: {name} is empty; every line needs one")
-    whole = [name for name, kind in columns.items() if pa.types.is_integer(kind)]
-    if whole and _has_hexadecimal(path):  # which Arrow accepts as whole numbers
-        texts = read_delimited(
-            path,
-            dict.fromkeys(whole, pa.string()),
-            names=names,
-            delimiter=delimiter,
-            sections=None if sections is None else [],
-        )
-        for name in whole:
-            if (row := pc.index(pc.match_substring(texts[name], "x", ignore_case=True), True).as_py()) >= 0:
-                line = line_of(path, _counted(row + 1 + (names is None), sections))
-                raise InputError(f"{path}, line {line}: {name} {texts[name][row].as_py()!r} is not a whole number")
     return table
-
-
-def _has_hexadecimal(path: AnyPath) -> bool:
-    """Whether `0x` occurs anywhere in a file."""
-    with reading(path) as stream:
-        end = b""
-        while chunk := stream.read(1 << 22):
-            if b"0x" in (chunk := end + chunk.lower()):
-                return True
-            end = chunk[-1:]
-    return False
 
 
 def _counted(row: int, sections: Sequence[Section] | None) -> int:

@@ -9,6 +9,7 @@ Missing and infinite times, those beyond 64 bits, and values of other kinds are 
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = ["times"]
 
 _BILLION = 1_000_000_000
 _PER_SECOND = {"s": 1, "ms": 1000, "us": 1_000_000, "ns": _BILLION}
+_DECIMAL = re.compile(r"^([+-]?)([0-9]{1,18})(?:\.([0-9]*))?$")
 _EXPECTED = "expected Unix seconds, or dates and times such as 2026-11-29T10:00:00Z"
 
 
@@ -113,9 +115,10 @@ def _read(column: pd.Series, refuse: Callable[..., None]) -> pd.Series:
 
 def _decimals(column: pd.Series) -> tuple[np.ndarray, np.ndarray] | None:
     """Seconds and nanoseconds of text such as `1700000000.123456789`, exactly; None for a column of anything else."""
-    if not all(isinstance(value, str) for value in column):
+    # The first is looked at first, since most columns of text are dates, and there may be millions.
+    if not _DECIMAL.match(str(column.iloc[0]).strip()) or not all(isinstance(value, str) for value in column):
         return None
-    parts = column.str.strip().str.extract(r"^([+-]?)([0-9]{1,18})(?:\.([0-9]*))?$")
+    parts = column.str.strip().str.extract(_DECIMAL)
     if parts[1].isna().any():
         return None
     negative = parts[0].eq("-").to_numpy()
