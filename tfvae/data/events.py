@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from pandas.api import types
 
 from tfvae.system.errors import InputError
+from tfvae.system.text_arrays import text_array
 
 __all__ = [
     "Duplicates",
@@ -126,6 +127,6 @@ def aligned(table: pd.DataFrame | None, ids: np.ndarray) -> dict[str, np.ndarray
     return {
         str(name): column.to_numpy()
         if types.is_numeric_dtype(column)
-        else np.asarray(column.fillna("").tolist(), dtype=str)
+        else text_array([str(value) for value in column.fillna("")])
         for name, column in table.items()
     }

@@ -11,7 +11,6 @@ Ids that could not be told apart or written back are refused before anything is 
 - text that contains a NUL, is not valid UTF-8, or has white space at its ends (" 7" would be another user than "7");
 - the number −1, which pads histories;
 - two spellings of one number in a column of numbers (`7` and `7.0`);
-- an id of more than 256 characters, if all ids at its length would take more than 0.27 GB;
 - fractions, floating-point numbers above 2^53, Boolean values, values that are neither numbers nor text, and numbers
   beside text in a typed column.
 """
@@ -28,6 +27,7 @@ import pyarrow as pa
 from pandas.api import types
 
 from tfvae.system.errors import InputError
+from tfvae.system.text_arrays import text_array
 
 __all__ = ["PAD", "numbered", "of_text"]
 
@@ -42,8 +42,6 @@ _MISSING = frozenset(
 )
 _LARGEST_EXACT = 2**53
 _MOST_BITS = 4096
-_MOST_BYTES = 2**28  # for all ids, if some are longer than usual
-_USUAL_LENGTH = 256
 _NUMBER = re.compile(r"(0|-?[1-9][0-9]{0,19})(\.0+)?")  # longer ones are text, like all beyond 64 bits
 
 
@@ -57,7 +55,7 @@ def numbered(ids: Any, kind: str, source: object, place: Place) -> tuple[np.ndar
         place: Function from an event's number, counted from 0, to its name in messages.
 
     Returns:
-        The number of each event's id, int32 [n], and the distinct ids in ascending order, int64 or fixed-width text.
+        The number of each event's id, int32 [n], and the distinct ids in ascending order, int64 or text.
 
     Raises:
         InputError: If an id is refused by the rule of this module; the message names the first.
@@ -75,7 +73,7 @@ def numbered(ids: Any, kind: str, source: object, place: Place) -> tuple[np.ndar
 
 
 def of_text(names: Sequence[str], kind: str, source: object, place: Place) -> np.ndarray:
-    """Distinct ids that are given as text, in their order: int64 or fixed-width text.
+    """Distinct ids that are given as text, in their order: int64 or text.
 
     Arguments and errors are as for `numbered`; an id that occurs twice is refused as well.
     """
@@ -134,7 +132,7 @@ def _values(different: list[Any], refuse: Refusal, untyped: bool) -> np.ndarray:
     else:
         return _text(ids, refuse)
     if not all(-(2**63) <= number < 2**63 for number in numbers):
-        return np.array(ids if kinds[0] == "text" else [str(number) for number in numbers])
+        return text_array(ids if kinds[0] == "text" else [str(number) for number in numbers])
     found = np.array(numbers, np.int64)
     if (found == PAD).any():
         raise refuse(int((found == PAD).argmax()), "is the number that pads histories; give it another.")
@@ -171,7 +169,7 @@ def _whole(values: list[Any], refuse: Refusal) -> list[int]:
 
 
 def _text(names: list[str], refuse: Refusal) -> np.ndarray:
-    """Checks ids that are text, and makes a fixed-width array of them."""
+    """Checks ids that are text, and makes an array of them."""
     for which, name in enumerate(names):
         if not name:
             raise refuse(which, "is empty; drop these rows or fill them in.")
@@ -185,11 +183,4 @@ def _text(names: list[str], refuse: Refusal) -> np.ndarray:
             name.encode()
         except UnicodeEncodeError:
             raise refuse(which, "is no text in UTF-8.") from None
-    longest = max(map(len, names))
-    if (size := 4 * longest * len(names)) > _MOST_BYTES and longest > _USUAL_LENGTH:
-        which = next(which for which, name in enumerate(names) if len(name) == longest)
-        why = (
-            f"has {longest:,} letters; all ids are kept at one width, which would take {size / 1e9:.1f} GB; shorten it."
-        )
-        raise refuse(which, why)
-    return np.array(names)
+    return text_array(names)

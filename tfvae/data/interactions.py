@@ -305,15 +305,14 @@ class Interactions:
         known = {entry.name for entry in fields(cls)}
         parts: dict[str, Any] = {name: {} for name in _FEATURES}
         with files.reading(path, "saved interactions"):
-            with np.load(path, allow_pickle=False) as archive:
-                for name in archive.files:
-                    group, _, feature = name.partition(":")
-                    if group not in known or bool(feature) != (group in _FEATURES):
-                        raise InputError(f"not a file of saved interactions: it holds {name!r}")
-                    if feature:
-                        parts[group][feature] = archive[name]
-                    else:
-                        parts[group] = archive[name]
+            for name, array in files.read_npz(path).items():
+                group, _, feature = name.partition(":")
+                if group not in known or bool(feature) != (group in _FEATURES):
+                    raise InputError(f"not a file of saved interactions: it holds {name!r}")
+                if feature:
+                    parts[group][feature] = array
+                else:
+                    parts[group] = array
             found = cls(**parts)
             refuse_no_events(found)
             return found

@@ -12,7 +12,7 @@ import numpy as np
 from tfvae.data.splits import Split
 from tfvae.data.stored_arrays import refuse_no_ids, refuse_no_titles
 from tfvae.system.errors import InputError
-from tfvae.system.files import reading, write_npz
+from tfvae.system.files import read_npz, reading, write_npz
 
 __all__ = ["ITEMS_FILE", "Items"]
 
@@ -70,8 +70,7 @@ class Items:
         if not path.is_file():
             raise InputError(f"{path} is missing; it is written when a run is finished.")
         with reading(path, "the items of a run"):
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = dict(stored)
+            arrays = read_npz(path)
             scale = tuple(map(float, arrays["scale"])) if "scale" in arrays else None
             if scale is not None and not (len(scale) == 2 and -np.inf < scale[0] <= scale[1] < np.inf):
                 raise InputError(f"expected the lowest and the highest rating, found {scale}")

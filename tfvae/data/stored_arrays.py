@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfvae.system.errors import InputError
+from tfvae.system.text_arrays import TEXT_KINDS
 
 __all__ = ["refuse_no_events", "refuse_no_features", "refuse_no_ids", "refuse_no_titles"]
 
@@ -23,7 +24,7 @@ def refuse_no_ids(ids: np.ndarray, what: str, *, ascending: bool = False) -> Non
     Raises:
         InputError: If they are not such an array.
     """
-    if ids.ndim != 1 or ids.dtype.kind not in "iuU" or np.unique(ids).size != ids.size:
+    if ids.ndim != 1 or ids.dtype.kind not in "iu" + TEXT_KINDS or np.unique(ids).size != ids.size:
         raise InputError(f"expected different {what}, whole numbers or text, in one row; found {_kind(ids)}.")
     if ascending and (ids[1:] < ids[:-1]).any():
         raise InputError(f"expected {what} in ascending order.")
@@ -34,7 +35,7 @@ def refuse_no_titles(titles: np.ndarray | None, n_items: int) -> None:
     """Raises InputError unless titles are None or text [n_items]."""
     if titles is None:
         return
-    if titles.dtype.kind != "U" or titles.shape != (n_items,):
+    if titles.dtype.kind not in TEXT_KINDS or titles.shape != (n_items,):
         raise InputError(f"expected a title for each of {n_items:,} items, found {_kind(titles)}.")
     _refuse_no_text(titles, "titles")
 
@@ -42,7 +43,7 @@ def refuse_no_titles(titles: np.ndarray | None, n_items: int) -> None:
 def refuse_no_features(features: Mapping[str, np.ndarray], n: int, what: str) -> None:
     """Raises InputError unless each feature is an array [n] of numbers, Boolean values or text."""
     for name, array in features.items():
-        if array.shape != (n,) or array.dtype.kind not in "biufU":
+        if array.shape != (n,) or array.dtype.kind not in "biuf" + TEXT_KINDS:
             raise InputError(f"expected {name!r} for each of {n:,} {what}, found {_kind(array)}.")
         _refuse_no_text(array, f"features {name!r}")
 
@@ -86,7 +87,7 @@ def refuse_no_events(interactions: Any) -> None:
 
 def _refuse_no_text(array: np.ndarray, what: str) -> None:
     """Refuses text that cannot be encoded, as NumPy reads it from an array whose bytes are damaged."""
-    if array.dtype.kind == "U":
+    if array.dtype.kind in TEXT_KINDS:
         try:
             "".join(array.tolist()).encode()
         except (ValueError, SystemError):  # an invalid code point, or a lone surrogate

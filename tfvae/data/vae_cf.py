@@ -172,7 +172,7 @@ def _ids_of(content: str, path: Path) -> np.ndarray:
 def _refuse_other_names(item_ids: np.ndarray, content: str, folder: Path) -> None:
     """Refuses ids that would not be read back unchanged from `unique_sid.txt`."""
     read = _ids_of(content, folder / ITEMS)
-    if len(read) != len(item_ids) or read.dtype.kind != item_ids.dtype.kind or (read != item_ids).any():
+    if read.tolist() != item_ids.tolist():
         same = min(len(read), len(item_ids))
         differs = [str(one) != str(other) for one, other in zip(read[:same], item_ids[:same], strict=True)]
         first = differs.index(True) if True in differs else same - 1

@@ -14,6 +14,7 @@ from tfvae.evaluation.predictive import has_rating_posterior
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.ranking import EMPTY_RANK, best_unseen
 from tfvae.system.errors import DivergedError, InputError
+from tfvae.system.text_arrays import text_array
 
 if TYPE_CHECKING:
     from tfvae.models.base import Recommender
@@ -159,7 +160,8 @@ def plain_array(tensor: tf.Tensor) -> np.ndarray:
     """A tensor as an array, whose strings are decoded from UTF-8."""
     if tensor.dtype != tf.string:
         return tensor.numpy()
-    return np.char.decode(tensor.numpy().astype(bytes), "utf-8")
+    texts = [text.decode() for text in np.ravel(tensor.numpy())]
+    return text_array(texts).reshape(tensor.shape)
 
 
 def _refuse_scale(model: Recommender, scale: tuple[float, float] | None) -> None:

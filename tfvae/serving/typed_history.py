@@ -53,4 +53,4 @@ def find_titles(items: Items, part: str) -> list[tuple[int | str, str]]:
     if not found:
         raise InputError(f"no title contains {part!r}; try a shorter part of it.")
     found.sort(key=lambda column: -items.n_users[column])
-    return [(items.item_ids[column].item(), str(items.titles[column])) for column in found]
+    return [(items.item_ids[[column]].tolist()[0], str(items.titles[column])) for column in found]

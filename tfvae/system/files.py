@@ -19,10 +19,12 @@ import numpy as np
 import psutil
 
 from tfvae.system.errors import InputError
+from tfvae.system.text_arrays import packed_texts, unpacked_texts
 
 __all__ = [
     "digest",
     "read_json",
+    "read_npz",
     "reading",
     "remove_drafts",
     "replacing",
@@ -139,7 +141,13 @@ def write_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray], *, compres
     """Writes named arrays as `.npz` in one step; object arrays raise ValueError, since they would be pickled."""
     save = np.savez_compressed if compressed else np.savez
     with replacing(path) as draft, open(draft, "wb") as file:
-        save(file, allow_pickle=False, **arrays)
+        save(file, allow_pickle=False, **packed_texts(arrays))
+
+
+def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The named arrays that `write_npz` wrote; to be called within `reading`, since a damaged file raises any error."""
+    with np.load(path, allow_pickle=False) as stored:
+        return unpacked_texts(stored)
 
 
 def sha256_of(path: str | os.PathLike) -> str:
@@ -152,6 +160,8 @@ def digest(*parts: Any) -> str:
     """The SHA-256 over arrays (dtype, shape and bytes) and JSON values, in hexadecimal."""
     total = hashlib.sha256()
     for part in parts:
+        if isinstance(part, np.ndarray) and part.dtype.kind == "T":
+            part = part.tolist()  # the bytes of such an array are addresses
         if isinstance(part, np.ndarray):
             part = np.ascontiguousarray(part)
             total.update(f"{part.dtype.str}{part.shape}".encode())

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 
 from tfvae.data.stored_arrays import refuse_no_features, refuse_no_ids, refuse_no_titles
 from tfvae.system.errors import InputError
-from tfvae.system.files import digest, reading, write_npz
+from tfvae.system.files import digest, read_npz, reading, write_npz
 from tfvae.system.validation import Strict, checked
 
 __all__ = ["HeldOut", "Split", "binary_rows", "pack", "read_split", "restore", "unpack"]
@@ -181,8 +181,7 @@ def read_split(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str
     """
     file = _file(path)
     with reading(file, "a split saved by `split.save(path)`"):
-        with np.load(file, allow_pickle=False) as stored:
-            arrays = dict(stored)
+        arrays = read_npz(file)
         # Encoded, since text of a damaged array may have letters that Python does not know.
         note = checked(_Note, json.loads(str(arrays.pop("note")).encode()), file)
         if note.content not in (None, _content(arrays)):
