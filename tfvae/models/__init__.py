@@ -31,6 +31,7 @@ MODELS = {
     "mlp": "tfvae.models.ncf:MLP",
     "neumf": "tfvae.models.ncf:NeuMF",
     "rbm": "tfvae.models.rbm:RBM",
+    "meld": "tfvae.models.meld:MELD",
     "popularity": "tfvae.models.popularity:Popularity",
     "bpr": "tfvae.models.bpr:BPR",
     "wmf": "tfvae.models.wmf:WMF",

@@ -1,0 +1,283 @@
+"""MELD: a mixture of experts with likelihoods of different kinds, trained side by side and served as one model.
+
+MELD is tfvae's own model. Its experts are autoencoders of the same user row x that differ in likelihood and encoder, and
+therefore err for different users. Each expert k has its own likelihood p_k and answers with an expected value:
+
+    linear        E_1[x] = x·B, diag(B) = 0                       square loss in closed form: EDLAE of low rank
+    logistic      E_2[x] = σ(f_2(tanh(W_2 x̃ + b_2)))              logistic likelihood: a denoising autoencoder
+    square        E_3[x] = tanh(f_3(tanh(W_3 x̃ + b_3)))           weighted square loss: CDAE without nodes
+    variational   E_4[x] = softmax(f_4(z)), z ~ q(z | x̃)          multinomial likelihood: a VAE with RecVAE's encoder
+
+    L(x) = −log p_2(x | x̃) − log p_3(x | x̃) − E_q log p_4(x | z) + γ·|x|·KL(q(z | x̃) ‖ p(z))
+
+where x̃ is x with items dropped, of each expert its own. The scores are a mixture of the expected values, each brought to
+mean 0 and standard deviation 1 over the catalogue. Expected values are averaged instead of logits, so that an expert that
+is sure of an item is heard, and one that rules an item out does not silence the others.
+
+`paper_results/leaderboard/README.md` tells how it was found, on validation users, and what each part adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import keras
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+from tensorflow_probability import distributions as tfd
+
+from tfvae.models.checks import check_matrix
+from tfvae.models.fields import Count, Share, Width
+from tfvae.models.gradient import GradientRecommender, Objective
+from tfvae.nn.batches import SparseBatch
+from tfvae.nn.item_layers import EmbeddingBag, ItemLogits
+from tfvae.nn.layer_config import LayerConfig
+from tfvae.nn.likelihoods import likelihood
+from tfvae.nn.low_rank_map import LowRankMap
+from tfvae.nn.mlp import Decoder, DenselyConnectedEncoder, Encoder
+from tfvae.nn.noise import Noise
+from tfvae.nn.priors import CompositePrior, diagonal_normal, kl, sample_with, standard_normal
+from tfvae.system.errors import InputError
+
+__all__ = ["MELD"]
+
+Expert = Literal["linear", "logistic", "square", "variational"]
+
+
+@keras.saving.register_keras_serializable(package="tfvae")
+class MELD(GradientRecommender):
+    """MELD: four experts with likelihoods of different kinds, whose expected values are averaged.
+
+    Args:
+        n_items: Number of items, I.
+        experts: The experts.
+        mixture: What is averaged over the experts: "expected" values or "logits".
+        latent_dim: Width of the three codes.
+        dropout: Share of a history's items dropped in training.
+        rank: Rank of the linear expert's map; at most I is used.
+        regularization: λ of the linear expert, on the scale of a number of users.
+        linear_dropout: p of the linear expert: its penalty grows by p / (1 − p) times an item's number of users.
+        weight_decay: λ of λ·Σ‖W‖² of the logistic expert.
+        square_weight_decay: The same of the square expert.
+        confidence: Weight of the ones in the square loss; that of the zeros is 1.
+        hidden: Widths of the variational expert's hidden layers, all equal.
+        prior_type: "standard" is N(0, I); "composite" is RecVAE's mixture, whose old encoder is that of the epoch
+            before.
+        gamma: γ of the KL weight γ·|x|.
+        **kwargs: `seed`, and arguments of `keras.Model`.
+
+    Example:
+        >>> model = MELD(n_items=5, latent_dim=2, hidden=[8])
+        >>> model([[1, 0, 0, 1, 0], [0, 0, 0, 0, 0]]).shape
+        TensorShape([2, 5])
+    """
+
+    example_settings: ClassVar[dict[str, Any]] = {
+        "experts": ["variational", "square", "linear"],
+        "mixture": "logits",
+        "latent_dim": 6,
+        "dropout": 0.3,
+        "rank": 8,
+        "regularization": 5.0,
+        "linear_dropout": 0.2,
+        "weight_decay": 0.0001,
+        "square_weight_decay": 0.001,
+        "confidence": 2.0,
+        "hidden": [12, 12],
+        "prior_type": "composite",
+        "gamma": 0.01,
+        "other_learning_rate": 0.01,
+        "learning_rate": 0.02,
+    }
+    checkerboard_settings: ClassVar[dict[str, Any] | None] = {
+        "latent_dim": 4,
+        "dropout": 0.2,
+        "regularization": 1.0,
+        "square_weight_decay": 0.0,
+        "hidden": [16, 16],
+        "gamma": 0.0,
+        "other_learning_rate": 0.05,
+        "learning_rate": 0.05,
+        "epochs": 60,
+    }
+    training_defaults: ClassVar[dict[str, Any]] = {"epochs": 100}
+
+    loss_terms = ("logistic", "square", "variational", "kl")
+
+    def __init__(
+        self,
+        n_items: int,
+        *,
+        experts: Annotated[Sequence[Expert], Field(min_length=1)] = ("linear", "logistic", "square", "variational"),
+        mixture: Literal["expected", "logits"] = "expected",
+        latent_dim: Width = 200,
+        dropout: Share = 0.5,
+        rank: Count = 1000,
+        regularization: PositiveFloat = 300.0,
+        linear_dropout: Share = 0.33,
+        weight_decay: NonNegativeFloat = 2e-5,
+        square_weight_decay: NonNegativeFloat = 0.01,
+        confidence: PositiveFloat = 5.0,
+        hidden: Sequence[Width] = (600, 600, 600, 600, 600),
+        prior_type: Literal["standard", "composite"] = "standard",
+        gamma: NonNegativeFloat = 0.005,
+        other_learning_rate: PositiveFloat | None = 0.0005,
+        **kwargs,
+    ):
+        super().__init__(n_items, **kwargs)
+        if len(set(experts)) < len(experts):
+            raise InputError(f"experts are {list(experts)}; expected each at most once.")
+        self.experts = tuple(experts)
+        self.mixture = mixture
+        self.latent_dim = latent_dim
+        self.dropout = dropout
+        self.rank = rank
+        self.regularization = regularization
+        self.linear_dropout = linear_dropout
+        self.weight_decay = weight_decay
+        self.square_weight_decay = square_weight_decay
+        self.confidence = confidence
+        self.hidden = tuple(hidden)
+        self.prior_type = prior_type
+        self.gamma = gamma
+        self.other_learning_rate = other_learning_rate
+        for expert in self.experts:
+            getattr(self, f"_build_{expert}")()
+        self.built = True
+
+    def _layer_config(self, activation: str, weight_decay: float = 0.0, initializer: str = "glorot") -> LayerConfig:
+        return LayerConfig(activation, False, initializer, weight_decay, self.seed, self.dtype_policy)
+
+    # ---- the experts --------------------------------------------------------------------------------
+
+    def _build_linear(self) -> None:
+        self.linear_map = LowRankMap(self.n_items, self.rank, name="linear_map")
+
+    def _build_logistic(self) -> None:
+        layers = self._layer_config("tanh", self.weight_decay)
+        sizes = self.n_items, (), self.latent_dim, layers
+        self.logistic_encoder = Encoder(*sizes, output_activation="tanh", dropout=self.dropout, name="logistic_encoder")
+        self.logistic_decoder = Decoder(*sizes, name="logistic_decoder")
+
+    def _build_square(self) -> None:
+        layers = self._layer_config("tanh", self.square_weight_decay)
+        sizes = self.n_items, self.latent_dim, layers
+        self.square_encoder = EmbeddingBag(*sizes, dropout=self.dropout, normalize=False, name="square_encoder")
+        self.square_decoder = ItemLogits(*sizes, name="square_decoder")
+
+    def _build_variational(self) -> None:
+        self.variational_encoder = self._new_encoder("variational_encoder")
+        layers = self._layer_config("swish", initializer="fan-in")
+        self.variational_decoder = Decoder(self.n_items, (), self.latent_dim, layers, name="variational_decoder")
+        self.old_encoder = None
+        if self.prior_type == "composite":
+            self.old_encoder = self._new_encoder("old_encoder")
+            self.old_encoder.trainable = False
+
+    def _new_encoder(self, name: str) -> keras.layers.Layer:
+        layers = self._layer_config("swish", initializer="fan-in")
+        sizes = self.n_items, self.hidden, 2 * self.latent_dim, layers
+        return DenselyConnectedEncoder(*sizes, dropout=self.dropout, epsilon=0.1, name=name)
+
+    def attach(self, train: sp.csr_array) -> None:
+        """See `GradientRecommender.attach`; the linear expert is solved for here, in closed form."""
+        super().attach(train)
+        if "linear" in self.experts:
+            check_matrix(self, train)
+            counts = np.bincount(train.indices, minlength=self.n_items)
+            penalties = self.regularization + self.linear_dropout / (1 - self.linear_dropout) * counts
+            self.linear_map.fit(train, penalties, self.seed)
+
+    def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
+        """The variational expert's posterior q(z | x) of B users; deterministic without `noise`."""
+        return _normal(self.variational_encoder(batch, noise=noise))
+
+    def prior(self, batch: SparseBatch | None = None) -> tfd.Distribution:
+        """The variational expert's prior p(z); the composite one is that of B users."""
+        if self.old_encoder is None:
+            return standard_normal(self.latent_dim)
+        return CompositePrior(*tf.split(self.old_encoder(batch), 2, axis=1), weights=(3 / 20, 3 / 4, 1 / 10))
+
+    def begin_epoch(self, epoch: int) -> None:
+        """See `GradientRecommender.begin_epoch`; the old encoder becomes a copy of the encoder."""
+        super().begin_epoch(epoch)
+        if "variational" in self.experts and self.old_encoder is not None and epoch > 0:
+            for old, new in zip(self.old_encoder.variables, self.variational_encoder.variables, strict=True):
+                old.assign(new)
+
+    # ---- training -----------------------------------------------------------------------------------
+
+    @property
+    def objectives(self) -> dict[str, Objective]:
+        """All experts lower L; the logistic one has an optimiser with a learning rate of its own."""
+        logistic = [variable for variable in self.trainable_variables if "logistic" in variable.path]
+        others = [variable for variable in self.trainable_variables if "logistic" not in variable.path]
+        found = {"logistic": Objective(logistic), "others": Objective(others, learning_rate=self.other_learning_rate)}
+        return {name: objective for name, objective in found.items() if objective.variables}
+
+    def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
+        """L averaged over users: the sum of the negative log-likelihoods and of the weighted KL."""
+        terms: dict[str, tf.Tensor] = {}
+        if "logistic" in self.experts:
+            logits = self.logistic_decoder(self.logistic_encoder(batch, noise=noise))
+            terms["logistic"] = _nll("logistic", logits, batch)
+        if "square" in self.experts:
+            output = tf.tanh(self.square_decoder(self.square_encoder(batch, noise=noise)))
+            terms["square"] = _nll("gaussian", output, batch, c1=self.confidence, c0=1.0)
+        loss = sum(terms.values(), tf.constant(0.0))
+        if "variational" in self.experts:
+            posterior = self.posterior(batch, noise)
+            z = sample_with(noise, "z", posterior)
+            terms["variational"] = _nll("multinomial", self.variational_decoder(z), batch)
+            divergence = kl(posterior, self.prior(batch), z, sampled=self.prior_type == "composite")
+            terms["kl"] = tf.reduce_mean(divergence)
+            loss += terms["variational"] + self.gamma * tf.reduce_mean(batch.lengths * divergence)
+        return {"loss": loss, **terms}
+
+    # ---- the mixture --------------------------------------------------------------------------------
+
+    def expert_scores(self, batch: SparseBatch) -> dict[str, tf.Tensor]:
+        """What each expert expects of B users, or its logits if these are mixed, each float32 [B, n_items]."""
+        expected = self.mixture == "expected"
+
+        def logistic():
+            logits = self.logistic_decoder(self.logistic_encoder(batch))
+            return tf.sigmoid(logits) if expected else logits
+
+        def square():
+            output = self.square_decoder(self.square_encoder(batch))
+            return tf.tanh(output) if expected else output
+
+        def variational():
+            logits = self.variational_decoder(self.posterior(batch).mean())
+            return tf.nn.softmax(logits) if expected else logits
+
+        known: dict[str, Callable[[], tf.Tensor]] = {
+            "linear": lambda: self.linear_map(batch),
+            "logistic": logistic,
+            "square": square,
+            "variational": variational,
+        }
+        return {name: known[name]() for name in self.experts}
+
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
+        """The mean of the experts' scores after each has been standardised over the catalogue, float32 [B, n_items]."""
+        scores = [_standardized(scores) for scores in self.expert_scores(batch).values()]
+        return sum(scores[1:], scores[0]) / len(scores)
+
+
+def _nll(kind: str, output: tf.Tensor, batch: SparseBatch, **confidences: float) -> tf.Tensor:
+    return -tf.reduce_mean(likelihood(kind, output, **confidences).log_prob_rows(batch))
+
+
+def _normal(code: tf.Tensor) -> tfd.Distribution:
+    return diagonal_normal(*tf.split(code, 2, axis=1))
+
+
+def _standardized(scores: tf.Tensor) -> tf.Tensor:
+    """Rows with mean 0 and standard deviation 1; a row of equal scores becomes 0."""
+    mean, variance = tf.nn.moments(scores, axes=[1], keepdims=True)
+    return tf.math.divide_no_nan(scores - mean, tf.sqrt(variance))
