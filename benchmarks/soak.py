@@ -36,10 +36,10 @@ SHOWN = 20  # faults of a reader that are kept word for word
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=int, default=1_000_000, help="damaged files for each reader")
+    parser.add_argument("--inputs", type=int, default=1_000_000, help="damaged files for a reader of cost 1")
     parser.add_argument("--readers", nargs="*", choices=list(READERS), default=list(READERS), metavar="READER")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long; the rest stays open")
-    parser.add_argument("--limit", type=float, default=20.0, help="seconds after which a reader counts as hung")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds after which a reader counts as hung")
     parser.add_argument("--state", type=Path, default=Path("runs/soak/readers.json"), help="what is done so far")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
     arguments = parser.parse_args()
@@ -52,8 +52,9 @@ def main() -> None:
             if time.monotonic() > deadline:
                 break
             done = state["readers"].setdefault(name, {"inputs": 0, "seconds": 0.0, **dict.fromkeys(OUTCOMES, 0)})
-            if done["inputs"] < min(stop, arguments.inputs):
-                _soak(name, min(stop, arguments.inputs), done, state["faults"].setdefault(name, []), arguments.limit)
+            last = max(1, min(stop, arguments.inputs) // READERS[name].cost)
+            if done["inputs"] < last:
+                _soak(name, last, done, state["faults"].setdefault(name, []), arguments.limit)
                 write_json(arguments.state, state)
                 print(f"{name}: " + ", ".join(f"{value:,.0f} {key}" for key, value in done.items()), flush=True)
     _store(arguments.results, state, arguments)
@@ -135,6 +136,9 @@ def _store(folder: Path, state: dict, arguments: argparse.Namespace) -> None:
     readers = state["readers"]
     asked = {
         "damaged files asked for, for each reader": arguments.inputs,
+        "as many times fewer for": ", ".join(
+            f"{name} ({READERS[name].cost})" for name in readers if READERS[name].cost > 1
+        ),
         "seconds until one counts as hung": arguments.limit,
     }
     total = {key: sum(done[key] for done in readers.values()) for key in ("inputs", "seconds", *OUTCOMES)}

@@ -20,7 +20,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-__all__ = ["Mutator", "bytes_damaged", "json_damaged", "npz_damaged", "parquet_damaged", "toml_damaged"]
+__all__ = [
+    *("ENCODED", "Mutator", "array_damaged", "bytes_damaged", "json_damaged", "npz_damaged", "parquet_damaged"),
+    "toml_damaged",
+]
 
 Mutator = Callable[[bytes, random.Random], bytes]
 
@@ -229,10 +232,11 @@ def _arrays_fault(arrays: dict[str, np.ndarray], rng: random.Random) -> dict[str
             return arrays | {
                 "note": np.array(json_damaged(str(arrays["note"]).encode(), rng).decode("utf-8", "replace"))
             }
-    return arrays | {name: _array_fault(arrays[name], rng)}
+    return arrays | {name: array_damaged(arrays[name], rng)}
 
 
-def _array_fault(array: np.ndarray, rng: random.Random) -> np.ndarray:
+def array_damaged(array: np.ndarray, rng: random.Random) -> np.ndarray:
+    """One fault in an array; an empty one where the fault that was drawn has no meaning for it."""
     fault = rng.choice(ARRAY_FAULTS)
     try:
         with np.errstate(all="ignore"):
@@ -306,7 +310,7 @@ def _parquet_fault(frame: pd.DataFrame, rng: random.Random) -> bytes:
         case 1:
             frame = frame.rename(columns={name: rng.choice(("unknown", "", " item"))})
         case 2:
-            frame[name] = _array_fault(frame[name].to_numpy(), rng)[: len(frame)]
+            frame[name] = array_damaged(frame[name].to_numpy(), rng)[: len(frame)]
         case 3:
             kinds = "int8 Int64 uint64 float32 string category bool datetime64[ns] timedelta64[s]".split()
             frame[name] = frame[name].astype(rng.choice(kinds))

@@ -11,14 +11,15 @@ import json
 import math
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import slow_parsers
+from model_readers import MODEL_READERS
 from mutations import Mutator, bytes_damaged, json_damaged, npz_damaged, parquet_damaged, toml_damaged
+from reader import Fault, Reader
 from stored_examples import CLAIM, OUTCOME, RUN, SWEEP, TABLE, WHOLE
 
 from tfvae.data import formats
@@ -43,31 +44,6 @@ from tfvae.training.run_folder import RunFolder
 from tfvae.training.settings import stored_settings
 
 __all__ = ["READERS", "Fault", "Reader", "outcome_of"]
-
-Check = Callable[[Any, Mapping[str, bytes]], None]
-
-
-class Fault(AssertionError):
-    """A reader that did neither what it shall nor refuse; the message has the reader, the seed and the reason."""
-
-
-@dataclass(frozen=True)
-class Reader:
-    """One reader.
-
-    Attributes:
-        files: Makes the whole files, by name.
-        damaged: Names of those that are damaged, one at a time; none for all.
-        damage: Damages the bytes of one.
-        read: Reads them from a folder.
-        check: Raises AssertionError unless what was read is valid and is what the files say.
-    """
-
-    files: Callable[[Path], dict[str, bytes]]
-    damage: Mutator
-    read: Callable[[Path], Any]
-    check: Check
-    damaged: tuple[str, ...] = ()
 
 
 def outcome_of(name: str, seed: int, folder: Path) -> Literal["read", "refused"]:
@@ -392,4 +368,5 @@ READERS: dict[str, Reader] = {
         lambda folder: load_table("mine", folder),
         lambda table, _: check_table(table),
     ),
+    **MODEL_READERS,
 }

@@ -19,6 +19,7 @@ from tfvae.data.synthetic import synthetic
 from tfvae.evaluation.scoring import top_k
 from tfvae.models import MODELS, model_class
 from tfvae.models.gradient import GradientRecommender
+from tfvae.models.saved import load_model
 from tfvae.nn.batches import RowStore, unpad
 from tfvae.serving.saved_model import export
 from tfvae.system.errors import InputError
@@ -170,10 +171,11 @@ def test_the_same_seed_builds_the_same_model(name):
 @every_model
 def test_keras_file_round_trip_is_bit_equal(name, fitted, rows, tmp_path):
     fitted(name).save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert type(loaded) is type(fitted(name))
-    assert_equal_weights(loaded, fitted(name))
-    np.testing.assert_array_equal(loaded.scores(rows(name)), fitted(name).scores(rows(name)))
+    for load in (keras.models.load_model, load_model):
+        loaded = load(tmp_path / "model.keras")
+        assert type(loaded) is type(fitted(name))
+        assert_equal_weights(loaded, fitted(name))
+        np.testing.assert_array_equal(loaded.scores(rows(name)), fitted(name).scores(rows(name)))
 
 
 @every_model

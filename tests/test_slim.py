@@ -203,3 +203,65 @@ def test_bad_precision_and_matrices_are_refused(tmp_path):
     with pytest.raises(InputError, match="binary"):
         fitted(random_rows() * 2, folder=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def changed(path, **arrays):
+    """Changes arrays of a file, whose checksums are then right; None drops one."""
+    with np.load(path) as stored:
+        kept = {name: array for name, array in (dict(stored) | arrays).items() if array is not None}
+    np.savez(path, **kept)
+
+
+def other(array, place, value):
+    array = array.copy()
+    array[place] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path, w, c: path.write_bytes(path.read_bytes()[:-40]),
+        lambda path, w, c: path.write_bytes(b""),
+        lambda path, w, c: path.write_bytes(path.read_bytes().replace(b"weights.npy", b"weightz.npy")),
+        lambda path, w, c: changed(path, weights=None),
+        lambda path, w, c: changed(path, converged=None),
+        lambda path, w, c: changed(path, weights=w[:, :1]),
+        lambda path, w, c: changed(path, weights=w[0, 0]),
+        lambda path, w, c: changed(path, weights=w.astype(np.float64)),
+        lambda path, w, c: changed(path, weights=other(w, (0, 2), np.nan)),
+        lambda path, w, c: changed(path, weights=other(w, (0, 2), np.inf)),
+        lambda path, w, c: changed(path, weights=other(w, (0, 2), -0.5)),
+        lambda path, w, c: changed(path, weights=other(w, (7, 2), 0.5)),  # column 2 of this part is item 7's
+        lambda path, w, c: changed(path, converged=c[:-1]),
+        lambda path, w, c: changed(path, converged=c.astype(np.float32)),
+    ],
+)
+def test_a_damaged_part_is_told_and_solved_again(monkeypatch, tmp_path, damage):
+    monkeypatch.setattr(slim, "COLUMNS_AT_ONCE", 5)
+    train, lines = random_rows(), []
+    whole = fitted(train, folder=tmp_path).item_weights.numpy()
+    path = tmp_path / "columns-5.npz"
+    with np.load(path) as stored:
+        damage(path, stored["weights"], stored["converged"])
+    solved = count_columns(monkeypatch)
+    np.testing.assert_array_equal(fitted(train, lines, tmp_path).item_weights, whole)
+    assert solved == list(range(5, 10))
+    (told,) = [line for line in lines if "solved again" in line]
+    assert str(path) in told
+    np.testing.assert_array_equal(fitted(train, folder=tmp_path).item_weights, whole)
+    assert len(solved) == 5
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000])
+def test_a_damaged_mark_is_named(tmp_path, content):
+    fitted(random_rows(), folder=tmp_path)
+    (tmp_path / "slim.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"slim\.json"):
+        fitted(random_rows(), folder=tmp_path)
+
+
+def test_parts_without_a_mark_are_of_nobody(tmp_path):
+    fitted(random_rows(seed=1), folder=tmp_path)
+    (tmp_path / "slim.json").unlink()
+    np.testing.assert_array_equal(fitted(random_rows(), folder=tmp_path).item_weights, weights(random_rows()))

@@ -12,7 +12,6 @@ the column of G that belongs to item j. Then w ≥ 0 is the unique minimum for c
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from tfvae.models.checks import check_matrix
 from tfvae.models.fields import Count, Precision
 from tfvae.models.item_item import ItemItem, gram
 from tfvae.system.errors import InputError
-from tfvae.system.files import digest, write_json, write_npz
+from tfvae.system.files import digest, read_json, reading, write_json, write_npz
 from tfvae.system.progress import OncePerMinute
 
 __all__ = ["SLIM"]
@@ -134,7 +133,7 @@ class SLIM(ItemItem):
         starts = range(0, self.n_items, COLUMNS_AT_ONCE)
         paths = [folder and folder / f"columns-{start}.npz" for start in starts]
         if folder:
-            self._claim(folder, train)
+            self._claim(folder, train, paths)
             if done := sum(path.exists() for path in paths if path):
                 log(f"SLIM: {done} of {len(paths)} parts are in {folder} already")
         need = self.require_memory(self.gram_precision, "the Gram matrix")
@@ -147,7 +146,7 @@ class SLIM(ItemItem):
         with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             try:
-                parts = threads.map(self._columns, repeat(counts), starts, paths)
+                parts = threads.map(self._columns, repeat(counts), starts, paths, repeat(log))
                 for start, (block, converged) in zip(starts, parts, strict=True):
                     stop = start + len(converged)
                     self.item_weights.value[:, start:stop].assign(block)
@@ -161,27 +160,52 @@ class SLIM(ItemItem):
                 f"number {unfinished[0]}; raise max_iterations or tolerance"
             )
 
-    def _claim(self, folder: Path, train: csr_array) -> None:
+    def _claim(self, folder: Path, train: csr_array, paths: list[Path | None]) -> None:
         """Marks the folder as that of this fit; raises InputError if it belongs to another fit."""
         settings = {name: getattr(self, name) for name in self.settings() if name != "seed"}
         claim = {"digest": digest(settings, COLUMNS_AT_ONCE, list(train.shape), train.indptr, train.indices)}
         marker = folder / "slim.json"
-        if marker.exists() and json.loads(marker.read_text(encoding="utf-8")) != claim:
+        if not marker.exists():
+            for path in filter(None, paths):  # nothing says which fit they are of
+                path.unlink(missing_ok=True)
+        elif read_json(marker, "the mark of a fit of SLIM") != claim:
             raise InputError(
                 f"{folder} holds SLIM fitted to other data or by other settings; take another, or remove it."
             )
         write_json(marker, claim)
 
-    def _columns(self, counts: np.ndarray, start: int, path: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    def _columns(
+        self, counts: np.ndarray, start: int, path: Path | None, log: Callable[[str], None]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Some columns of W, float32 [n_items, n_columns], and whether each converged; from a file if there is one."""
+        items = range(start, min(start + COLUMNS_AT_ONCE, self.n_items))
         if path and path.exists():
-            with np.load(path, allow_pickle=False) as stored:
-                return stored["weights"], stored["converged"]
-        solved = [self._column(counts, item) for item in range(start, min(start + COLUMNS_AT_ONCE, self.n_items))]
+            try:
+                return self._stored(path, items)
+            except InputError as problem:
+                log(f"SLIM: {problem} Its columns are solved again.")
+        solved = [self._column(counts, item) for item in items]
         weights, converged = np.stack([column for column, _ in solved], axis=1), np.array([done for _, done in solved])
         if path:
             write_npz(path, {"weights": weights, "converged": converged})
         return weights, converged
+
+    def _stored(self, path: Path, items: range) -> tuple[np.ndarray, np.ndarray]:
+        """The columns of some items from a file; raises InputError unless they can be columns of W."""
+        with reading(path, "columns of SLIM"), np.load(path, allow_pickle=False) as stored:
+            weights, converged = stored["weights"], stored["converged"]
+            for array, dtype, shape in (
+                (weights, np.float32, (self.n_items, len(items))),
+                (converged, np.bool_, (len(items),)),
+            ):
+                if array.dtype != dtype or array.shape != shape:
+                    raise InputError(
+                        f"expected {np.dtype(dtype)}{list(shape)}, found {array.dtype}{list(array.shape)}."
+                    )
+            own = weights[items, range(len(items))]
+            if not np.isfinite(weights).all() or weights.min() < 0 or own.any():
+                raise InputError("its weights are not finite, or negative, or not 0 for the item itself.")
+            return weights, converged
 
     def _column(self, counts: np.ndarray, item: int) -> tuple[np.ndarray, bool]:
         """One column of W, float32 [n_items], and whether it converged."""

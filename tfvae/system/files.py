@@ -23,6 +23,7 @@ from tfvae.system.text_arrays import packed_texts, unpacked_texts
 
 __all__ = [
     "digest",
+    "finite_json",
     "read_json",
     "read_npz",
     "reading",
@@ -116,8 +117,19 @@ def read_json(path: str | os.PathLike, what: str) -> Any:
         InputError: If it is missing or damaged, or holds a number that is not finite.
     """
     with reading(path, what):
-        text = Path(path).read_text(encoding="utf-8")
-        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+        return finite_json(Path(path).read_text(encoding="utf-8"))
+
+
+def finite_json(text: str) -> Any:
+    """What a text of JSON says.
+
+    Args:
+        text: The text.
+
+    Raises:
+        ValueError: If it is no JSON, or has a number that is not finite.
+    """
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
 
 
 def _finite(number: str) -> float:

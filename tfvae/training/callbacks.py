@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -24,7 +23,8 @@ from tfvae.evaluation.metrics import lower_is_better
 from tfvae.evaluation.results import Evaluation, RatingEvaluation
 from tfvae.nn.keras_private import summary_writer
 from tfvae.system.errors import InputError
-from tfvae.system.files import write_npz
+from tfvae.system.files import reading, write_npz
+from tfvae.training.history import checked_history
 from tfvae.training.run_folder import CHECKPOINT
 
 __all__ = [
@@ -36,8 +36,9 @@ __all__ = [
     "best_of",
 ]
 
-# The errors of reading a file that is missing, truncated or changed, or belongs to a model with other shapes.
-_DAMAGE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
+
+class AnotherRunError(InputError):
+    """A checkpoint of other settings or data."""
 
 
 def best_of(history: list[dict[str, float]], monitor: str) -> int | None:
@@ -134,43 +135,62 @@ class ResumableCheckpoint(keras.callbacks.Callback):
         """
         found = (CHECKPOINT.fullmatch(path.name) for path in self._folder.glob("state-*.npz"))
         epochs = [int(match[2]) for match in found if match]
-        fresh = [variable.numpy() for variable in self._all_variables()] if epochs else []
         for epoch in sorted(epochs, reverse=True):
             path = self._folder / f"state-{epoch}.npz"
             try:
-                self._restore_epoch(path)
-                return True
-            except (InputError, PermissionError):
+                self.history = self._checked(path, epoch)
+            except AnotherRunError:
                 raise
-            except _DAMAGE as problem:
-                self._log(f"{path} cannot be read ({type(problem).__name__}: {problem}); going back by an epoch")
+            except InputError as problem:
+                if isinstance(problem.__cause__, PermissionError):
+                    raise problem.__cause__ from None
+                self._log(f"{self._folder}: going back by an epoch, since {problem}")
+            else:
+                _restore(self._all_variables(), path)
+                return True
         if epochs:
             self._log(f"{self._folder} has no checkpoint that can be read; training begins anew")
-            self.history = []
-            for variable, value in zip(self._all_variables(), fresh, strict=True):
-                variable.assign(value)
+        self.history = []
         return False
 
-    def _restore_epoch(self, path: Path) -> None:
-        with np.load(path, allow_pickle=False) as stored:
+    def _checked(self, path: Path, epoch: int) -> list[dict[str, float]]:
+        """The history in a checkpoint, all of which is read and checked before anything is restored.
+
+        Raises:
+            InputError: If the checkpoint or its best weights are missing, damaged or those of another epoch.
+            AnotherRunError: If the checkpoint is another run's.
+        """
+        with _opened(path) as stored:
             if str(stored["run"]) != self._run:
-                raise InputError(
+                raise AnotherRunError(
                     f"{path} is a checkpoint of other settings or data than those of this run. Give another folder, or "
                     "remove the file to begin anew."
                 )
-            self.history = json.loads(str(stored["history"]))
-            _restore(self._all_variables(), stored)
-        if self.best_epoch is not None:
-            with np.load(self._weights_of(self.best_epoch), allow_pickle=False) as best:
-                for name in best:  # reading an array compares its checksum
-                    best[name]
+            history = checked_history(str(stored["history"]), epoch)
+            for variable, value in _checked_values(self._all_variables(), stored):
+                if variable is self.model.rows_seen and value // self.model.histories.n_rows != epoch + 1:
+                    raise InputError(f"after {epoch + 1} epochs, the model has met {value} rows.")
+        best = best_of(history, self._monitor)
+        if best is not None:
+            with _opened(self._weights_of(best)) as stored:
+                self._refuse_other_best(stored, best)
+                for _ in _checked_values(self.model.variables, stored):
+                    pass
+        return history
+
+    def _refuse_other_best(self, stored: Any, epoch: int) -> None:
+        """Refuses best weights of another run or epoch; files of former versions do not tell."""
+        if "run" in stored and (str(stored["run"]), int(stored["epoch"])) != (self._run, epoch):
+            raise InputError("these are the best weights of another run or epoch.")
 
     def restore_best(self) -> None:
-        """Gives the model the weights of the best epoch; without a best epoch, it keeps the last weights."""
-        if self.best_epoch is None:
-            return
-        with np.load(self._weights_of(self.best_epoch), allow_pickle=False) as stored:
-            _restore(self.model.variables, stored)
+        """Gives the model the weights of the best epoch; without a best epoch, it keeps the last weights.
+
+        Raises:
+            InputError: If the file of these weights is missing or damaged.
+        """
+        if self.best_epoch is not None:
+            _restore(self.model.variables, self._weights_of(self.best_epoch))
 
     def on_train_begin(self, logs=None):
         """Starts the clock."""
@@ -191,7 +211,8 @@ class ResumableCheckpoint(keras.callbacks.Callback):
         rate = float(self.model.optimizers[self.model.phase[0]].learning_rate)
         self.history.append({"epoch": epoch, **numbers, "learning_rate": rate, "seconds": logs["seconds"]})
         if self.best_epoch == epoch:
-            write_npz(self._weights_of(epoch), _numbered(self.model.variables), compressed=False)
+            notes = {"epoch": np.array(epoch), "run": np.array(self._run)}
+            write_npz(self._weights_of(epoch), _numbered(self.model.variables) | notes, compressed=False)
         notes = {"history": np.array(json.dumps(self.history)), "run": np.array(self._run)}
         write_npz(self._folder / f"state-{epoch}.npz", _numbered(self._all_variables()) | notes, compressed=False)
         self._remove_older()
@@ -220,9 +241,29 @@ def _numbered(variables: list[keras.Variable]) -> dict[str, np.ndarray]:
     return {f"v{number}": variable.numpy() for number, variable in enumerate(variables)}
 
 
-def _restore(variables: list[keras.Variable], stored: Any) -> None:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The arrays of a checkpoint or of best weights by name, each read when it is asked for."""
+    with reading(path, "a checkpoint"), np.load(path, allow_pickle=False) as stored:
+        yield stored
+
+
+def _checked_values(variables: list[keras.Variable], stored: Any) -> Iterator[tuple[keras.Variable, np.ndarray]]:
+    """Variables with their stored values, one at a time, since all of them may be large."""
     for number, variable in enumerate(variables):
-        variable.assign(stored[f"v{number}"])
+        value = stored[f"v{number}"]
+        expected, found = (f"{array.dtype}{list(array.shape)}" for array in (variable, value))
+        if expected != found:
+            raise InputError(f"{variable.path} is {expected}; found {found}.")
+        if not np.isfinite(value).all():
+            raise InputError(f"{variable.path} is not all finite numbers.")
+        yield variable, value
+
+
+def _restore(variables: list[keras.Variable], path: Path) -> None:
+    with _opened(path) as stored:
+        for variable, value in _checked_values(variables, stored):
+            variable.assign(value)
 
 
 class LearningRateDecay(keras.callbacks.Callback):
