@@ -1,7 +1,7 @@
 """MELD: a mixture of experts with likelihoods of different kinds, trained side by side and served as one model.
 
-MELD is tfvae's own model. Its experts are autoencoders of the same user row x that differ in likelihood and encoder, and
-therefore err for different users. Each expert k has its own likelihood p_k and answers with an expected value:
+MELD is tfvae's own model. Its experts are autoencoders of the same user row x that differ in likelihood and encoder,
+and therefore err for different users. Each expert k has its own likelihood p_k and answers with an expected value:
 
     linear        E_1[x] = x·B, diag(B) = 0                       square loss in closed form: EDLAE of low rank
     logistic      E_2[x] = σ(f_2(tanh(W_2 x̃ + b_2)))              logistic likelihood: a denoising autoencoder
@@ -10,9 +10,9 @@ therefore err for different users. Each expert k has its own likelihood p_k and 
 
     L(x) = −log p_2(x | x̃) − log p_3(x | x̃) − E_q log p_4(x | z) + γ·|x|·KL(q(z | x̃) ‖ p(z))
 
-where x̃ is x with items dropped, of each expert its own. The scores are a mixture of the expected values, each brought to
-mean 0 and standard deviation 1 over the catalogue. Expected values are averaged instead of logits, so that an expert that
-is sure of an item is heard, and one that rules an item out does not silence the others.
+where x̃ is x with items dropped, for each expert others. The scores are the mean of the expected values, each brought to
+mean 0 and standard deviation 1 over the catalogue. Expected values are averaged instead of logits, so that an expert
+that is sure of an item is heard, and one that rules an item out does not silence the others.
 
 `paper_results/leaderboard/README.md` tells how it was found, on validation users, and what each part adds.
 """
@@ -199,7 +199,8 @@ class MELD(GradientRecommender):
         """The variational expert's prior p(z); the composite one is that of B users."""
         if self.old_encoder is None:
             return standard_normal(self.latent_dim)
-        return CompositePrior(*tf.split(self.old_encoder(batch), 2, axis=1), weights=(3 / 20, 3 / 4, 1 / 10))
+        mean, log_variance = tf.split(self.old_encoder(batch), 2, axis=1)
+        return CompositePrior(mean, log_variance, weights=(3 / 20, 3 / 4, 1 / 10))
 
     def begin_epoch(self, epoch: int) -> None:
         """See `GradientRecommender.begin_epoch`; the old encoder becomes a copy of the encoder."""

@@ -6,8 +6,8 @@ V·diag(s²)·V' be the r largest terms of the eigendecomposition of Λ^-½ X'X 
 
     P ≈ Λ⁻¹ − U·U',   U = Λ^-½ V diag(s² / (1 + s²))^½,   [n_items, r],
 
-a diagonal matrix less one of rank r. So x·B is (x·U)·U' less what each item of x adds to itself, divided by P's diagonal,
-1/λ_j − ‖U_j‖². With r = n_items it is EDLAE's map, exactly.
+a diagonal matrix less one of rank r. So x·B is (x·U)·U' less what each item of x adds to itself, divided by P's
+diagonal, 1/λ_j − ‖U_j‖². With r = n_items it is EDLAE's map, exactly.
 """
 
 from __future__ import annotations
