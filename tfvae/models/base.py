@@ -277,6 +277,9 @@ class HasRatingSd(Protocol):
     def has_rating_sd(self) -> bool:
         """Whether it does; a setting of the model may switch it off."""
 
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
+        """The predicted ratings, float32 [B, n_items]."""
+
     def rating_sd(self, batch: SparseBatch) -> tf.Tensor:
         """The standard deviation of each predicted rating, float32 [B, n_items]."""
 

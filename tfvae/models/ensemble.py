@@ -207,8 +207,8 @@ class AnyEnsemble(MatrixRecommender):
         for recommender in self.recommenders:
             if not isinstance(recommender, MatrixRecommender):
                 raise InputError(
-                    f"{recommender.name} is trained by gradient, in epochs; an ensemble with such members is trained by "
-                    "tfvae.training.loop.train."
+                    f"{recommender.name} is trained by gradient, in epochs; an ensemble that has such members is "
+                    "trained by tfvae.training.loop.train."
                 )
             fitted.append(recommender)
         for recommender in fitted:

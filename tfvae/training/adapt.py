@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 from tfvae.data.splits import HeldOutItems, Split
@@ -95,8 +96,12 @@ def members_for(settings: Settings, split: Split, log: Callable[[str], None] = p
     found = []
     for number, (name, member) in enumerate(zip(member_names(settings.members), settings.members, strict=True)):
         given = given_to_member(member, common | {"seed": (settings.training.seed + number) % 2**32})
-        found.append(settings_for(member["model"], given, split, lambda line, name=name: log(f"{name}: {line}")))
+        found.append(settings_for(member["model"], given, split, partial(_log_of_member, log, name)))
     return found
+
+
+def _log_of_member(log: Callable[[str], None], name: str, line: str) -> None:
+    log(f"{name}: {line}")
 
 
 def _pilot_cap(kind: type[GradientRecommender], settings: Settings) -> dict[str, float]:

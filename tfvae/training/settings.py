@@ -171,12 +171,11 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
     annotations = {key: p.annotation for key, p in parameters.items()}
     annotations |= {key: field.annotation for key, field in TrainingSettings.model_fields.items()}
     refuse_truth_values(given, annotations, f"settings of {name}")
+    record = model.settings_record()
     try:
         settings = Settings(
             name=name,
-            model=model.settings_record()(**{k: v for k, v in given.items() if k in parameters}).model_dump(
-                mode="json"
-            ),
+            model=record(**{k: v for k, v in given.items() if k in parameters}).model_dump(mode="json"),
             training=TrainingSettings(**defaults | {k: v for k, v in given.items() if k not in parameters}),
         )
     except pydantic.ValidationError as error:
