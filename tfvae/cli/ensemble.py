@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from tfvae.cli import options as opt
 from tfvae.cli.display import show_counts_of, show_table
 
 __all__ = ["EXAMPLES", "ensemble"]
@@ -46,15 +45,18 @@ def ensemble(
     split = training_split(runs[0])
     part = tuned_on(folders[0], split)
     refuse_another_split(run, split)
+    finished = RunFolder(run).is_finished
     trained = of_runs(
         runs, part, run, weighting="equal" if equal else "validation", items=Items.of(split), log=typer.echo
     )
     if not (run / SPLIT_FILE).is_file():
         split.save(run / SPLIT_FILE)
+    if finished:
+        typer.echo(f"{run} was made before; there is nothing left to do.")
     model = trained.model
     assert isinstance(model, AnyEnsemble)
     if part.validation is not None:
-        rows, counts = [], {}
+        rows, counts = [], dict[str, int]()
         measured = [*zip(map(str, runs), model.recommenders, strict=True), (str(run), model)]
         weights = [*(f"{weight:.3f}" for weight in model.member_weights.numpy()), ""]
         for (name, each), weight in zip(measured, weights, strict=True):

@@ -1,9 +1,10 @@
 """The weights of an ensemble, chosen on held-out data by coordinate search.
 
-From equal weights on, the weight of each member in turn is tried at zero, at half and at twice its value, with all of
-them scaled to the sum of one again. Of these three the best one is taken, if it is better than the present weights by
+From equal weights on, the weight of each member in turn is tried at zero, at half and at twice its value, in this order,
+with all of them scaled to the sum of one again. A change is accepted if it is better than the best weights so far by
 more than the noise: its gain, paired over users, must exceed one standard error. So the weights of members that hardly
-differ stay equal, and a member without which the others do better gets the weight zero.
+differ stay equal; and a member without which the others do better gets the weight zero, unless a smaller weight is
+better than none by as much.
 """
 
 from __future__ import annotations
@@ -81,17 +82,15 @@ def choose_weights(
     for _ in range(ROUNDS):
         before = weights
         for member in range(n_members):
-            found = []
+            start = weights
             for factor in FACTORS:
-                tried = weights.copy()
-                tried[member] *= factor
-                if 0 < tried.sum() and not np.allclose(scaled := tried / tried.sum(), weights):
-                    result = measured(scaled)
-                    gain, needed = _gain(best, result, metric, unit)
-                    if gain > needed:
-                        found.append((gain, scaled, result))
-            if found:
-                _, weights, best = max(found, key=lambda way: way[0])
+                tried = np.where(np.arange(n_members) == member, factor * start, start)
+                if not tried.any() or np.allclose(tried := tried / tried.sum(), start):
+                    continue  # it is the only one left, or has left already
+                result = measured(tried)
+                gain, needed = _gain(best, result, metric, unit)
+                if gain > needed:
+                    weights, best = tried, result
         if weights is before:
             break
     model.member_weights.assign(weights.astype(np.float32))
