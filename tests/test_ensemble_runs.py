@@ -46,9 +46,8 @@ FINISHED = ["items.npz", "model.keras", "run.json", "settings.json"]
 
 
 def of(*members, name="ensemble", **given):
-    return settings_of(
-        name, {"members": list(members)} | ({"monitor": "ndcg@10"} if name == "ensemble" else {}) | given
-    )
+    monitor = {"monitor": "ndcg@10"} if name == "ensemble" else {}
+    return settings_of(name, {"members": list(members)} | monitor | given)
 
 
 def trained(settings, split, folder, log=None):
@@ -175,19 +174,20 @@ def test_a_member_that_the_data_do_not_suit_is_refused_before_any_is_trained(tin
     assert not (tmp_path / "run").exists()
 
 
-def test_without_validation_the_weights_stay_equal_and_that_is_said(tiny_split, tmp_path):
+def test_without_validation_the_weights_stay_equal_and_that_is_said(ratings, tmp_path):
     lines: list[str] = []
-    run = trained(of(*MATRIX), dataclasses.replace(tiny_split, validation=None), tmp_path, lines.append)
+    assert ratings.validation is None
+    members = [BIAS, {"model": "pmf", "settings": {"factors": 2}}]
+    run = trained(of(*members, name="rating-ensemble"), ratings, tmp_path, lines.append)
     np.testing.assert_array_equal(run.model.member_weights, 0.5)
     assert "There is no validation part on which weights could be chosen; they stay equal." in lines
 
 
 def test_test_users_change_nothing(tiny_split, tmp_path):
-    runs = [
-        trained(of(*MATRIX), dataclasses.replace(tiny_split, test=test), tmp_path / str(number))
-        for number, test in enumerate((tiny_split.test, tiny_split.validation))
-    ]
-    assert_equal_weights(runs[0].model, runs[1].model)
+    test = dataclasses.replace(tiny_split.test, history=tiny_split.test.targets, targets=tiny_split.test.history)
+    splits = {"one": tiny_split, "other": dataclasses.replace(tiny_split, test=test)}
+    one, other = (trained(of(*MATRIX, DAE), split, tmp_path / name).model for name, split in splits.items())
+    assert_equal_weights(one, other)
 
 
 def test_settings_of_members_follow_the_data_unless_they_are_given(tiny_split, tiny_items):
@@ -216,9 +216,14 @@ def test_one_held_out_item_of_each_user_chooses_weights_too(tiny_items, tmp_path
 # ---- of ratings --------------------------------------------------------------------------------------
 
 
-def test_an_ensemble_of_ratings_is_calibrated_and_served_with_its_sd(tmp_path):
-    split = rating_holdout(synthetic(n_users=90, n_items=40, n_tastes=4, taste=0.9))
-    part = split.for_tuning()
+@pytest.fixture(scope="module")
+def ratings():
+    """Ratings without a validation part, which `for_tuning` cuts."""
+    return rating_holdout(synthetic(n_users=90, n_items=40, n_tastes=4, taste=0.9))
+
+
+def test_an_ensemble_of_ratings_is_calibrated_and_served_with_its_sd(ratings, tmp_path):
+    split, part = ratings, ratings.for_tuning()
     lines: list[str] = []
     run = trained(of(PVAE, BIAS, name="rating-ensemble"), part, tmp_path / "run", lines.append)
     found = calibration(run.model, part.validation)
@@ -231,8 +236,8 @@ def test_an_ensemble_of_ratings_is_calibrated_and_served_with_its_sd(tmp_path):
     tfvae.export.export(again, split.item_ids, tmp_path / "out", scale=split.scale)
     serve = tf.saved_model.load(tmp_path / "out").signatures["recommend"]
     history = tf.constant([split.item_ids[:2].tolist()], tf.int64)
-    answer = serve(history=history, ratings=tf.constant([[5.0, 1.0]]), k=tf.constant(3))
-    own = tfvae.recommend(again, split.item_ids, [split.item_ids[:2]], 3, ratings=[[5, 1]], scale=split.scale)
+    answer = serve(history=history, ratings=tf.constant([[5.0, 2.0]]), k=tf.constant(3))
+    own = tfvae.recommend(again, split.item_ids, [split.item_ids[:2]], 3, ratings=[[5, 2]], scale=split.scale)
     np.testing.assert_allclose(answer["sd"], own.sd, rtol=1e-5)
 
 
@@ -329,7 +334,7 @@ def test_the_command_makes_a_run_that_the_others_take(tmp_path, monkeypatch):
     assert names_in(Path("runs/both")) == sorted([*FINISHED, "split.npz"])
     assert "there is nothing left to do" in run("ensemble", "runs/ease", "runs/popularity", "--run", "runs/both")
     assert "ndcg@10" in run("evaluate", "runs/both", "--metrics", "ndcg@10")
-    assert "100" in run("recommend", "runs/both", "--history", "101,103", "-k", "3")
+    assert len(run("recommend", "runs/both", "--history", "101,103", "-k", "3").splitlines()) == 4
     assert "score" in run("recommend", "runs/both", "--user", load_split("runs/both").user_ids[0])
     assert "Written" in run("export", "runs/both", "out")
 

@@ -1,10 +1,10 @@
 """The weights of an ensemble, chosen on held-out data by coordinate search.
 
-From equal weights on, the weight of each member in turn is tried at zero, at half and at twice its value, in this order,
-with all of them scaled to the sum of one again. A change is accepted if it is better than the best weights so far by
-more than the noise: its gain, paired over users, must exceed one standard error. So the weights of members that hardly
-differ stay equal; and a member without which the others do better gets the weight zero, unless a smaller weight is
-better than none by as much.
+From equal weights on, the weight of each member in turn is tried at zero, at half and at twice its value, in this
+order, with all of them scaled to the sum of one again. A change is accepted if it is better than the best weights so
+far by more than the noise: its gain, paired over users, must exceed one standard error. So the weights of members that
+hardly differ stay equal; and a member without which the others do better gets the weight zero, unless a smaller weight
+is better than none by as much.
 """
 
 from __future__ import annotations
