@@ -269,6 +269,7 @@ def test_the_sd_is_that_of_the_mixture(ratings, tmp_path):
     for member in (model.recommenders[0], model.recommenders[2]):
         ready(member, matrix)
         member.detach()
+        member.sd_factor = 1.25
     model.recommenders[1].fit_matrix(matrix, log=silent)
     model.member_weights.assign([0.3, 0.5, 0.2])
     model.sd_factor = 1.5

@@ -15,92 +15,27 @@ The weights of the members are weights of the ensemble, so that it is saved, exp
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import keras
 import numpy as np
-import pydantic
 import tensorflow as tf
-from pydantic import AfterValidator, Field
 from scipy.sparse import csr_array
 
-from tfvae.models import MODELS, model_class
+from tfvae.models import model_class
 from tfvae.models.base import HasRatingSd, Recommender, knows_rating_sd
-from tfvae.models.former_settings import todays_settings
 from tfvae.models.matrix import MatrixRecommender
+from tfvae.models.members import RANKERS, RATERS, RankingMembers, RatingMembers, member_names
 from tfvae.models.rating_model import RatingModel
 from tfvae.nn.batches import SparseBatch
-from tfvae.system.errors import InputError, unknown_name
-from tfvae.system.validation import Strict, checked, explained, refuse_truth_values
+from tfvae.system.errors import InputError
 
-__all__ = ["AnyEnsemble", "Ensemble", "RatingEnsemble", "Weighting", "member_names", "standardized"]
+__all__ = ["AnyEnsemble", "Ensemble", "RatingEnsemble", "Weighting", "standardized"]
 
 Weighting = Literal["validation", "equal"]
 NO_SPREAD = 1e-6
 """A row whose standard deviation is a smaller share of its largest score has no spread but that of rounding."""
-
-
-class _Member(Strict):
-    """One member: the name of its model, settings of its constructor, and settings of its training."""
-
-    model: str
-    settings: dict[str, Any] = {}
-    training: dict[str, Any] = {}
-
-
-def _checked_member(given: dict[str, Any], *, rates: bool) -> dict[str, Any]:
-    """The same member with all three keys, whose model settings are checked; those that are not given stay away."""
-    member = checked(_Member, given, "member")
-    if member.model not in MODELS:
-        raise unknown_name("model", member.model, MODELS)
-    name, settings = todays_settings(member.model, member.settings)
-    kind = model_class(name)
-    if kind.has_members:
-        raise InputError(f"{name} is an ensemble itself; name its members instead.")
-    if kind.predicts_ratings != rates:
-        does, mends = ("predicts ratings", "rating-ensemble") if kind.predicts_ratings else ("ranks", "ensemble")
-        raise InputError(f"{name} {does}, other members do not; models of that kind go into {mends!r}.")
-    if not kind.scores_new_users:
-        raise InputError(f"{name} only scores the users it was trained on; an ensemble scores new users too.")
-    if settings.get("metadata"):
-        raise InputError(f"{name} with metadata needs the items' own; a member is made without them.")
-    known = {key: parameter.annotation for key, parameter in kind.settings().items() if key != "seed"}
-    for key in settings:
-        if key not in known:
-            raise unknown_name(f"setting of {name} (training settings go into 'training'):", key, known)
-    refuse_truth_values(settings, known, f"settings of {name}")
-    try:
-        record = kind.settings_record()(**settings)
-    except pydantic.ValidationError as error:
-        raise InputError(f"settings of {name}: {explained(error)}") from None
-    return {
-        "model": name,
-        "settings": record.model_dump(mode="json", exclude_unset=True),
-        "training": dict(member.training),
-    }
-
-
-RankingMembers = Annotated[
-    Sequence[Annotated[dict[str, Any], AfterValidator(partial(_checked_member, rates=False))]], Field(min_length=2)
-]
-RatingMembers = Annotated[
-    Sequence[Annotated[dict[str, Any], AfterValidator(partial(_checked_member, rates=True))]], Field(min_length=2)
-]
-
-
-def _defaults(*members: tuple[str, dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    return tuple({"model": model, "settings": settings, "training": {}} for model, settings in members)
-
-
-RANKERS = _defaults(("edlae", {}), ("mult-dae", {"likelihood": "logistic"}), ("recvae", {}), ("cdae", {}))
-RATERS = _defaults(("p-vae", {}), ("two-sided-p-vae", {}), ("bias-mf", {}))
-
-
-def member_names(members: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The members' names, by which their folders are called too: their numbers, counted from 0, and their models."""
-    return tuple(f"{number}-{member['model']}" for number, member in enumerate(members))
 
 
 def standardized(scores: tf.Tensor) -> tf.Tensor:
@@ -184,7 +119,7 @@ class AnyEnsemble(MatrixRecommender):
 
     @property
     def member_names(self) -> tuple[str, ...]:
-        """See `tfvae.models.ensemble.member_names`."""
+        """See `tfvae.models.members.member_names`."""
         return member_names(self.members)
 
     @property
@@ -342,6 +277,27 @@ class RatingEnsemble(RatingModel, AnyEnsemble):
     @property
     def _raters(self) -> list[RatingModel]:
         return [recommender for recommender in self.recommenders if isinstance(recommender, RatingModel)]
+
+    def adopt(self, number: int, trained: Recommender) -> None:
+        """Takes over the weights of a trained model as those of a member, and the calibration of its sd."""
+        super().adopt(number, trained)
+        assert isinstance(trained, RatingModel)
+        self._raters[number].sd_factor = trained.sd_factor
+
+    def get_config(self) -> dict:
+        """The constructor's arguments, and what has been found from the ratings, for the members too."""
+        factors = [recommender.sd_factor for recommender in self._raters]
+        return super().get_config() | ({} if set(factors) == {1.0} else {"member_sd_factors": factors})
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
+        """See `Recommender.from_config`."""
+        config = dict(config)
+        factors = config.pop("member_sd_factors", None)
+        model = super().from_config(config, custom_objects)
+        for recommender, factor in zip(model._raters, factors or (), strict=False):
+            recommender.sd_factor = factor
+        return model
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """The weighted mean of the ratings that the members predict, float32 [B, n_items], not clipped to the scale."""

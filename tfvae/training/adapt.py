@@ -8,8 +8,8 @@ from typing import Any
 
 from tfvae.data.splits import HeldOutItems, Split
 from tfvae.models import model_class
-from tfvae.models.ensemble import member_names
 from tfvae.models.gradient import GradientRecommender, Plan
+from tfvae.models.members import member_names
 from tfvae.nn.batches import steps_per_epoch
 from tfvae.training.settings import PILOT_CAP, Settings, as_member, given_to_member, settings_of
 

@@ -38,7 +38,8 @@ def ensemble(
     Example:
         >>> import tempfile, tfvae
         >>> from tfvae.data.synthetic import synthetic
-        >>> split = tfvae.strong_generalization(synthetic(200, 30))
+        >>> cut = tfvae.StrongGeneralizationSettings(held_out_users=30)
+        >>> split = tfvae.strong_generalization(synthetic(200, 30), cut)
         >>> with tempfile.TemporaryDirectory() as runs:
         ...     for name in ("ease", "popularity"):
         ...         _ = tfvae.train(tfvae.settings_of(name, {}), split, f"{runs}/{name}", log=lambda line: None)

@@ -22,8 +22,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, model_validator
 
 from tfvae.models import model_class
-from tfvae.models.ensemble import member_names
 from tfvae.models.matrix import MatrixRecommender
+from tfvae.models.members import member_names
 from tfvae.system.errors import InputError
 from tfvae.system.files import digest, read_json, sha256_of, write_json
 from tfvae.system.locks import LOCK_FILE, held

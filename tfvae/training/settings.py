@@ -202,7 +202,7 @@ def member_settings(member: Mapping[str, Any], common: Mapping[str, Any] | None 
 
 def given_to_member(member: Mapping[str, Any], common: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The settings that were given explicitly for an ensemble's member, by name; see `member_settings`."""
-    training = todays_flat(member["training"])
+    training = _renamed(member["training"])
     for name in training:
         if name not in TrainingSettings.model_fields:
             raise unknown_name(f"training setting of the member {member['model']}", name, TrainingSettings.model_fields)
@@ -223,13 +223,18 @@ def todays_flat(stored: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         The flat settings; their values are not checked.
     """
-    renamed = {FORMER_NAMES.get(name, name): value for name, value in stored.items() if name not in FORMER_SETTINGS}
+    renamed = _renamed(stored)
     if "model" not in renamed:
         return renamed
     if not isinstance(renamed["model"], str):
         raise ValueError(f"expected the name of a model, found {renamed['model']!r}")
     model, settings = todays_settings(renamed.pop("model"), renamed)
     return {"model": model, **settings}
+
+
+def _renamed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with training settings under their present names, without those that no longer exist."""
+    return {FORMER_NAMES.get(name, name): value for name, value in stored.items() if name not in FORMER_SETTINGS}
 
 
 def stored_settings(flat: Mapping[str, Any]) -> Settings:
