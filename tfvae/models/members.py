@@ -1,4 +1,4 @@
-"""The members of an ensemble as a setting: names of models with settings of their own, checked before anything starts."""
+"""The members of an ensemble as a setting: names of models, and settings of each, checked before anything starts."""
 
 from __future__ import annotations
 
