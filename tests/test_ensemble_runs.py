@@ -300,7 +300,7 @@ def test_runs_of_other_data_or_another_kind_are_refused_by_name(runs, tiny_split
     trained(settings_of("bias-mf", {"factors": 2}), tiny_split, tmp_path / "rates")
     with pytest.raises(InputError, match=r"/rates predicts ratings, and .*/ease ranks"):
         ensemble([runs / "ease", tmp_path / "rates"], tiny_split, tmp_path / "out")
-    with pytest.raises(InputError, match="at least 2 items"):
+    with pytest.raises(InputError, match="expected as many runs, found 1"):
         ensemble([runs / "ease"], tiny_split, tmp_path / "out")
     with pytest.raises(InputError, match="no such file"):
         ensemble([runs / "ease", tmp_path / "nothing"], tiny_split, tmp_path / "out")

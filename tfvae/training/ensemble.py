@@ -65,6 +65,8 @@ def ensemble(
             anything but this ensemble.
     """
     folders = [RunFolder(run) for run in runs]
+    if len(folders) < 2:
+        raise InputError(f"an ensemble has two members or more; expected as many runs, found {len(folders)}.")
     refuse_other_data(folders)
     for run in folders:
         run.refuse_another_split([split.digest])
