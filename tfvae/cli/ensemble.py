@@ -20,7 +20,7 @@ EXAMPLES = (
 def ensemble(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN RUN…", help="The folders of finished runs, trained on the same split."),
+        typer.Argument(metavar="RUN", help="The folders of two or more finished runs, trained on the same split."),
     ],
     run: Annotated[Path, typer.Option(help="The run folder to write.")],
     equal: Annotated[
