@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -31,10 +33,19 @@ def run(*words: object) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+def toml(value: Any) -> str:
+    """A setting as one would type it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return json.dumps(value)
+
+
 def fit(data: str, name: str, folder: Path) -> tuple[int, str]:
     file = folder / "events.csv"
     file.write_text("\n".join(["user,item,stars", *(",".join(map(str, event)) for event in DATA[data])]))
-    example = [f"--set={key}={value}" for key, value in model_class(name).example_settings.items()]
+    example = [f"--set={key}={toml(value)}" for key, value in model_class(name).example_settings.items()]
     return run("fit", file, "--rating-col=stars", "--model", name, "--epochs=1", "--run", folder / "run", *example)
 
 

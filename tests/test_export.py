@@ -25,6 +25,7 @@ N_ITEMS, N_USERS, K = 40, 11, 12
 NUMBERS = np.random.default_rng(1).permutation(1000)[:N_ITEMS] - 200  # in no order; some are negative
 STRINGS = np.array([f"tt{number:04d}é" for number in range(N_ITEMS)])
 SMALL = {"mult-vae": {"hidden": [8], "latent_dim": 4}, "mult-dae": {"latent_dim": 4}, "ease": {}}
+SMALL["ensemble"] = {"members": [{"model": "ease"}, {"model": "wmf", "settings": {"factors": 4}}]}
 RANKERS = [name for name in MODELS if model_class(name).scores_new_users and not model_class(name).predicts_ratings]
 CASES = [*((name, NUMBERS) for name in RANKERS), ("mult-dae", STRINGS)]
 

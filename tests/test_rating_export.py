@@ -12,6 +12,7 @@ from rating_rows import dense, random_ratings, ratings_at, ready
 
 from tfvae.evaluation.predictive import Predictions
 from tfvae.models import MODELS, model_class
+from tfvae.models.base import knows_rating_sd
 from tfvae.models.pvae import PVAE
 from tfvae.nn.batches import RowStore
 from tfvae.nn.noise import Noise
@@ -34,6 +35,12 @@ SMALL = {
     "rbm": {"units": 6},
     "pmf": {"factors": 2, "regularization": 0.05},
     "bias-mf": {"factors": 2, "regularization": 0.05},
+    "rating-ensemble": {
+        "members": [
+            {"model": "bias-mf", "settings": {"factors": 2, "regularization": 0.05}},
+            {"model": "pmf", "settings": {"factors": 2, "regularization": 0.05}},
+        ]
+    },
 }
 NAMES = [name for name in MODELS if model_class(name).predicts_ratings and model_class(name).scores_new_users]
 every_model = pytest.mark.parametrize("name", NAMES)
@@ -93,7 +100,7 @@ def rows_of(matrix):
 def expected_of(model, matrix, item_ids, k=K):
     """Ids, bounded predictions and sds of the best unseen items, by a dense sort."""
     scores = model.scores(rows_of(matrix)).numpy()
-    spread = model.rating_sd(rows_of(matrix)).numpy() if hasattr(model, "rating_sd") else None
+    spread = model.rating_sd(rows_of(matrix)).numpy() if knows_rating_sd(model) else None
     unseen = np.where(dense(matrix)[1], -np.inf, scores)
     best = np.argsort(-unseen, axis=1, kind="stable")[:, :k]
     empty = np.isneginf(np.take_along_axis(unseen, best, axis=1))

@@ -9,7 +9,7 @@ import pytest
 
 from tfvae.evaluation.predictive import has_rating_posterior
 from tfvae.models import MODELS, model_class
-from tfvae.models.base import HasPosterior, HasRatingPosterior, Recommender, ScoresPairs
+from tfvae.models.base import HasPosterior, HasRatingPosterior, HasRatingSd, Recommender, ScoresPairs
 from tfvae.models.ease import EASE
 from tfvae.models.former_settings import HEIRS, TAKEN_OUT, todays_settings
 from tfvae.models.gradient import GradientRecommender
@@ -123,6 +123,7 @@ def test_what_only_some_can_do_is_a_protocol():
     with_codes = {name for name, model in built.items() if isinstance(model, HasPosterior)}
     assert with_codes == {"mult-vae", "evcf-mult-vae", "vamp", "h-vamp", "recvae", "ract"}
     assert {name for name, model in built.items() if isinstance(model, HasRatingPosterior)} == {"p-vae"}
+    assert {name for name, model in built.items() if isinstance(model, HasRatingSd)} == {"p-vae", "rating-ensemble"}
     assert {name for name, model in built.items() if isinstance(model, ScoresPairs)} == {"gmf", "mlp", "neumf"}
 
 

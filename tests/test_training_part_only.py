@@ -34,18 +34,24 @@ def same(matrix, other):
     return matrix.shape == other.shape and (abs(matrix - other)).nnz == 0
 
 
+def watching(method, given):
+    """The same method, which also notes the matrices that it is given."""
+
+    def watch(self, train, *arguments, **options):
+        given.append(train.copy())
+        return method(self, train, *arguments, **options)
+
+    return watch
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_given_to_a_model_is_the_training_part(name, splits, tmp_path, monkeypatch):
     split, given = splits[suits(name)], []
     kind = model_class(name)
-    method = "attach" if issubclass(kind, GradientRecommender) else "fit_matrix"
-    original = getattr(kind, method)
-
-    def watch(self, train, *arguments, **options):
-        given.append(train.copy())
-        return original(self, train, *arguments, **options)
-
-    monkeypatch.setattr(kind, method, watch)
+    members = kind.example_settings["members"] if kind.has_members else [{"model": name}]
+    for each in {model_class(member["model"]) for member in members}:
+        method = "attach" if issubclass(each, GradientRecommender) else "fit_matrix"
+        monkeypatch.setattr(each, method, watching(getattr(each, method), given))
     training = {"epochs": 1, "batch_size": 40, "monitor": "rmse" if kind.predicts_ratings else "ndcg@10"}
     example = {key: value for key, value in kind.example_settings.items() if key not in ("gmf_epochs", "mlp_epochs")}
     settings = settings_of(name, training | example)

@@ -35,6 +35,7 @@ _HOMES = {
     "LeaveOneOutSettings": "tfvae.data.splits",
     "RatingHoldoutSettings": "tfvae.data.splits",
     "StrongGeneralizationSettings": "tfvae.data.splits",
+    "ensemble": "tfvae.training.ensemble",
     "evaluate": "tfvae.evaluation.evaluate",
     "latent_diagnostics": "tfvae.evaluation.latents",
     "leave_one_out": "tfvae.data.splits",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tfvae.experiments.records import StoredRun
     from tfvae.serving.ranker import Ranking
 
-__all__ = ["how_to_serve", "show_counts", "show_metrics", "show_ranking", "show_runs", "show_table"]
+__all__ = ["how_to_serve", "show_counts", "show_counts_of", "show_metrics", "show_ranking", "show_runs", "show_table"]
 
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[str] = ()) -> None:
@@ -55,7 +55,12 @@ def show_metrics(summary: Mapping[str, Mapping[str, float]], counts: Mapping[str
         for name, value in summary.items()
     )
     show_table(("metric", "mean", "s.e.", "95 % interval"), rows)
-    typer.echo(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()))
+    show_counts_of(counts)
+
+
+def show_counts_of(measured: Mapping[str, int]) -> None:
+    """Prints in one line how many users or ratings a measurement has, by name."""
+    typer.echo(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in measured.items()))
 
 
 def show_ranking(ranking: Ranking, predicts_ratings: bool) -> None:

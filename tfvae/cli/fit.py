@@ -49,7 +49,7 @@ def fit(
     user of gmf, mlp and neumf, who serve nobody else, one item is for the choice and the latest for 'tfvae evaluate'.
     'tfvae prepare' has more ways to cut the data, and its split can be given as DATA.
     """
-    from tfvae.cli.run_folder import learnt_from, measure, refuse_another_split, split_for
+    from tfvae.cli.run_folder import learnt_from, measure, next_commands, refuse_another_split, split_for
     from tfvae.data.items import Items
     from tfvae.data.sources import stem
     from tfvae.training.adapt import settings_for
@@ -77,8 +77,4 @@ def fit(
     typer.echo("Validation:")
     summary, counts = measure(trained.model, part.validation_part)
     show_metrics(summary, counts)
-    rating = f"={split.scale[1]:g}" if split.scale else ""
-    whom = f"--history={split.item_ids[0]}{rating}" if trained.model.scores_new_users else f"--user={split.user_ids[0]}"
-    typer.echo(f"Next: {opt.command('tfvae', 'evaluate', folder)}")
-    typer.echo(f"      {opt.command('tfvae', 'recommend', folder, whom)}")
-    typer.echo(f"      {opt.command('tensorboard', '--logdir', folder)}")
+    next_commands(folder, split, trained.model)

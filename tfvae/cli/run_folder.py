@@ -36,10 +36,12 @@ __all__ = [
     "history_parts",
     "learnt_from",
     "measure",
+    "next_commands",
     "refuse_another_split",
     "served",
     "split_for",
     "training_split",
+    "tuned_on",
     "typed_history",
 ]
 
@@ -154,6 +156,27 @@ def training_split(folder: Path) -> Split:
     split = load_split(folder / SPLIT_FILE)
     RunFolder(folder).refuse_another_split([split.digest, split.tuning_digest])
     return split
+
+
+def tuned_on(run: RunFolder, split: Split) -> Split:
+    """The part of a whole split on which a run was trained: the split, or its part for tuning."""
+    return split if run.claim().data_digest == split.digest else split.for_tuning()
+
+
+def next_commands(folder: Path, split: Split, model: Recommender) -> None:
+    """Prints the commands that a finished run can be given to next.
+
+    Args:
+        folder: The run folder.
+        split: The whole split.
+        model: The trained model.
+    """
+    rating = f"={split.scale[1]:g}" if split.scale else ""
+    whom = f"--history={split.item_ids[0]}{rating}" if model.scores_new_users else f"--user={split.user_ids[0]}"
+    typer.echo(f"Next: {command('tfvae', 'evaluate', folder)}")
+    typer.echo(f"      {command('tfvae', 'recommend', folder, whom)}")
+    if not model.has_members:  # whose own training curves go with their folders
+        typer.echo(f"      {command('tensorboard', '--logdir', folder)}")
 
 
 def common_items(items: Items, min_users: int) -> np.ndarray | None:

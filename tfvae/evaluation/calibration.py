@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae.data.splits import HeldOut
-from tfvae.models.base import HasRatingPosterior, Recommender
+from tfvae.models.base import Recommender, knows_rating_sd
 from tfvae.nn.batches import RowStore
 
 __all__ = ["LEVEL", "TOLERANCE", "Calibration", "calibration"]
@@ -43,7 +43,7 @@ def calibration(model: Recommender, held_out: HeldOut) -> Calibration | None:
         The coverage and the factor; None if the model has no standard deviations, or nothing is held out. Of more than
         2,000 rows with a held-out rating so many are looked at, evenly spread, since all items of a row are predicted.
     """
-    if not isinstance(model, HasRatingPosterior) or not model.stochastic or not held_out.targets.nnz:
+    if not knows_rating_sd(model) or not held_out.targets.nnz:
         return None
     store = RowStore(held_out.history, with_values=True)
 

@@ -42,6 +42,8 @@ MODELS = {
     "llorma": "tfvae.models.llorma:LLORMA",
     "pmf": "tfvae.models.pmf:PMF",
     "bias-mf": "tfvae.models.pmf:BiasMF",
+    "ensemble": "tfvae.models.ensemble:Ensemble",
+    "rating-ensemble": "tfvae.models.ensemble:RatingEnsemble",
 }
 
 

@@ -10,11 +10,12 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeGuard, runtime_checkable
 
 import keras
 import numpy as np
 import tensorflow as tf
+from pydantic import BaseModel, create_model
 
 from tfvae.models import MODELS, model_class
 from tfvae.models.fields import Count, Seed
@@ -23,14 +24,14 @@ from tfvae.nn.batches import RowStore, SparseBatch, as_batch, as_matrix
 from tfvae.nn.item_layers import ItemLogits
 from tfvae.nn.noise import Noise
 from tfvae.system.errors import InputError, unknown_name
-from tfvae.system.validation import checked_call
+from tfvae.system.validation import FINITE, checked_call
 
 if TYPE_CHECKING:  # EASE and other models without a distribution do not load TensorFlow Probability
     from tensorflow_probability import distributions as tfd
 
     from tfvae.data.splits import Split
 
-__all__ = ["HasPosterior", "HasRatingPosterior", "Recommender", "ScoresPairs"]
+__all__ = ["HasPosterior", "HasRatingPosterior", "HasRatingSd", "Recommender", "ScoresPairs", "knows_rating_sd"]
 
 KERAS_ARGUMENTS = ("name", "dtype", "trainable")
 
@@ -68,6 +69,8 @@ class Recommender(keras.Model, abc.ABC):
     """Whether the model has weights for each training user, and needs `n_users`."""
     scores_new_users: ClassVar[bool] = True
     """Whether the model scores users it was not trained on; otherwise `batch.users` names the users to score."""
+    has_members: ClassVar[bool] = False
+    """Whether the model consists of others, which its setting `members` names."""
 
     def __init__(self, n_items: Count, n_users: int | None = None, *, seed: Seed = 98765, **kwargs):
         # Keras would number the models of a process, so that the file of a resumed run would differ from another's.
@@ -199,6 +202,13 @@ class Recommender(keras.Model, abc.ABC):
         return found
 
     @classmethod
+    def settings_record(cls) -> type[BaseModel]:
+        """A pydantic model of all settings but the seed, which checks them and fills in defaults."""
+        parameters = {name: parameter for name, parameter in cls.settings().items() if name != "seed"}
+        fields: Any = {name: (parameter.annotation, parameter.default) for name, parameter in parameters.items()}
+        return create_model(f"{cls.__name__} settings", __config__=FINITE, **fields)
+
+    @classmethod
     def kl_weight_cap(cls, settings: Mapping[str, Any]) -> str | None:
         """The name of the setting that caps an annealed KL weight; None if no KL weight is annealed."""
         return None
@@ -254,6 +264,29 @@ class HasPosterior(Protocol):
 
     def importance(self, batch: SparseBatch) -> Callable[[Noise], tf.Tensor]:
         """A function that draws one z ~ q(z | x) per user and returns log p(x, z) - log q(z | x), float32 [B]."""
+
+
+@runtime_checkable
+class HasRatingSd(Protocol):
+    """A rating model that may know the standard deviation of each rating that it predicts."""
+
+    sd_factor: float
+    """What the predicted standard deviations are multiplied by."""
+
+    @property
+    def has_rating_sd(self) -> bool:
+        """Whether it does; a setting of the model may switch it off."""
+
+    def scores(self, batch: SparseBatch) -> tf.Tensor:
+        """The predicted ratings, float32 [B, n_items]."""
+
+    def rating_sd(self, batch: SparseBatch) -> tf.Tensor:
+        """The standard deviation of each predicted rating, float32 [B, n_items]."""
+
+
+def knows_rating_sd(model: Recommender) -> TypeGuard[HasRatingSd]:
+    """Whether a model gives each rating that it predicts a standard deviation."""
+    return isinstance(model, HasRatingSd) and model.has_rating_sd
 
 
 @runtime_checkable

@@ -265,6 +265,11 @@ class PVAE(RatingModel, GradientRecommender):
         """f(μ): predicted ratings, float32 [B, n_items], not clipped to the scale."""
         return self.rating_unit * self.decoder(self.hidden(self.mean_code(batch)))
 
+    @property
+    def has_rating_sd(self) -> bool:
+        """Whether there is a posterior over codes, whose spread becomes that of the ratings."""
+        return self.stochastic
+
     def rating_sd(self, batch: SparseBatch, n_samples: int = 10) -> tf.Tensor:
         """The standard deviation of p(r | r_O) ≈ 1/S Σ_s N(r | f(z_s), σ²) with z_s ~ q(z | r_O), for each rating.
 

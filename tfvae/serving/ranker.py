@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tfvae.evaluation.predictive import has_rating_posterior
+from tfvae.models.base import knows_rating_sd
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.ranking import EMPTY_RANK, best_unseen
 from tfvae.system.errors import DivergedError, InputError
@@ -92,7 +92,7 @@ class Ranker:
         self._n_items = model.n_items
         # The model itself is no attribute: a SavedModel would then hold its variables a second time.
         self._scores = model.scores
-        self._sd = model.rating_sd if has_rating_posterior(model) else None
+        self._sd = model.rating_sd if knows_rating_sd(model) else None
         self._titles = None if titles is None else tf.constant([*map(str, titles), ""])
         self._candidates = None if candidates is None else tf.constant(np.asarray(candidates, bool))
 

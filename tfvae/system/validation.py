@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model
 
 from tfvae.system.errors import InputError, unknown_name
 
-__all__ = ["FINITE", "Strict", "checked", "checked_call", "explained", "refuse_truth_values"]
+__all__ = ["FINITE", "Strict", "checked", "checked_call", "explained", "plain", "refuse_truth_values"]
 
 FINITE = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 """Configuration of pydantic models that refuse unknown settings, NaN and infinity."""

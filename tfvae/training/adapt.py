@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 from tfvae.data.splits import HeldOutItems, Split
 from tfvae.models import model_class
 from tfvae.models.gradient import GradientRecommender, Plan
+from tfvae.models.members import member_names
 from tfvae.nn.batches import steps_per_epoch
-from tfvae.training.settings import PILOT_CAP, Settings, settings_of
+from tfvae.training.settings import PILOT_CAP, Settings, as_member, given_to_member, settings_of
 
-__all__ = ["settings_for"]
+__all__ = ["members_for", "settings_for"]
 
 FEWEST_STEPS = 20  # per epoch
 SMALLEST_BATCH = 16
@@ -26,7 +28,7 @@ def settings_for(
 ) -> Settings:
     """Completes the settings of a model for a split; settings that are not fixed are adapted to the size of the data.
 
-    Only models that are trained by gradient are adapted:
+    Only models that are trained by gradient are adapted, those among an ensemble's members too:
 
     - The batch is small enough for twenty updates per epoch (the papers' data give hundreds), but no smaller than 16.
     - If the validation part is one held-out item of each user, NDCG@10 selects the epoch, as in NCF.
@@ -50,12 +52,14 @@ def settings_for(
     settings = settings_of(model, given)
     fixed = frozenset(given if fixed is None else fixed)
     kind = model_class(model)
-    if not issubclass(kind, GradientRecommender):
+    if not (issubclass(kind, GradientRecommender) or kind.has_members):
         return settings
     if isinstance(split.validation, HeldOutItems) and "monitor" not in fixed:
         negatives = split.validation.negatives.shape[1]
         log(f"monitor: ndcg@10 instead of {settings.training.monitor}, for an item ranked among {negatives} others.")
         settings = settings.with_changes(monitor="ndcg@10")
+    if not issubclass(kind, GradientRecommender):
+        return settings.with_changes(members=[as_member(member) for member in members_for(settings, split, log)])
     n_users, n_rows, batch_size = split.train.shape[0], kind.n_rows(split.train), settings.training.batch_size
     smaller = min(n_rows, max(SMALLEST_BATCH, n_rows // FEWEST_STEPS))
     if smaller < batch_size and "batch_size" not in fixed:
@@ -70,6 +74,34 @@ def settings_for(
             log(f"{name}: {_shown(value)} instead of {_shown(settings.model[name])}{why}")
             changed[name] = value
     return settings.with_changes(**changed)
+
+
+def members_for(settings: Settings, split: Split, log: Callable[[str], None] = print) -> list[Settings]:
+    """The complete settings of an ensemble's members for a split.
+
+    What a member's own settings do not give is adapted to the data. A training setting of the ensemble that is not the
+    default holds for each member that has none of its own. The seed of a member without one is that of the ensemble
+    plus the member's number, counted from 0.
+
+    Args:
+        settings: The settings of an ensemble.
+        split: The data.
+        log: See `settings_for`; each line begins with the member's name.
+
+    Returns:
+        The settings of each member.
+    """
+    default, asked = settings_of(settings.name, {}).training.model_dump(), settings.training.model_dump()
+    common = {name: value for name, value in asked.items() if value != default[name]}
+    found = []
+    for number, (name, member) in enumerate(zip(member_names(settings.members), settings.members, strict=True)):
+        given = given_to_member(member, common | {"seed": (settings.training.seed + number) % 2**32})
+        found.append(settings_for(member["model"], given, split, partial(_log_of_member, log, name)))
+    return found
+
+
+def _log_of_member(log: Callable[[str], None], name: str, line: str) -> None:
+    log(f"{name}: {line}")
 
 
 def _pilot_cap(kind: type[GradientRecommender], settings: Settings) -> dict[str, float]:

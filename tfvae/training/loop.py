@@ -6,7 +6,7 @@ A finished run is read back, and an interrupted one is resumed; `tfvae.training.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from tfvae.data.items import Items
 from tfvae.data.splits import HeldOut, Split
 from tfvae.evaluation.calibration import LEVEL, calibration
 from tfvae.evaluation.evaluate import default_metrics, evaluator, refuse_unknown_users
+from tfvae.evaluation.mixing import choose_weights
 from tfvae.models import model_class
 from tfvae.models.base import Recommender
+from tfvae.models.ensemble import AnyEnsemble
 from tfvae.models.gradient import GradientRecommender
 from tfvae.models.rating_model import RatingModel
 from tfvae.models.saved import load_model
@@ -26,6 +28,7 @@ from tfvae.nn.optimizers import OPTIMIZERS
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.system.files import replacing
 from tfvae.system.memory import keep_freed_buffers
+from tfvae.training.adapt import members_for
 from tfvae.training.callbacks import (
     LearningRateDecay,
     Progress,
@@ -35,9 +38,9 @@ from tfvae.training.callbacks import (
     best_of,
 )
 from tfvae.training.run_folder import RunFolder, part_files
-from tfvae.training.settings import PILOT_CAP, Settings
+from tfvae.training.settings import PILOT_CAP, Settings, as_member
 
-__all__ = ["WATCHED", "TrainedModel", "load_run", "prepare_to_fit", "train"]
+__all__ = ["WATCHED", "TrainedModel", "assembled", "in_folder", "keep", "load_run", "prepare_to_fit", "train"]
 
 WATCHED = "test_"  # the prefix of metrics on data that are only watched
 
@@ -99,13 +102,17 @@ def train(
     Without a validation part, all epochs are trained and the last weights are kept. A finished run is read back, and
     an interrupted one is resumed.
 
+    Each member of an ensemble is trained in the same way, in a run folder of its own within this one. Then its weights
+    are copied into the ensemble, the weight of each member is chosen on the validation part, and the members' folders
+    are removed. Their seconds are added up.
+
     Args:
         settings: The model and how it is trained.
         split: The data.
         folder: The run folder; it is created if it is missing.
         items: The items that are stored beside the model; None takes those of the split.
         watched: Data on which the model is also measured when it is validated, under `test_…`; nothing is selected by
-            these metrics.
+            these metrics. The members of an ensemble are not measured on them.
         progress: Whether to show a progress bar.
         log: Called with one line at a time, such as the memory that a fit will need.
 
@@ -118,7 +125,20 @@ def train(
             training users is to be validated on other users.
         DivergedError: If the loss is NaN or infinite; the folder keeps the last good epoch.
     """
+    _refuse_unfit(settings, split)
+    return in_folder(
+        settings,
+        split,
+        folder,
+        lambda run: _trained(settings, split, run, items or Items.of(split), watched, progress, log),
+    )
+
+
+def _refuse_unfit(settings: Settings, split: Split) -> None:
+    """Refuses settings with which a model, or a member of an ensemble, cannot be trained on a split."""
     kind = model_class(settings.name)
+    for member in members_for(settings, split, lambda line: None):
+        _refuse_unfit(member, split)
     if issubclass(kind, GradientRecommender):
         refuse_unknown_users(kind, split.validation)
         check_batch_size(kind.n_rows(split.train), settings.training.batch_size, kind.rows_are)
@@ -127,6 +147,25 @@ def train(
             f'beta_selection="{selection}" needs a validation part, which this split lacks; set '
             f"{settings.kl_weight_cap} by hand."
         )
+
+
+def in_folder(
+    settings: Settings, split: Split, folder: Path | str, made: Callable[[RunFolder], TrainedModel]
+) -> TrainedModel:
+    """A run in its folder: a finished one is read back, any other one is made while the folder is held.
+
+    Args:
+        settings: The settings of the run.
+        split: Its data.
+        folder: The run folder; it is created if it is missing.
+        made: Called with the folder; makes the run, and writes its model and items.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: If the folder holds anything but this run, or another process uses it.
+    """
     run = RunFolder(folder)
     run.refuse_others(settings, split.digest)
     if run.is_finished and not run.has_training_files:
@@ -135,7 +174,7 @@ def train(
         if run.is_finished:
             trained = load_run(folder)
         else:
-            trained = _trained(settings, split, run, items or Items.of(split), watched, progress, log)
+            trained = made(run)
             run.finish({name: getattr(trained, name) for name in OUTCOME})
         run.remove_training_files()
     return replace(trained, resumed=resumed)
@@ -184,6 +223,17 @@ def _trained(
     if settings.training.deterministic:
         tf.config.experimental.enable_op_determinism()
     keep_freed_buffers()
+    if settings.members:
+        members = members_for(settings, split, log)
+        run.mark(settings, split.digest)
+        folders = run.member_folders(settings)
+        for member, folder in zip(members, folders, strict=True):
+            log(f"Member {folder.name}:")
+            train(member, split, folder, items=items, progress=progress, log=log)
+        # They are read back one at a time, so that memory holds the ensemble and one of its members, not all twice.
+        whole = settings.with_changes(members=[as_member(member) for member in members])
+        ensemble, seconds = assembled(whole, split, map(load_run, folders), log)
+        return keep(TrainedModel(ensemble, settings, seconds=seconds), split, run, items, log)
 
     effective, selected_beta = settings, None
     cap = settings.kl_weight_cap
@@ -204,13 +254,50 @@ def _trained(
     else:
         model.fit_matrix(split.train, log, run.parts if part_files(settings) else None)
         history, seconds = [], time.perf_counter() - begun
+    best_epoch = best_of(history, f"val_{settings.training.monitor}")
+    trained = TrainedModel(model, settings, history, best_epoch, seconds, selected_beta)
+    return keep(trained, split, run, items, log)
+
+
+def assembled(
+    settings: Settings, split: Split, runs: Iterable[TrainedModel], log: Callable[[str], None]
+) -> tuple[AnyEnsemble, float]:
+    """An ensemble of trained members, with its weights.
+
+    Args:
+        settings: The settings of the ensemble, of which those of the members are complete.
+        split: The data, on whose validation part the weights are chosen; without one they stay equal.
+        runs: The finished runs of the members, in their order.
+        log: Called with one line at a time.
+
+    Returns:
+        The ensemble, and the sum of the members' seconds of training.
+
+    Raises:
+        InputError: If a member has other settings than it is said to have.
+    """
+    ensemble, seconds = settings.build_for(split), 0.0
+    assert isinstance(ensemble, AnyEnsemble)
+    for number, run in enumerate(runs):
+        ensemble.adopt(number, run.model)
+        seconds += run.seconds
+    if ensemble.weighting == "validation":
+        if split.validation is None:
+            log("There is no validation part on which weights could be chosen; they stay equal.")
+        else:
+            choose_weights(ensemble, split.validation, settings.training.monitor, log)
+    return ensemble, seconds
+
+
+def keep(trained: TrainedModel, split: Split, run: RunFolder, items: Items, log: Callable[[str], None]) -> TrainedModel:
+    """Calibrates a model of ratings, and writes the model and its items into the run folder, which must be held."""
+    model = trained.model
     if isinstance(model, RatingModel) and split.validation is not None:
-        _calibrate(model, settings.name, split.validation, log)
+        _calibrate(model, trained.settings.name, split.validation, log)
     with replacing(run.model_file) as draft:
         model.save(draft)
     items.save(run.path)
-    best_epoch = best_of(history, f"val_{settings.training.monitor}")
-    return TrainedModel(model, settings, history, best_epoch, seconds, selected_beta)
+    return trained
 
 
 def _calibrate(model: RatingModel, name: str, validation: HeldOut, log: Callable[[str], None]) -> None:

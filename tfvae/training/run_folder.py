@@ -1,9 +1,10 @@
 """The folder of a run: its files, the run that it belongs to, and the check that all files belong to one run.
 
 `settings.json` marks a folder as that of a run, and is written first. During training there are `state-<epoch>.npz` and
-`best-<epoch>.npz`; `parts/`, if an interrupted fit can go on from finished parts; and `pilot/`, the folder of a pilot
-run. `tensorboard/` is kept. `model.keras`, `items.npz` and `run.json`, which has the digests of the other two, are the
-finished run. The commands add `split.npz` and `evaluation.json`.
+`best-<epoch>.npz`; `parts/`, if an interrupted fit can go on from finished parts; `pilot/`, the folder of a pilot run;
+and `members/`, with the folder of a run for each member of an ensemble. `tensorboard/` is kept. `model.keras`,
+`items.npz` and `run.json`, which has the digests of the other two, are the finished run. The commands add `split.npz`
+and `evaluation.json`.
 
 A run only uses a folder that is new, that is empty but for `split.npz` and hidden files, or that has the mark of this
 run. In any other folder nothing is written or removed. Files are removed by name; what tfvae did not write is kept.
@@ -22,6 +23,7 @@ from pydantic import AfterValidator, model_validator
 
 from tfvae.models import model_class
 from tfvae.models.matrix import MatrixRecommender
+from tfvae.models.members import member_names
 from tfvae.system.errors import InputError
 from tfvae.system.files import digest, read_json, sha256_of, write_json
 from tfvae.system.locks import LOCK_FILE, held
@@ -111,6 +113,7 @@ class RunFolder:
         self.settings_file, self.run_file = self.path / "settings.json", self.path / "run.json"
         self.model_file, self.items_file = (self.path / name for name in WHOLE)
         self.parts, self.pilot, self.tensorboard = (self.path / name for name in ("parts", "pilot", "tensorboard"))
+        self.members = self.path / "members"
 
     @contextmanager
     def taken(self, settings: Settings, data_digest: str) -> Iterator[bool]:
@@ -227,18 +230,25 @@ class RunFolder:
                 f"there has {digests[0][:12]}. A run keeps its own split: put that back, or give another folder."
             )
 
+    def member_folders(self, settings: Settings) -> list[Path]:
+        """The folder of the run of each member, if these are the settings of an ensemble; else none."""
+        return [self.members / name for name in member_names(settings.members)]
+
     @property
     def has_training_files(self) -> bool:
         """Whether there are files that are only needed until a run has finished, as a killed process leaves them."""
         lock = (self.path / LOCK_FILE).is_file()
-        return lock or bool(self._training_files()) or RunFolder(self.pilot)._is_marked
+        runs = [self.pilot, *self.member_folders(stored_settings(self.claim().settings))]
+        return lock or bool(self._training_files()) or any(RunFolder(run)._is_marked for run in runs)
 
     def remove_training_files(self) -> None:
         """Removes the files that are only needed until a run has finished."""
         for path in self._training_files():
             path.unlink()
         _remove_if_empty(self.parts)
-        RunFolder(self.pilot).remove()
+        for run in (self.pilot, *self.member_folders(stored_settings(self.claim().settings))):
+            RunFolder(run).remove()
+        _remove_if_empty(self.members)
 
     def remove(self) -> None:
         """Removes the run's files one by one; other files are kept, and so are all files of a folder without a mark."""
@@ -273,17 +283,16 @@ class RunFolder:
         """Refuses a folder that is neither new, empty nor marked."""
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: expected a folder for the run, found a file. Give another name.")
-        for folder in (self.parts, self.pilot, self.tensorboard):
-            if folder.is_symlink():
-                raise InputError(f"{folder} is a link; a run writes nothing outside its folder. Remove the link.")
+        _refuse_links(self.parts, self.pilot, self.tensorboard, self.members)
         names = (path.name for path in self.path.glob("*"))
         others = sorted(name for name in names if name != SPLIT_FILE and not name.startswith("."))
         if self.settings_file.is_file():
             try:
-                self.claim()
+                claim = self.claim()
             except InputError as problem:
                 reason = str(problem).rstrip(".")
                 raise InputError(f"{self.path} is not the folder of a run ({reason}). Give another folder.") from None
+            _refuse_links(*self.member_folders(stored_settings(claim.settings)))
         elif others:
             more = f" and {len(others) - 3} more" if len(others) > 3 else ""
             raise InputError(
@@ -316,6 +325,12 @@ class RunFolder:
         for path in self.path.iterdir():
             if DRAFT.fullmatch(path.name) and path.is_dir():
                 shutil.rmtree(path)
+
+
+def _refuse_links(*folders: Path) -> None:
+    for folder in folders:
+        if folder.is_symlink():
+            raise InputError(f"{folder} is a link; a run writes nothing outside its folder. Remove the link.")
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -19,7 +19,18 @@ from tfvae.system.validation import FINITE, explained, refuse_truth_values
 if TYPE_CHECKING:
     from tfvae.models.base import Recommender
 
-__all__ = ["FORMER_NAMES", "PILOT_CAP", "Settings", "TrainingSettings", "settings_of", "stored_settings", "todays_flat"]
+__all__ = [
+    "FORMER_NAMES",
+    "PILOT_CAP",
+    "Settings",
+    "TrainingSettings",
+    "as_member",
+    "given_to_member",
+    "member_settings",
+    "settings_of",
+    "stored_settings",
+    "todays_flat",
+]
 
 PILOT_CAP = 1.0
 """The cap of the KL weight in the pilot run of `beta_selection="peak"`."""
@@ -98,6 +109,11 @@ class Settings(pydantic.BaseModel):
         """The name of the model's setting that caps an annealed KL weight; None if no KL weight is annealed."""
         return model_class(self.name).kl_weight_cap(self.model)
 
+    @property
+    def members(self) -> list[dict[str, Any]]:
+        """The members of an ensemble, as its setting of this name has them; none for any other model."""
+        return self.model["members"] if model_class(self.name).has_members else []
+
     def with_changes(self, **changes: Any) -> Settings:
         """A checked copy of the settings with some of them changed.
 
@@ -148,26 +164,54 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
     """
     model = model_class(name)
     parameters = {key: p for key, p in model.settings().items() if key != "seed"}
-    fields: dict[str, Any] = {key: (p.annotation, p.default) for key, p in parameters.items()}
     for key in given:
-        if key not in fields and key not in TrainingSettings.model_fields:
-            raise unknown_name(f"setting of {name}", key, [*fields, *TrainingSettings.model_fields])
+        if key not in parameters and key not in TrainingSettings.model_fields:
+            raise unknown_name(f"setting of {name}", key, [*parameters, *TrainingSettings.model_fields])
     defaults = ({"monitor": "rmse"} if model.predicts_ratings else {}) | model.training_defaults
     annotations = {key: p.annotation for key, p in parameters.items()}
     annotations |= {key: field.annotation for key, field in TrainingSettings.model_fields.items()}
     refuse_truth_values(given, annotations, f"settings of {name}")
-    model_settings = pydantic.create_model(f"{name} settings", __config__=FINITE, **fields)
+    record = model.settings_record()
     try:
         settings = Settings(
             name=name,
-            model=model_settings(**{k: v for k, v in given.items() if k in fields}).model_dump(mode="json"),
-            training=TrainingSettings(**defaults | {k: v for k, v in given.items() if k not in fields}),
+            model=record(**{k: v for k, v in given.items() if k in parameters}).model_dump(mode="json"),
+            training=TrainingSettings(**defaults | {k: v for k, v in given.items() if k not in parameters}),
         )
     except pydantic.ValidationError as error:
         raise InputError(f"settings of {name}: {explained(error)}") from None
+    for member in settings.members:
+        member_settings(member)
     if settings.training.beta_selection != "fixed" and settings.kl_weight_cap is None:
         raise InputError(f"{name} anneals no KL weight with these settings; leave beta_selection out.")
     return settings
+
+
+def member_settings(member: Mapping[str, Any], common: Mapping[str, Any] | None = None) -> Settings:
+    """The complete settings of an ensemble's member, by their present names.
+
+    Args:
+        member: The keys "model", "settings" and "training", as in the setting `members` of an ensemble.
+        common: Training settings that hold where the member has none of its own.
+
+    Raises:
+        InputError: If a training setting is unknown, or any setting is wrong.
+    """
+    return settings_of(member["model"], given_to_member(member, common))
+
+
+def given_to_member(member: Mapping[str, Any], common: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The settings that were given explicitly for an ensemble's member, by name; see `member_settings`."""
+    training = _renamed(member["training"])
+    for name in training:
+        if name not in TrainingSettings.model_fields:
+            raise unknown_name(f"training setting of the member {member['model']}", name, TrainingSettings.model_fields)
+    return {**(common or {}), **member["settings"], **training}
+
+
+def as_member(settings: Settings) -> dict[str, Any]:
+    """Complete settings as those of an ensemble's member, with the keys "model", "settings" and "training"."""
+    return {"model": settings.name, "settings": settings.model, "training": settings.training.model_dump(mode="json")}
 
 
 def todays_flat(stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,13 +223,18 @@ def todays_flat(stored: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         The flat settings; their values are not checked.
     """
-    renamed = {FORMER_NAMES.get(name, name): value for name, value in stored.items() if name not in FORMER_SETTINGS}
+    renamed = _renamed(stored)
     if "model" not in renamed:
         return renamed
     if not isinstance(renamed["model"], str):
         raise ValueError(f"expected the name of a model, found {renamed['model']!r}")
     model, settings = todays_settings(renamed.pop("model"), renamed)
     return {"model": model, **settings}
+
+
+def _renamed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with training settings under their present names, without those that no longer exist."""
+    return {FORMER_NAMES.get(name, name): value for name, value in stored.items() if name not in FORMER_SETTINGS}
 
 
 def stored_settings(flat: Mapping[str, Any]) -> Settings:
