@@ -136,6 +136,8 @@ def test_builds_and_scores(name, fitted, rows):
     assert scores.dtype == tf.float32 and scores.shape == (12, N_ITEMS)
     assert np.isfinite(scores).all() and np.ptp(scores) > 0
     np.testing.assert_array_equal(model(rows(name)), scores)  # without noise
+    expected = np.take_along_axis(model.expected(rows(name)).numpy(), np.argsort(scores, axis=1), axis=1)
+    assert (np.diff(expected, axis=1) >= 0).all()  # they rank as scores do
 
 
 @every_model

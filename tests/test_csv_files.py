@@ -133,7 +133,7 @@ def test_a_field_longer_than_a_block(read):
         ("user,item,stars\nann,x,1e400\n", "line 2: rating 'inf' is no finite number"),
         (b"user,item,stars\nann,x\x81,4\n", "cannot be read"),
         (PLAIN.encode("utf-16")[:-1], "cannot be read"),
-        (gzip.compress(PLAIN.encode())[:-9], "cannot be read"),
+        (gzip.compress(PLAIN.encode(), mtime=0)[:-9], "cannot be read"),
         ('{"user": 1, "item": 2, "stars": 3}\n\n{"user": 1, "item": 3}\n', "line 3: no column 'stars'"),
         ('{"user": 1, "item": 2, "stars": NaN}\n', "line 1: expected a JSON object (NaN is not a number of JSON)"),
         ('{"user": 1, "item": 2, "stars": "3"}\n', "line 1: stars '3' is not a number"),

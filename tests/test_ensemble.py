@@ -17,9 +17,10 @@ from tfvae.evaluation.results import Evaluation, RatingEvaluation
 from tfvae.evaluation.scoring import top_k
 from tfvae.models.base import knows_rating_sd
 from tfvae.models.ease import EASE
-from tfvae.models.ensemble import Ensemble, RatingEnsemble, standardized
+from tfvae.models.ensemble import Ensemble, RatingEnsemble
 from tfvae.models.pmf import BiasMF
 from tfvae.nn.batches import RowStore, unpad
+from tfvae.nn.ranking import standardized
 from tfvae.serving.recommendations import recommend
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.training.settings import settings_of

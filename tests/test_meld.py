@@ -41,7 +41,7 @@ def take_weights(into, model) -> None:
 
 
 def test_the_logistic_expert_is_a_denoising_autoencoder_with_the_logistic_likelihood(rows):
-    model = MELD(N_ITEMS, experts=["logistic"], mixture="logits", **SMALL)
+    model = MELD(N_ITEMS, experts=["logistic"], average_of="scores", **SMALL)
     dae = MultDAE(N_ITEMS, latent_dim=4, dropout=0.0, likelihood="logistic")
     take_weights(model.trainable_variables, dae.trainable_variables)
     np.testing.assert_array_equal(model.expert_scores(rows)["logistic"], dae.scores(rows))
@@ -49,7 +49,7 @@ def test_the_logistic_expert_is_a_denoising_autoencoder_with_the_logistic_likeli
 
 
 def test_the_square_expert_is_cdae_without_nodes(rows):
-    model = MELD(N_ITEMS, experts=["square"], mixture="logits", **SMALL)
+    model = MELD(N_ITEMS, experts=["square"], average_of="scores", **SMALL)
     cdae = CDAE(N_ITEMS, 50, latent_dim=4, dropout=0.0)
     weights = [variable for variable in cdae.trainable_variables if variable is not cdae.nodes]
     take_weights(model.trainable_variables, weights)
@@ -60,7 +60,7 @@ def test_the_square_expert_is_cdae_without_nodes(rows):
 
 @pytest.mark.parametrize("prior_type", ["standard", "composite"])
 def test_the_variational_expert_is_recvae_trained_as_a_whole(prior_type, rows, train):
-    model = MELD(N_ITEMS, experts=["variational"], mixture="logits", prior_type=prior_type, **SMALL)
+    model = MELD(N_ITEMS, experts=["variational"], average_of="scores", prior_type=prior_type, **SMALL)
     recvae = RecVAE(N_ITEMS, latent_dim=4, hidden=[8, 8], dropout=0.0, prior_type=prior_type, alternation=[])
     take_weights(model.variational_encoder.variables, recvae.encoder.variables)
     take_weights(model.variational_decoder.variables, recvae.decoder.variables)

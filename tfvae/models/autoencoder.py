@@ -95,6 +95,10 @@ class Autoencoder(GradientRecommender):
         """Log p(x_u | z_u) of each user, float32 [B], for codes [B, latent_dim]."""
         return likelihood(self.likelihood, self.decoder(code), c1=self.c1, c0=self.c0).log_prob_rows(batch)
 
+    def expected(self, batch: SparseBatch) -> tf.Tensor:
+        """The likelihood's mean given the scores, float32 [B, n_items]: of the multinomial, each item's probability."""
+        return likelihood(self.likelihood, self.scores(batch), c1=self.c1, c0=self.c0).mean()
+
 
 class VariationalAutoencoder(Autoencoder):
     """An autoencoder with a posterior q(z | x), a prior p(z) and a KL weight β; see `MultVAE` for the objective.

@@ -118,6 +118,19 @@ class Recommender(keras.Model, abc.ABC):
             `tf.function` can trace them.
         """
 
+    def expected(self, batch: SparseBatch) -> tf.Tensor:
+        """What the model expects of each item: the mean of its likelihood, which ranks a user's items as scores do.
+
+        Unlike logits, the expected values of models with different likelihoods can be averaged.
+
+        Args:
+            batch: B histories.
+
+        Returns:
+            float32 [B, n_items]: the scores themselves, unless a model has a likelihood with another mean.
+        """
+        return self.scores(batch)
+
     def __call__(self, x: Any, *args: Any, **kwargs: Any) -> tf.Tensor:
         """The scores of histories, given as a sparse matrix, a dense array or a `SparseBatch`.
 

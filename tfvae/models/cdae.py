@@ -154,6 +154,10 @@ class CDAE(GradientRecommender):
         nodes = tf.convert_to_tensor(self.nodes.value)
         return self.logits(hidden, tf.reduce_mean(nodes, axis=0) if self.user_node == "mean" else 0.0)
 
+    def expected(self, batch: SparseBatch) -> tf.Tensor:
+        """The output x̂ of equation 10, float32 [B, n_items]."""
+        return tf.tanh(self.scores(batch))
+
     def fitted_nodes(self, batch: SparseBatch) -> tuple[tf.Tensor, tf.Tensor]:
         """Nodes fitted to B histories, with all other weights fixed; no step raises a user's loss.
 

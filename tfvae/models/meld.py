@@ -40,6 +40,7 @@ from tfvae.nn.low_rank_map import LowRankMap
 from tfvae.nn.mlp import Decoder, DenselyConnectedEncoder, Encoder
 from tfvae.nn.noise import Noise
 from tfvae.nn.priors import CompositePrior, diagonal_normal, kl, sample_with, standard_normal
+from tfvae.nn.ranking import standardized
 from tfvae.system.errors import InputError
 
 __all__ = ["MELD"]
@@ -54,7 +55,8 @@ class MELD(GradientRecommender):
     Args:
         n_items: Number of items, I.
         experts: The experts.
-        mixture: What is averaged over the experts: "expected" values or "logits".
+        average_of: What is averaged over the experts: "expected" values, or "scores", which are logits except the linear
+            expert's.
         latent_dim: Width of the three codes.
         dropout: Share of a history's items dropped in training.
         rank: Rank of the linear expert's map; at most I is used.
@@ -77,7 +79,7 @@ class MELD(GradientRecommender):
 
     example_settings: ClassVar[dict[str, Any]] = {
         "experts": ["variational", "square", "linear"],
-        "mixture": "logits",
+        "average_of": "scores",
         "latent_dim": 6,
         "dropout": 0.3,
         "rank": 8,
@@ -112,7 +114,7 @@ class MELD(GradientRecommender):
         n_items: int,
         *,
         experts: Annotated[Sequence[Expert], Field(min_length=1)] = ("linear", "logistic", "square", "variational"),
-        mixture: Literal["expected", "logits"] = "expected",
+        average_of: Literal["expected", "scores"] = "expected",
         latent_dim: Width = 200,
         dropout: Share = 0.5,
         rank: Count = 1000,
@@ -131,7 +133,7 @@ class MELD(GradientRecommender):
         if len(set(experts)) < len(experts):
             raise InputError(f"experts are {list(experts)}; expected each at most once.")
         self.experts = tuple(experts)
-        self.mixture = mixture
+        self.average_of = average_of
         self.latent_dim = latent_dim
         self.dropout = dropout
         self.rank = rank
@@ -241,8 +243,8 @@ class MELD(GradientRecommender):
     # ---- the mixture --------------------------------------------------------------------------------
 
     def expert_scores(self, batch: SparseBatch) -> dict[str, tf.Tensor]:
-        """What each expert expects of B users, or its logits if these are mixed, each float32 [B, n_items]."""
-        expected = self.mixture == "expected"
+        """What is averaged for B users, by expert, each float32 [B, n_items]."""
+        expected = self.average_of == "expected"
 
         def logistic():
             logits = self.logistic_decoder(self.logistic_encoder(batch))
@@ -266,7 +268,7 @@ class MELD(GradientRecommender):
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """The mean of the experts' scores after each has been standardised over the catalogue, float32 [B, n_items]."""
-        scores = [_standardized(scores) for scores in self.expert_scores(batch).values()]
+        scores = [standardized(scores) for scores in self.expert_scores(batch).values()]
         return sum(scores[1:], scores[0]) / len(scores)
 
 
@@ -276,9 +278,3 @@ def _nll(kind: str, output: tf.Tensor, batch: SparseBatch, **confidences: float)
 
 def _normal(code: tf.Tensor) -> tfd.Distribution:
     return diagonal_normal(*tf.split(code, 2, axis=1))
-
-
-def _standardized(scores: tf.Tensor) -> tf.Tensor:
-    """Rows with mean 0 and standard deviation 1; a row of equal scores becomes 0."""
-    mean, variance = tf.nn.moments(scores, axes=[1], keepdims=True)
-    return tf.math.divide_no_nan(scores - mean, tf.sqrt(variance))

@@ -1,4 +1,4 @@
-"""Ranking in the graph: the best items outside a history, and NDCG of scores against a batch's own items.
+"""Ranking in the graph: the best items outside a history, NDCG of scores, and scores that can be added up.
 
 `tfvae.evaluation.metrics` has the definitions, in NumPy; the functions here stay in the graph, for evaluation and for
 losses.
@@ -11,10 +11,12 @@ import tensorflow as tf
 
 from tfvae.nn.batches import SparseBatch
 
-__all__ = ["EMPTY_RANK", "best_unseen", "ndcg_of_unseen"]
+__all__ = ["EMPTY_RANK", "best_unseen", "ndcg_of_unseen", "standardized"]
 
 EMPTY_RANK = -1
 LEAST_IDEAL = 0.1
+NO_SPREAD = 1e-6
+"""A row whose standard deviation is a smaller share of its largest score has no spread but that of rounding."""
 
 
 def best_unseen(scores: tf.Tensor, batch: SparseBatch, k: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -70,3 +72,19 @@ def ndcg_of_unseen(scores: tf.Tensor, batch: SparseBatch, seen: tf.Tensor, k: in
     n_unseen = tf.math.unsorted_segment_sum(tf.cast(unseen, tf.int32), batch.segment_ids, tf.shape(scores)[0])
     gain = tf.linalg.matvec(tf.cast(hits, tf.float32), discounts)
     return gain / tf.maximum(tf.gather(ideal, tf.minimum(n_unseen, k)), LEAST_IDEAL)
+
+
+def standardized(scores: tf.Tensor) -> tf.Tensor:
+    """Scores less their mean over the catalogue, divided by their standard deviation over it, user by user.
+
+    Args:
+        scores: float [B, n_items].
+
+    Returns:
+        float [B, n_items]; zeros for a row without spread. NaN and infinite scores make their row NaN.
+    """
+    centred = scores - tf.reduce_mean(scores, axis=1, keepdims=True)
+    spread = tf.sqrt(tf.reduce_mean(centred**2, axis=1, keepdims=True))
+    # The comparison is false for NaN, so that a diverged member is not taken for one that has nothing to say.
+    flat = spread <= NO_SPREAD * tf.reduce_max(tf.abs(scores), axis=1, keepdims=True)
+    return tf.where(flat, tf.zeros_like(scores), centred / tf.where(flat, tf.ones_like(spread), spread))
