@@ -55,8 +55,8 @@ class MELD(GradientRecommender):
     Args:
         n_items: Number of items, I.
         experts: The experts.
-        average_of: What is averaged over the experts: "expected" values, or "scores", which are logits except the linear
-            expert's.
+        average_of: What is averaged over the experts: "expected" values, or "scores", which are logits except those of
+            the linear expert.
         latent_dim: Width of the three codes.
         dropout: Share of a history's items dropped in training.
         rank: Rank of the linear expert's map; at most I is used.
