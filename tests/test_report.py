@@ -203,6 +203,19 @@ def test_the_papers_orderings_are_tested_user_by_user(results, mean, expected):
     assert "A is to be above B in NDCG@100" in found and "p < 0.05" in found
 
 
+def test_claims_of_a_table_without_a_paper_are_corrected_for_their_number(results):
+    claims = ORDERINGS.replace('above = "cdae", below = "ease"', 'above = "ease", below = "mult-vae"')
+    own = TABLE.replace('paper = "Nobody, 2018"\n', "")
+    (results / "table" / "table.toml").write_text('correction = "holm"\n' + claims + own)
+    store(results, "mult-vae", 1, {"ndcg@100": values(0.412, 0.1)})
+    store(results, "ease", 1, {"ndcg@100": values(0.4, 0.0)})
+    found = section(page(results), "Comparisons")
+    # t = .012/.0050: p = .0168 twice, for one claim and its contrary, and twice that after the correction.
+    assert "| Mult-VAE^PR | EASE | section 5 | +0.0120 ± 0.0050 | 0.034 | holds |" in found
+    assert "| EASE | Mult-VAE^PR | Figure 1 | -0.0120 ± 0.0050 | 0.034 | reversed |" in found
+    assert "corrected for their number by Holm's method" in found
+
+
 def test_an_ordering_of_marked_cells_says_so_and_one_of_other_data_is_not_judged(results):
     (results / "table" / "table.toml").write_text(ORDERINGS + TABLE)
     store(results, "mult-vae", 1, {"ndcg@100": values(0.5, 0.1)}, shortened_why="5 of 200 epochs")

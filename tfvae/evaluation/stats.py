@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy import stats
 
 from tfvae.system.errors import InputError
 
-__all__ = ["PairedTest", "bootstrap_interval", "mean_and_se", "paired_test"]
+__all__ = ["PairedTest", "bootstrap_interval", "holm", "mean_and_se", "paired_test"]
 
 RESAMPLES = 2000
 RESAMPLES_AT_ONCE = 50
@@ -104,6 +105,29 @@ def paired_test(a: np.ndarray, b: np.ndarray) -> PairedTest:
         return PairedTest(shift, 0.0, float(np.sign(shift) * np.inf) if shift else 0.0, 0.0 if shift else 1.0)
     test = stats.ttest_rel(a, b)
     return PairedTest(float(difference.mean()), float(stats.sem(difference)), float(test.statistic), float(test.pvalue))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Corrects the p-values of several tests for their number, so that 5 % is the chance of *any* false claim.
+
+    Holm: A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 1979. The smallest
+    of m p-values is multiplied by m, the next by m − 1, and so on; none becomes less than a smaller one, or above 1.
+
+    Args:
+        p_values: The p-values, in any order.
+
+    Returns:
+        The corrected p-values, in the same order.
+
+    Example:
+        >>> holm([0.02, 0.01, 0.04])
+        [0.04, 0.03, 0.04]
+    """
+    order = np.argsort(p_values, kind="stable")
+    factors = len(p_values) - np.arange(len(p_values))
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * factors), 1)
+    return corrected.tolist()
 
 
 def _per_user(values: np.ndarray, at_least: int) -> np.ndarray:

@@ -202,12 +202,12 @@ SHARED = ("model", "settings", "by", "refined", "datasets", "search", "tuning_fr
 
 
 class Ordering(Strict):
-    """A claim of the paper that one row is better than another.
+    """A claim that one row is better than another.
 
     Attributes:
         above: Slug of the better row.
         below: Slug of the other row.
-        source: Where the paper makes the claim, such as ``"section 5.2"``.
+        source: Where the claim is made, such as ``"section 5.2"`` of the paper.
     """
 
     above: str
@@ -245,7 +245,8 @@ class Table(Strict):
         monitor: The metric on the validation part that selects the epoch and the settings.
         seeds: Seeds to run if no others are asked for; with a rating hold-out, each seed also cuts a split of its own.
         rows: The rows, in printed order.
-        orderings: The paper's claims about the rows; the monitored metric on the test part decides whether they hold.
+        orderings: Claims about the rows; the monitored metric on the test part decides whether they hold.
+        correction: Whether the p-values of the claims are corrected for their number, by Holm's method.
         watch_test: Whether the test part is measured after each round of training, to report the best epoch on the
             test part as a paper did.
         generative: Whether models with latent codes are also measured as generative models.
@@ -265,6 +266,7 @@ class Table(Strict):
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = [1]
     rows: list[Row] = []
     orderings: list[Ordering] = []
+    correction: Literal["none", "holm"] = "none"
     watch_test: bool = False
     generative: bool = False
     attributes: list[Attribute] = []

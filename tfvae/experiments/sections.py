@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfvae.evaluation.metrics import lower_is_better
-from tfvae.evaluation.stats import PairedTest
+from tfvae.evaluation.stats import PairedTest, holm
 from tfvae.experiments import plots
 from tfvae.experiments.definitions import Table
 from tfvae.experiments.protocols import dataset_title
@@ -89,7 +89,7 @@ def _published(page: Page) -> dict[str, Any] | None:
 
 
 def _ordered(page: Page) -> dict[str, Any] | None:
-    """The paper's claims, with a verdict on each."""
+    """The claims, with a verdict on each."""
     claims = _orderings(page.table, page.rows)
     better = "below" if lower_is_better(page.table.monitor) else "above"
     return {"orderings": claims, "better": better, "significant": SIGNIFICANT} if claims else None
@@ -151,21 +151,23 @@ def _pairs(table: Table, rows: list[Cells]) -> list[dict[str, Any]]:
 
 
 def _orderings(table: Table, rows: list[Cells]) -> list[dict[str, Any]]:
-    """The paper's claims that one row is better than another, with tests and verdicts.
+    """The claims that one row is better than another, with tests and verdicts.
 
     The marks of both rows are repeated beside the verdict.
     """
-    by_slug = {row.row.slug: row for row in rows}
+    measured = {row.row.slug: row for row in rows if table.monitor in row.per_user}
+    pairs = [[measured[slug] for slug in (claim.above, claim.below) if slug in measured] for claim in table.orderings]
+    tests = [compared(pair[0], pair[1], table.monitor) if len(pair) == 2 else None for pair in pairs]
+    if table.correction == "holm":
+        corrected = iter(holm([test.p_value for test in tests if test]))
+        tests = [test and test._replace(p_value=next(corrected)) for test in tests]
     judged = []
-    for ordering in table.orderings:
-        a, b = table.row(ordering.above), table.row(ordering.below)
-        pair = [by_slug[row.slug] for row in (a, b) if row.slug in by_slug]
-        ran = len(pair) == 2 and all(table.monitor in row.per_user for row in pair)
-        test = compared(pair[0], pair[1], table.monitor) if ran else None
-        said = _said_of(test, table, ran)
+    for claim, pair, test in zip(table.orderings, pairs, tests, strict=True):
+        said = _said_of(test, table, ran=len(pair) == 2)
         marks = "".join(sorted({mark for row in pair for mark in row.marks})) if test else ""
         said = f"{said} {marks}" if marks else said
-        judged.append({"a": a.name, "b": b.name, "source": ordering.source, "test": test, "verdict": said})
+        names = {"a": table.row(claim.above).name, "b": table.row(claim.below).name}
+        judged.append({**names, "source": claim.source, "test": test, "verdict": said})
     return judged
 
 
