@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 import tfvae
-from tfvae.cli import datasets, doctor, ensemble, evaluate, export, fit, prepare, recommend, tables
+from tfvae.cli import compare, datasets, doctor, ensemble, evaluate, export, fit, prepare, recommend, tables
 from tfvae.system.errors import TfvaeError
 
 __all__ = ["app", "main"]
@@ -105,6 +105,7 @@ for command, examples in (
     (datasets.datasets, ()),
     (prepare.prepare, prepare.EXAMPLES),
     (fit.fit, fit.EXAMPLES),
+    (compare.compare, compare.EXAMPLES),
     (ensemble.ensemble, ensemble.EXAMPLES),
     (evaluate.evaluate, evaluate.EXAMPLES),
     (recommend.recommend, recommend.EXAMPLES),

@@ -32,6 +32,7 @@ __all__ = [
     "LearningRateDecay",
     "ResumableCheckpoint",
     "Progress",
+    "StopWhen",
     "Validation",
     "best_of",
 ]
@@ -264,6 +265,23 @@ def _restore(variables: list[keras.Variable], path: Path) -> None:
     with _opened(path) as stored:
         for variable, value in _checked_values(variables, stored):
             variable.assign(value)
+
+
+class StopWhen(keras.callbacks.Callback):
+    """Ends training after the first epoch at whose end a function returns True.
+
+    Args:
+        stop: The function.
+    """
+
+    def __init__(self, stop: Callable[[], bool]):
+        super().__init__()
+        self._stop = stop
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Asks the function, and stops training if it says so."""
+        if self._stop():
+            self.model.stop_training = True
 
 
 class LearningRateDecay(keras.callbacks.Callback):

@@ -33,6 +33,7 @@ from tfvae.training.callbacks import (
     LearningRateDecay,
     Progress,
     ResumableCheckpoint,
+    StopWhen,
     TensorBoardLog,
     Validation,
     best_of,
@@ -94,6 +95,7 @@ def train(
     *,
     items: Items | None = None,
     watched: HeldOut | None = None,
+    stop: Callable[[], bool] | None = None,
     progress: bool = True,
     log: Callable[[str], None] = print,
 ) -> TrainedModel:
@@ -113,6 +115,8 @@ def train(
         items: The items that are stored beside the model; None takes those of the split.
         watched: Data on which the model is also measured when it is validated, under `test_…`; nothing is selected by
             these metrics. The members of an ensemble are not measured on them.
+        stop: Asked after each epoch whether training shall end with it, as where time is limited; the run is finished
+            then. The members of an ensemble do not ask.
         progress: Whether to show a progress bar.
         log: Called with one line at a time, such as the memory that a fit will need.
 
@@ -130,7 +134,7 @@ def train(
         settings,
         split,
         folder,
-        lambda run: _trained(settings, split, run, items or Items.of(split), watched, progress, log),
+        lambda run: _trained(settings, split, run, items or Items.of(split), watched, stop, progress, log),
     )
 
 
@@ -216,6 +220,7 @@ def _trained(
     run: RunFolder,
     items: Items,
     watched: HeldOut | None,
+    stop: Callable[[], bool] | None,
     progress: bool,
     log: Callable[[str], None],
 ) -> TrainedModel:
@@ -248,7 +253,7 @@ def _trained(
     run.mark(settings, split.digest)
     begun = time.perf_counter()
     if isinstance(model, GradientRecommender):
-        history = _fit(model, effective, split, run, watched, progress, log)
+        history = _fit(model, effective, split, run, watched, stop, progress, log)
         seconds = sum(entry["seconds"] for entry in history)
         model.detach()
     else:
@@ -317,6 +322,7 @@ def _fit(
     split: Split,
     run: RunFolder,
     watched: HeldOut | None,
+    stop: Callable[[], bool] | None,
     progress: bool,
     log: Callable[[str], None],
 ) -> list[dict[str, float]]:
@@ -334,6 +340,8 @@ def _fit(
     if watched is not None:
         callbacks.append(Validation(evaluator(model, watched), WATCHED))
     callbacks.append(keeper)
+    if stop is not None:
+        callbacks.append(StopWhen(stop))
     if training.final_learning_rate_factor < 1:
         callbacks.append(LearningRateDecay(training.learning_rate, training.final_learning_rate_factor))
     callbacks.append(TensorBoardLog(run.tensorboard, settings.flat()))
