@@ -263,8 +263,8 @@ _ENTRIES = (
         "amazon-book",
         "Amazon-book (10-core, as in KGAT)",
         "that of the reviews is not stated; KGAT's repository is MIT",
-        "R. He, J. McAuley. Ups and Downs. WWW 2016. Cut by X. Wang, X. He, Y. Cao, M. Liu, T.-S. Chua. KGAT: Knowledge "
-        "Graph Attention Network for Recommendation. KDD 2019.",
+        "R. He, J. McAuley. Ups and Downs. WWW 2016. Cut by X. Wang, X. He, Y. Cao, M. Liu, T.-S. Chua. KGAT: "
+        "Knowledge Graph Attention Network for Recommendation. KDD 2019.",
         protocols=_RANKING_PROTOCOLS,
         files=("train.txt",),
         folders=("amazon-book",),

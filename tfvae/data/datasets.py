@@ -117,7 +117,7 @@ def load_ncf(
 
 
 def load_parts(name: str, source: str | os.PathLike | None = None) -> WeakGeneralization:
-    """Loads the split that graph models of recommendation are compared on: all users train, a fifth of theirs is held out.
+    """Loads the split that graph models of recommendation are compared on: a fifth of each user's items is held out.
 
     Args:
         name: A name in `DATASETS` whose files name the test items, "gowalla" or "amazon-book".
@@ -131,7 +131,9 @@ def load_parts(name: str, source: str | os.PathLike | None = None) -> WeakGenera
     """
     dataset = _dataset(name)
     if dataset.read_parts is None:
-        raise unknown_name("data set with a test part of its own", name, [n for n, d in DATASETS.items() if d.read_parts])
+        raise unknown_name(
+            "data set with a test part of its own", name, [n for n, d in DATASETS.items() if d.read_parts]
+        )
     place = _locate(dataset, source)
     parts = dataset.read_parts(place)
     interactions = Interactions.from_events(parts.users, parts.items, duplicates="error", source=name)

@@ -1,4 +1,4 @@
-"""Ranking for held-out users, or of training users' held-out items: the model gets histories, and ranks all other items.
+"""Ranking for held-out users, or of training users' held-out items: a model gets histories, and ranks all other items.
 
 Hits are looked up in the sparse targets, and every metric reads the same ranks. Values are kept per user and averaged
 at the end, so that the result does not depend on the batch size.

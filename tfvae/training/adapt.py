@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from tfvae.data.splits import HeldOutItems, Split
+from tfvae.data.splits import HeldOutItems, HeldOutShares, Split
 from tfvae.models import model_class
 from tfvae.models.gradient import GradientRecommender, Plan
 from tfvae.nn.batches import steps_per_epoch
@@ -29,7 +29,8 @@ def settings_for(
     Only models that are trained by gradient are adapted:
 
     - The batch is small enough for twenty updates per epoch (the papers' data give hundreds), but no smaller than 16.
-    - If the validation part is one held-out item of each user, NDCG@10 selects the epoch, as in NCF.
+    - If the validation part is one held-out item of each user, NDCG@10 selects the epoch, as in NCF; if it is a share
+      of each user's items, NDCG@20, as LightGCN reports.
     - Each model adapts further settings (`adapted` of its class): for example, an annealing that would not reach its
       cap is shortened, a VampPrior has at most one pseudo-input per ten users, and the phases of RaCT fit into the
       planned epochs.
@@ -56,6 +57,9 @@ def settings_for(
         negatives = split.validation.negatives.shape[1]
         log(f"monitor: ndcg@10 instead of {settings.training.monitor}, for an item ranked among {negatives} others.")
         settings = settings.with_changes(monitor="ndcg@10")
+    if isinstance(split.validation, HeldOutShares) and "monitor" not in fixed:
+        log(f"monitor: ndcg@20 instead of {settings.training.monitor}, as is usual for a share of each user's items.")
+        settings = settings.with_changes(monitor="ndcg@20")
     n_users, n_rows, batch_size = split.train.shape[0], kind.n_rows(split.train), settings.training.batch_size
     smaller = min(n_rows, max(SMALLEST_BATCH, n_rows // FEWEST_STEPS))
     if smaller < batch_size and "batch_size" not in fixed:
