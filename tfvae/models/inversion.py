@@ -1,8 +1,8 @@
 """The inverse of a symmetric positive definite matrix in place, block by block, for matrices of any size.
 
-LAPACK's Cholesky inversion in OpenBLAS 0.3.30 was seen to crash on two threads: in float64 at 20,108 rows, in float32 at
-40,981. Here only products of narrow blocks and the inversions of small ones are left to BLAS and LAPACK, on all cores, and
-progress can be told.
+LAPACK's Cholesky inversion in OpenBLAS 0.3.30 was seen to crash on two threads: in float64 at 20,108 rows, in float32
+at 40,981. Here only products of narrow blocks and the inversions of small ones are left to BLAS and LAPACK, on all
+cores, and progress can be told.
 
 The block sweep (Goodnight, A Tutorial on the SWEEP Operator, The American Statistician 33(3), 1979): with P = A_KK⁻¹,
 

@@ -2,8 +2,8 @@
 
 The name is that of Marlin, Collaborative Filtering: A Machine Learning Perspective (2004): weak generalisation is to
 other items of the training users, strong generalisation to other users. It is the protocol of NGCF (Wang et al., SIGIR
-2019) and LightGCN (He et al., SIGIR 2020), who hold out a fifth of each user's items. Their papers train on all the
-rest; they choose the epoch on the held-out items, while here it is chosen on a part of the training items.
+2019) and LightGCN (He et al., SIGIR 2020), who hold out a fifth of each user's items. Their code trains on all the
+rest and compares epochs on the held-out items; here the epoch is chosen on a part of the training items.
 """
 
 from __future__ import annotations
