@@ -45,7 +45,8 @@ class Dataset:
         scale: Its lowest and highest rating; None if it has no ratings or no rating hold-out.
         urls: Addresses of the zip, the official one first; empty if it is not to be downloaded.
         checksum: Checksum of the zip, ``"md5:…"``.
-        sha256: Checksums of its unpacked files by name; files that differ are read, with a warning.
+        sha256: Checksums of its unpacked files by name, compared if all of them are there; files that differ are read,
+            with a warning.
         read_parts: Function from the place of the files to the parts that they name for weak generalisation; None if
             these parts are drawn.
     """
@@ -251,7 +252,7 @@ _ENTRIES = (
         read=_user_lists,
         n_events=1_027_370,
         strong=_strong(3_000, None),
-        # Its train.txt is shorter by valid.txt than that of LightGCN's authors; test.txt is theirs to the byte.
+        # The train.txt of LightGCN's authors has the events of this valid.txt as well; test.txt is theirs to the byte.
         sha256={
             "train.txt": "d47e01d060624f389956c0b2f89a1ed8c453ea158631cd2b5320c241f3e1a073",
             "valid.txt": "ddc22c1cd9a7d14fd5cd0c98b1473b614f4323038fef74ae0d28cc9c92a08ba2",
