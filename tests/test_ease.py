@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from tfvae.models.ease import EASE
 from tfvae.models.item_item import gram
 from tfvae.nn.batches import RowStore
 from tfvae.system.errors import InputError, TooLargeError
+from tfvae.system.memory import forget_peak, peak_gb
 
 ML_1M = Path(__file__).parents[2] / "shared" / "data" / "ml-1m" / "ratings.csv.xz"
 
@@ -40,6 +42,20 @@ def ml_1m() -> csr_array:
     ratings = pd.read_csv(ML_1M).query("rating >= 4")
     users, items = ratings.userId.factorize()[0], ratings.movieId.factorize()[0]
     return csr_array((np.ones(len(users), np.float32), (users, items)))
+
+
+def test_a_block_is_written_without_a_copy_of_the_matrix():
+    n_items = 6000
+    model, block = EASE(n_items), np.ones((1000, n_items), np.float32)
+    gc.collect()
+    forget_peak()
+    before = peak_gb()
+    model.write_block(slice(3000, 4000), slice(0, n_items), block)
+    model.write_block(slice(0, n_items), slice(7, 9), np.full((n_items, 2), 3, np.float32))
+    assert peak_gb() - before < 0.1, "the matrix has 0.144 GB"
+    found = model.item_weights.numpy()
+    assert (found[:, 7:9] == 3).all()
+    assert found.sum() == 6 * n_items + (n_items - 2) * 1000
 
 
 def test_three_items_by_hand():

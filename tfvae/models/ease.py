@@ -135,7 +135,7 @@ class EASE(ItemItem):
                 f"{self.regularization}; raise it, or use gram_precision float64."
             )
         for rows, block in _weights(matrix):
-            self.item_weights.value[rows].assign(block)
+            self.write_block(rows, slice(0, self.n_items), block)
 
 
 def _weights(inverse: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
