@@ -73,7 +73,7 @@ def test_weights_are_those_of_all_walks_whatever_the_blocks(alpha, beta, items_a
 
 def test_only_the_largest_weights_of_each_item_are_kept():
     train, kept = random_rows(), 4
-    model, expected = fitted(train, beta=0.5, neighbors=kept), walks(train, 1.0, 0.5)
+    model, expected = fitted(train, alpha=1.0, beta=0.5, neighbors=kept), walks(train, 1.0, 0.5)
     for item, row in enumerate(expected):
         largest = np.argsort(-row, kind="stable")[:kept]
         assert model.neighbor_items.numpy()[item].tolist() == largest.tolist()
