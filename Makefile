@@ -76,18 +76,21 @@ evcf-table2: ## EVCF: gates and depth; netflix 4 months, ml20m 6 weeks, ml1m 2 h
 pvae-table1: ## p-VAE: ratings, five splits; ml1m 2 h, with SPLITS=1 25 min
 recvae-table: ## WMF, Mult-VAE, RaCT, EASE, RecVAE; ml20m 30 h, netflix 3 days, msd 8 days and 16 GB, ml1m 15 min
 recvae-ablation: ## RecVAE with one part less at a time; ml20m 2 days, ml1m 2 h
+lightgcn-gowalla: ## LightGCN's protocol, all users trained on; gowalla (16 GB for EASE), amazonbook, pinterest
 sweep: $(READY) ## tune a row on validation users: make sweep TABLE=multvae-table2 ROW=mult-vae DATASET=ml-1m TRIALS=20
 	$(TFVAE) sweep $(TABLE) --row $(ROW) $(DATA_OPTIONS) --trials $(TRIALS) $(OPTIONS)
 
-TABLES := multvae-table1 multvae-table2 multvae-table3 multvae-table4 evcf-table1 evcf-table2 pvae-table1 recvae-table recvae-ablation
+TABLES := multvae-table1 multvae-table2 multvae-table3 multvae-table4 evcf-table1 evcf-table2 pvae-table1 recvae-table recvae-ablation \
+	lightgcn-gowalla
 # A data set's name within a target, and what `--dataset` calls it.
-SHORT  := ml100k ml1m ml10m ml20m netflix msd movietweetings pinterest
+SHORT  := ml100k ml1m ml10m ml20m netflix msd movietweetings pinterest gowalla amazonbook
 ml100k := ml-100k
 ml1m   := ml-1m
 ml10m  := ml-10m
 ml20m  := ml-20m
-pinterest := ncf-pinterest
+amazonbook := amazon-book
 multvae-table3 multvae-table3-ml1m: ml1m := ncf-ml-1m
+multvae-table3 multvae-table3-pinterest: pinterest := ncf-pinterest
 ON_DATA := $(foreach table,$(TABLES),$(addprefix $(table)-,$(SHORT)))
 
 DATA_OPTIONS = $(if $(DATASET),--dataset $(or $($(DATASET)),$(DATASET))) $(if $(DATA),--data "$(DATA)") \
@@ -98,7 +101,7 @@ TABLE_OPTIONS = $(DATA_OPTIONS) $(if $(SPLITS),--splits $(SPLITS)) $(OPTIONS)
 $(ON_DATA): override DATASET = $(lastword $(subst -, ,$@))
 $(TABLES) $(ON_DATA): $(READY)
 	@$(if $(DATASET)$(DATA),,echo "on which data? make $@ DATASET=ml-1m, or make $@ DATA=ratings.csv"; exit 1)
-	$(TFVAE) table $(@:%-$(DATASET)=%) $(TABLE_OPTIONS)
+	$(TFVAE) table $(if $(filter $@,$(TABLES)),$@,$(@:%-$(DATASET)=%)) $(TABLE_OPTIONS)
 
 # The names that targets had before they were called after their tables.
 table1 := evcf-table1

@@ -22,20 +22,13 @@ from mutations import Mutator, bytes_damaged, json_damaged, npz_damaged, parquet
 from reader import Fault, Reader
 from stored_examples import CLAIM, OUTCOME, RUN, SWEEP, TABLE, WHOLE
 
-from tfvae.data import formats
+from tfvae.data import formats, splits
 from tfvae.data.interactions import Interactions
 from tfvae.data.items import ITEMS_FILE, Items
-from tfvae.data.splits import (
-    LeaveOneOutSettings,
-    RatingHoldoutSettings,
-    Split,
-    StrongGeneralizationSettings,
-    leave_one_out,
-    load_split,
-    rating_holdout,
-    strong_generalization,
-)
+from tfvae.data.sources import Place
+from tfvae.data.splits import Split, load_split
 from tfvae.data.synthetic import synthetic
+from tfvae.data.user_lists import read_given_parts
 from tfvae.data.vae_cf import read_vae_cf, write_vae_cf
 from tfvae.experiments import records, results_folder
 from tfvae.experiments.definitions import Table, load_table
@@ -259,13 +252,11 @@ def _own(name: str, content: bytes, damage: Mutator) -> Reader:
 
 
 def _parquet() -> bytes:
-    buffer = io.BytesIO()
-    pd.read_csv(io.StringIO(slow_parsers.OWN)).to_parquet(buffer)
-    return buffer.getvalue()
+    return pd.read_csv(io.StringIO(slow_parsers.OWN)).to_parquet()
 
 
 def _layout(folder: Path) -> dict[str, bytes]:
-    split = strong_generalization(_events(), StrongGeneralizationSettings(held_out_users=8))
+    split = splits.strong_generalization(_events(), splits.StrongGeneralizationSettings(held_out_users=8))
     write_vae_cf(split, folder / "layout")
     return {f"layout/{path.name}": path.read_bytes() for path in (folder / "layout").iterdir()}
 
@@ -322,14 +313,27 @@ READERS: dict[str, Reader] = {
     "u_item": _raw("u_item", formats.read_u_item, "latin-1"),
     "users_dat": _raw("users_dat", formats.read_users_dat),
     "u_user": _raw("u_user", formats.read_u_user),
+    "user_lists": _raw("user_lists", formats.read_user_lists),
     "ncf_negatives": _raw("ncf_negatives", formats.read_ncf_negatives),
+    "given parts": Reader(
+        lambda folder: {name: text.encode() for name, text in slow_parsers.PARTS.items()},
+        bytes_damaged,
+        lambda folder: read_given_parts(Place(folder)),
+        slow_parsers.compare_parts,
+    ),
     "own csv": _own("own.csv", slow_parsers.OWN.encode(), bytes_damaged),
     "own json lines": _own("own.jsonl", slow_parsers.own_json().encode(), bytes_damaged),
     "own parquet": _own("own.parquet", _parquet(), parquet_damaged),
     "vae_cf": Reader(_layout, bytes_damaged, lambda folder: read_vae_cf(folder / "layout"), _check_layout),
-    "split of users": _split(lambda: strong_generalization(_events(), StrongGeneralizationSettings(held_out_users=8))),
-    "split of ratings": _split(lambda: rating_holdout(_events(), RatingHoldoutSettings(scale=(1, 5)))),
-    "split of items": _split(lambda: leave_one_out(_events(), LeaveOneOutSettings(n_negatives=2))),
+    "split of users": _split(
+        lambda: splits.strong_generalization(_events(), splits.StrongGeneralizationSettings(held_out_users=8))
+    ),
+    "split of ratings": _split(lambda: splits.rating_holdout(_events(), splits.RatingHoldoutSettings(scale=(1, 5)))),
+    "split of items": _split(lambda: splits.leave_one_out(_events(), splits.LeaveOneOutSettings(n_negatives=2))),
+    "split of shares": _split(lambda: splits.weak_generalization(_events())),
+    "split of given shares": _split(
+        lambda: splits.weak_generalization(e := _events(), None, e.items % 5 == 0, e.items % 5 == 1)
+    ),
     "interactions": Reader(
         _saved("saved.npz", _events().save),
         npz_damaged,
@@ -337,7 +341,7 @@ READERS: dict[str, Reader] = {
         lambda found, _: check_interactions(found),
     ),
     "items": Reader(
-        _saved(ITEMS_FILE, lambda path: Items.of(rating_holdout(_events())).save(path.parent)),
+        _saved(ITEMS_FILE, lambda path: Items.of(splits.rating_holdout(_events())).save(path.parent)),
         npz_damaged,
         Items.load,
         lambda found, _: check_items(found),

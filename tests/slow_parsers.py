@@ -18,7 +18,17 @@ import numpy as np
 from tfvae.data.formats import RawEvents
 from tfvae.data.interactions import Interactions
 
-__all__ = ["EXAMPLES", "OWN", "PARSERS", "compare", "compare_layout", "compare_own", "own_json"]
+__all__ = [
+    "EXAMPLES",
+    "OWN",
+    "PARSERS",
+    "PARTS",
+    "compare",
+    "compare_layout",
+    "compare_own",
+    "compare_parts",
+    "own_json",
+]
 
 WHOLE, NUMBER = r"[0-9]+", r"[0-9]+\.?[0-9]*|\.[0-9]+"
 FLAGS = "|".join(["0"] * 18 + ["1"])
@@ -36,7 +46,9 @@ EXAMPLES = {
     "users_dat": "1::F::1::10::48067\n2::M::56::16::02460-1\n",
     "u_user": "186|39|F|executive|00000\n196|49|M|writer|55105\n",
     "ncf_negatives": "(0,25)\t1064\t174\n(1,133)\t1072\t3154\n",
+    "user_lists": "0 17 3 42\n7 3\n12 \n10 5 120 017\n",
 }
+PARTS = {"train.txt": "0 17 3 42\n7 3 9\n12 8 17\n", "valid.txt": "0 9\n12 3 42\n", "test.txt": "0 8\n7 17\n12\n"}
 OWN = "user,item,rating,time\n7,a-1,3.5,1112486027\n7,b 2,4,1112484676\n12,a-1,1e0,-5\n9,c,.5,0\n"
 
 
@@ -140,6 +152,16 @@ def ncf_negatives(content: bytes) -> list[tuple]:
     return [(*map(in_range, row[0].strip("()").split(",")), *map(in_range, row[1:])) for row in rows]
 
 
+def user_lists(content: bytes) -> list[tuple]:
+    found: dict[int, list[int]] = {}
+    for line in lines_of(content):
+        assert re.fullmatch("[0-9]+( [0-9]+)* *", line), line
+        user, *items = (in_range(number, 32) for number in line.split())
+        assert user not in found and len(set(items)) == len(items), line
+        found[user] = items
+    return [(user, item, None, None) for user, items in found.items() for item in items]
+
+
 PARSERS: dict[str, Callable[[bytes], list[tuple]]] = {
     "double_colon": double_colon,
     "movielens_csv": movielens_csv,
@@ -153,6 +175,7 @@ PARSERS: dict[str, Callable[[bytes], list[tuple]]] = {
     "users_dat": _table("::", "(?:(?!::).)*", *["NULL|[0-9]*"] * 2, ".*"),
     "u_user": _table("|", "NULL|[0-9]*", "[^|]*", "[^|]*", ".*"),
     "ncf_negatives": ncf_negatives,
+    "user_lists": user_lists,
 }
 
 
@@ -180,6 +203,16 @@ def compare(name: str, found: Any, content: bytes) -> None:
             place = 2 if name == "users_dat" else 1
             numbers = [float(row[place]) if row[place].isdecimal() else None for row in expected]
             assert found[column].astype(object).where(found[column].notna(), None).tolist() == numbers
+
+
+def compare_parts(found: Any, files: Mapping[str, bytes]) -> None:
+    """As `compare`, for the events of three files together: each is in the part of its file, and in no other."""
+    train, validation, test = ({row[:2] for row in user_lists(files[name])} for name in PARTS)
+    events = list(zip(found.users.tolist(), found.items.tolist(), strict=True))
+    assert events == sorted(train | validation | test) and len(events) == len(train) + len(validation) + len(test)
+    assert {event for event, inside in zip(events, found.test, strict=True) if inside} == test
+    assert {event for event, inside in zip(events, found.validation, strict=True) if inside} == validation
+    assert {user for user, _ in events} == {user for user, _ in train}
 
 
 def _plain(value: Any) -> Any:

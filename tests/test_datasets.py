@@ -40,6 +40,9 @@ FILES = {
         "movie_titles.csv": "1,2003,Dinosaur Planet\n",
     },
     "msd": {"train_triplets.txt": "b80344d0\tSOAKIMP12\t1\nb80344d0\tSOAPDEY12\t2\n"},
+    "gowalla": {"train.txt": "0 7\n", "test.txt": "0 9\n"},
+    "amazon-book": {"train.txt": "0 9\n1 \n", "test.txt": "0 7\n1 \n"},
+    "pinterest": {"pinterest-20.train.rating": "0\t7\t1\n", "pinterest-20.test.rating": "0\t9\t1\n"},
 }
 
 
@@ -72,7 +75,7 @@ def test_folder_zip_single_file_and_tfvae_data_agree(name, tmp_path, monkeypatch
     folder = place(tmp_path / "by hand", FILES[name])
     found = load_dataset(name, folder)
     assert (found.n_events, found.n_items) == (2, 2)
-    assert (found.titles is None) == (name in ("ml-10m", "msd"))
+    assert (found.titles is None) == (name in ("ml-10m", "msd", "gowalla", "amazon-book", "pinterest"))
     assert load_dataset(name, zipped(tmp_path / "set.zip", FILES[name])).digest == found.digest
     if name != "netflix":  # its ratings fill several files
         assert load_dataset(name, folder / next(iter(FILES[name]))).digest == found.digest
@@ -161,6 +164,9 @@ def test_unknown_and_already_split_names():
         ("ml-1m", 4, 0, 5, 1_000),
         ("ml-100k", 4, 0, 5, 100),
         ("movietweetings", 7, 5, 5, 500),
+        ("gowalla", None, 0, 5, 3_000),
+        ("amazon-book", None, 0, 5, 7_000),
+        ("pinterest", None, 0, 5, 5_500),
     ],
 )
 def test_settings_of_the_papers(name, min_rating, users_per_item, items_per_user, held_out):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +14,12 @@ import tensorflow as tf
 from scipy.sparse import csr_array
 
 from tfvae.evaluation.scoring import top_k
-from tfvae.models import ease, item_item
+from tfvae.models import ease, inversion, item_item
 from tfvae.models.ease import EASE
 from tfvae.models.item_item import gram
 from tfvae.nn.batches import RowStore
 from tfvae.system.errors import InputError, TooLargeError
+from tfvae.system.memory import forget_peak, peak_gb
 
 ML_1M = Path(__file__).parents[2] / "shared" / "data" / "ml-1m" / "ratings.csv.xz"
 
@@ -42,6 +44,20 @@ def ml_1m() -> csr_array:
     return csr_array((np.ones(len(users), np.float32), (users, items)))
 
 
+def test_a_block_is_written_without_a_copy_of_the_matrix():
+    n_items = 6000
+    model, block = EASE(n_items), np.ones((1000, n_items), np.float32)
+    gc.collect()
+    forget_peak()
+    before = peak_gb()
+    model.write_block(slice(3000, 4000), slice(0, n_items), block)
+    model.write_block(slice(0, n_items), slice(7, 9), np.full((n_items, 2), 3, np.float32))
+    assert peak_gb() - before < 0.1, "the matrix has 0.144 GB"
+    found = model.item_weights.numpy()
+    assert (found[:, 7:9] == 3).all()
+    assert found.sum() == 6 * n_items + (n_items - 2) * 1000
+
+
 def test_three_items_by_hand():
     # G + I = [[2,1,0],[1,3,1],[0,1,2]] has the inverse [[5,-2,1],[-2,4,-2],[1,-2,5]] / 8.
     train = csr_array(np.array([[1, 1, 0], [0, 1, 1]], np.float32))
@@ -50,6 +66,32 @@ def test_three_items_by_hand():
     np.testing.assert_allclose(model.item_weights, expected, atol=1e-6)
     scores = model.scores(RowStore(train).gather(tf.constant([1, 0])))
     np.testing.assert_allclose(scores, [[1 / 5, 1 / 2, 2 / 5], [2 / 5, 1 / 2, 1 / 5]], atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize(("block", "strip"), [(4, 7), (7, 4), (25, 25), (100, 100), (1, 1)])
+def test_a_wide_catalogue_is_inverted_in_blocks_with_the_same_result(block, strip, precision, monkeypatch):
+    train, settings = random_rows(), {"regularization": 10.0, "gram_precision": precision}
+    at_once = fitted(train, **settings).item_weights.numpy()
+    monkeypatch.setattr(ease, "MOST_AT_ONCE", 0)
+    monkeypatch.setattr(inversion, "BLOCK", block)
+    monkeypatch.setattr(inversion, "STRIP", strip)
+    lines = []
+    in_blocks = fitted(train, lines, **settings).item_weights.numpy()
+    np.testing.assert_allclose(in_blocks, at_once, atol=2e-6 if precision == "float32" else 1e-7)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_blocks_read_the_lower_triangle_only_and_see_what_is_not_positive_definite(precision, monkeypatch):
+    monkeypatch.setattr(inversion, "BLOCK", 5)
+    rows = np.random.default_rng(0).normal(size=(40, 23))
+    matrix = (rows.T @ rows + np.eye(23)).astype(precision)
+    half = np.tril(matrix) + np.triu(np.full_like(matrix, np.nan), 1)
+    done = []
+    assert inversion.invert_in_blocks(half, done.append) and done == [5, 10, 15, 20, 23]
+    np.testing.assert_allclose(np.tril(half), np.tril(np.linalg.inv(matrix.astype(float))), atol=1e-5)
+    matrix[12, 12] = -1
+    assert not inversion.invert_in_blocks(matrix)
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 7, 1000])

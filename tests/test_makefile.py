@@ -65,6 +65,8 @@ def test_a_table_is_made_by_its_name(table):
     assert commands(table, "DATASET=ml-20m", "SPLITS=1") == [f"table {table} --dataset ml-20m --splits 1"]
     assert commands(table, "DATA=ratings.csv", "OPTIONS=--seeds 1") == [f'table {table} --data "ratings.csv" --seeds 1']
     assert commands(f"{table}-ml20m", "SOURCE=/file") == [f'table {table} --dataset ml-20m --source "/file"']
+    assert commands(table, "DATASET=gowalla") == [f"table {table} --dataset gowalla"]
+    assert commands(f"{table}-gowalla") == [f"table {table} --dataset gowalla"]
 
 
 def test_every_data_set_has_a_short_name():

@@ -16,6 +16,7 @@ from tfvae.data.splits import (
     load_split,
     rating_holdout,
     strong_generalization,
+    weak_generalization,
 )
 from tfvae.data.synthetic import synthetic
 from tfvae.system.errors import InputError
@@ -60,7 +61,13 @@ BREAK = {
 }
 
 
-@pytest.mark.parametrize("kind", ["strong-generalization", "rating-holdout", "leave-one-out"])
+def with_given_parts():
+    """A weak split whose test and validation part are given by item."""
+    events = some_events()
+    return weak_generalization(events, test=events.items % 5 == 0, validation=events.items % 5 == 1)
+
+
+@pytest.mark.parametrize("kind", ["strong-generalization", "rating-holdout", "leave-one-out", "weak", "weak, tuning"])
 @pytest.mark.parametrize("checked", [True, False], ids=["with a digest of the arrays", "of a former version"])
 @pytest.mark.parametrize("fault", BREAK)
 def test_a_damaged_split_is_refused_whole(fault, checked, kind, tmp_path):
@@ -70,6 +77,8 @@ def test_a_damaged_split_is_refused_whole(fault, checked, kind, tmp_path):
         ),
         "rating-holdout": lambda: rating_holdout(some_events()),
         "leave-one-out": lambda: leave_one_out(some_events(), LeaveOneOutSettings(n_negatives=2)),
+        "weak": with_given_parts,
+        "weak, tuning": lambda: weak_generalization(some_events()).for_tuning(),
     }[kind]()
     with np.load(cut.save(tmp_path / "a.npz")) as stored:
         arrays = dict(stored)
@@ -87,10 +96,8 @@ def test_a_damaged_split_is_refused_whole(fault, checked, kind, tmp_path):
             load_split(tmp_path / "b.npz")
     for name in () if part else arrays:
         np.savez(tmp_path / "b.npz", **{other: array for other, array in arrays.items() if other != name})
-        features = ("user_features.", "item_features.")
-        optional = (
-            name.startswith((*features, "lines.", "test.indptr", "test.user_ids", "test_items")) or name == "titles"
-        )
+        parts = ("test.indptr", "test.user_ids", "test_items") if not kind.startswith("weak") else ()
+        optional = name.startswith(("user_features.", "item_features.", "lines.", *parts)) or name == "titles"
         if checked or not optional:
             with pytest.raises(InputError, match=r"b\.npz"):
                 pytest.fail(f"without {name}: {load_split(tmp_path / 'b.npz')}")

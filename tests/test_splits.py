@@ -26,6 +26,7 @@ from tfvae.data.splits import (
     load_split,
     rating_holdout,
     strong_generalization,
+    weak_generalization,
 )
 from tfvae.system.errors import InputError
 
@@ -338,7 +339,7 @@ def test_ml_1m_global_mean_and_counts():
 
 
 @pytest.mark.parametrize("text_ids", [False, True])
-@pytest.mark.parametrize("kind", ["strong-generalization", "rating-holdout", "leave-one-out"])
+@pytest.mark.parametrize("kind", ["strong-generalization", "rating-holdout", "leave-one-out", "weak-generalization"])
 def test_a_saved_split_comes_back_equal(kind, text_ids, tmp_path):
     interactions = some_events()
     if text_ids:
@@ -351,6 +352,7 @@ def test_a_saved_split_comes_back_equal(kind, text_ids, tmp_path):
         ),
         "rating-holdout": lambda: rating_holdout(interactions),
         "leave-one-out": lambda: leave_one_out(interactions, LeaveOneOutSettings(n_negatives=2)),
+        "weak-generalization": lambda: weak_generalization(interactions),
     }[kind]()
     assert split.protocol == kind
     assert split.save(tmp_path / "a.npz") == tmp_path / "a.npz"

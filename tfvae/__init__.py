@@ -35,6 +35,7 @@ _HOMES = {
     "LeaveOneOutSettings": "tfvae.data.splits",
     "RatingHoldoutSettings": "tfvae.data.splits",
     "StrongGeneralizationSettings": "tfvae.data.splits",
+    "WeakGeneralizationSettings": "tfvae.data.splits",
     "ensemble": "tfvae.training.ensemble",
     "evaluate": "tfvae.evaluation.evaluate",
     "latent_diagnostics": "tfvae.evaluation.latents",
@@ -50,6 +51,7 @@ _HOMES = {
     "strong_generalization": "tfvae.data.splits",
     "top_k": "tfvae.evaluation.scoring",
     "train": "tfvae.training.loop",
+    "weak_generalization": "tfvae.data.splits",
 }
 
 __all__ = ["__version__", *_MODULES, *_HOMES]  # noqa: F822, they are found by __getattr__

@@ -20,8 +20,8 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAME@K,…",
-            help="Of ndcg, recall and hr, each with its cut-off; ndcg@100,recall@20,recall@50 if not given. Of ratings "
-            "rmse and mae.",
+            help="Of ndcg, recall, uncapped-recall (divided by all held-out items) and hr, each with its cut-off; "
+            "ndcg@100,recall@20,recall@50 if not given. Of ratings rmse and mae.",
         ),
     ] = "",
 ) -> None:

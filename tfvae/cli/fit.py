@@ -18,6 +18,7 @@ EXAMPLES = (
     "tfvae fit ratings.csv --user-col uid --item-col sku --rating-col stars --min-rating 4",
     "tfvae fit data/ml-1m.npz --model mult-dae --set latent_dim=100 --set hidden=[300] --run runs/small",
     "tfvae fit ratings.csv --model p-vae --user-col uid --item-col sku --rating-col stars",
+    "tfvae fit gowalla --protocol weak-generalization --model ease --set regularization=80",
 )
 
 
@@ -39,6 +40,7 @@ def fit(
     delimiter: opt.Delimiter = None,
     min_rating: opt.MinRating = None,
     held_out: opt.HeldOut = None,
+    protocol: opt.Protocol = None,
     by: Annotated[
         Literal["users", "items"], typer.Option(help="What a model of ratings takes as rows; items make it item-based.")
     ] = "users",
@@ -47,6 +49,8 @@ def fit(
 
     A model of ratings learns from 81 % of them; its epoch is chosen on 9 %, and 10 % are for 'tfvae evaluate'. Of each
     user of gmf, mlp and neumf, who serve nobody else, one item is for the choice and the latest for 'tfvae evaluate'.
+    With --protocol weak-generalization, a fifth of each user's items is for 'tfvae evaluate' and a tenth of the others
+    for the choice.
     'tfvae prepare' has more ways to cut the data, and its split can be given as DATA.
     """
     from tfvae.cli.run_folder import learnt_from, measure, next_commands, refuse_another_split, split_for
@@ -61,7 +65,7 @@ def fit(
     settings_of(model, given)  # so that a misspelt setting is reported before large data are read
     columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
     changes = opt.those_given(min_rating=min_rating, held_out_users=held_out)
-    split = split_for(model, data, by, source=source, columns=columns, changes=changes)
+    split = split_for(model, data, by, protocol, source=source, columns=columns, changes=changes)
     part = learnt_from(split)
     folder = run or Path("runs", f"{stem(data)}-{model}" + ("-by-items" if by == "items" else ""))
     refuse_another_split(folder, split)

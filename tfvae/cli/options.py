@@ -18,6 +18,7 @@ __all__ = [
     "Delimiter",
     "Epochs",
     "HeldOut",
+    "HoldoutFraction",
     "ItemCol",
     "MinItems",
     "MinRating",
@@ -120,12 +121,20 @@ HeldOut = Annotated[
         "at most 10,000, if not given.",
     ),
 ]
-Protocol = Annotated[
-    Literal["strong-generalization", "rating-holdout", "leave-one-out"] | None,
+HoldoutFraction = Annotated[
+    float | None,
     typer.Option(
         rich_help_panel=_CUT,
-        help="Whether to hold out users, for models that rank (if not given), ratings, for those that predict them, or "
-        "each user's latest item, as NCF does.",
+        help="Share of a held-out user's items that are to be found, or of every user's in weak generalisation; 0.2 if "
+        "not given.",
+    ),
+]
+Protocol = Annotated[
+    Literal["strong-generalization", "rating-holdout", "leave-one-out", "weak-generalization"] | None,
+    typer.Option(
+        rich_help_panel=_CUT,
+        help="Whether to hold out users, for models that rank (if not given), ratings, for those that predict them, "
+        "each user's latest item, as NCF does, or a fifth of each user's items, as LightGCN does.",
     ),
 ]
 SplitSeed = Annotated[

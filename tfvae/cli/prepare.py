@@ -22,6 +22,7 @@ EXAMPLES = (
     "tfvae prepare ratings.csv --user-col uid --item-col sku --rating-col stars --min-rating 4",
     "tfvae prepare ml-1m --protocol rating-holdout",
     "tfvae prepare ratings.csv --user-col uid --item-col sku --time-col when --protocol leave-one-out",
+    "tfvae prepare ratings.csv --user-col uid --item-col sku --protocol weak-generalization",
 )
 
 
@@ -41,6 +42,7 @@ def prepare(
     min_users: opt.MinUsers = None,
     min_items: opt.MinItems = None,
     held_out: opt.HeldOut = None,
+    holdout_fraction: opt.HoldoutFraction = None,
     negatives: opt.Negatives = None,
     split_seed: opt.SplitSeed = None,
     protocol: opt.Protocol = None,
@@ -56,6 +58,7 @@ def prepare(
         min_users_per_item=min_users,
         min_items_per_user=min_items,
         held_out_users=held_out,
+        holdout_fraction=holdout_fraction,
         n_negatives=negatives,
         seed=split_seed,
     )
@@ -63,7 +66,7 @@ def prepare(
     if format == "vae-cf":
         if protocol == "rating-holdout":
             raise InputError("the vae-cf format holds no ratings; leave --format out.")
-        if protocol == "leave-one-out":
+        if protocol in ("leave-one-out", "weak-generalization"):
             raise InputError("the vae-cf format is one of held-out users; leave --format out.")
         protocol = "strong-generalization"
     split = open_split(data, source=source, columns=columns, changes=changes, protocol=protocol)

@@ -3,7 +3,7 @@
 A model that ranks is trained on a split with held-out users, some of them for validation. A model of ratings is trained
 on the part of a rating hold-out that a sweep would use, so that its epoch is chosen on some of the training ratings.
 The folder keeps the whole split, whose test ratings are for `tfvae evaluate`. The same holds for leave-one-out, the
-protocol of models that only score their training users.
+protocol of models that only score their training users, and for weak generalisation.
 """
 
 from __future__ import annotations
@@ -17,9 +17,18 @@ import numpy as np
 import typer
 
 from tfvae.cli.options import command, listed, rated
+from tfvae.data.catalogue import DATASETS
 from tfvae.data.items import ITEMS_FILE, Items
 from tfvae.data.open_split import open_split
-from tfvae.data.splits import HeldOut, LeaveOneOut, RatingHoldout, Split, StrongGeneralization, load_split
+from tfvae.data.splits import (
+    HeldOut,
+    LeaveOneOut,
+    RatingHoldout,
+    Split,
+    StrongGeneralization,
+    WeakGeneralization,
+    load_split,
+)
 from tfvae.evaluation.evaluate import evaluate
 from tfvae.evaluation.results import RatingEvaluation
 from tfvae.models import model_class
@@ -46,34 +55,52 @@ __all__ = [
 ]
 
 
-def split_for(model: str, data: str, by: str = "users", **given: Any) -> Split:
+OF_ALL_USERS = (LeaveOneOut.protocol, WeakGeneralization.protocol)  # which hold items of all users out
+
+
+def split_for(model: str, data: str, by: str = "users", protocol: str | None = None, **given: Any) -> Split:
     """Opens data with the split that a model needs.
 
     Args:
         model: The model's name in the registry.
         data: The data, as for `open_split`.
         by: The rows of the matrix that a model of ratings learns from, "users" or "items".
+        protocol: The kind of split; None takes that of the data if they are already split, or the model's own.
         **given: Other arguments of `open_split`.
 
     Returns:
         A rating hold-out for a model of ratings, and leave-one-out for a model that only scores its training users. Any
-        other model gets held-out users, or leave-one-out if the data come split in this way.
+        other model gets held-out users. A model that ranks gets items held out of each user instead, if the data come
+        split in this way or `protocol` says so.
 
     Raises:
-        InputError: If `open_split` raises it, if the data come with a split that does not suit the model or has no test
-            part, or if a model that ranks is to take items as rows.
+        InputError: If `open_split` raises it, if the protocol or a split that the data come with does not suit the
+            model, if there is no test part, or if a model that ranks is to take items as rows.
     """
     kind = model_class(model)
     rates = kind.predicts_ratings
     if by == "items" and not rates:
         raise InputError(f"{model} ranks the items of users; only a model of ratings can take items as rows.")
     needed = RatingHoldout.protocol if rates else None if kind.scores_new_users else LeaveOneOut.protocol
-    split = open_split(data, protocol=needed, **given)
+    suits = (RatingHoldout.protocol,) if rates else OF_ALL_USERS
+    if not rates and kind.scores_new_users:
+        suits = (StrongGeneralization.protocol, *suits)
+    if protocol is not None and protocol not in suits:
+        raise InputError(f"{model} cannot learn from a split of kind {protocol!r}, only from {' or '.join(suits)}.")
+    if protocol is None and needed == LeaveOneOut.protocol and _is_saved(data):
+        found = load_split(data).protocol
+        needed = found if found in suits else needed
+    split = open_split(data, protocol=protocol or needed, **given)
     if split.protocol == RatingHoldout.protocol and not rates:
         raise InputError(f"{data} holds ratings out, of which {model} has no use; expected held-out users or items.")
     if split.test is None:
         raise InputError(f"{data} has nothing for test; expected a whole split, not its part for tuning.")
     return split.by_items() if by == "items" else split
+
+
+def _is_saved(data: str) -> bool:
+    """Whether data are named by a saved split or its folder."""
+    return data not in DATASETS and (Path(data).suffix == ".npz" or Path(data, SPLIT_FILE).is_file())
 
 
 def learnt_from(split: Split) -> Split:
@@ -85,6 +112,12 @@ def learnt_from(split: Split) -> Split:
         typer.echo(
             f"Learns from {part.train.nnz:,} events; one item of each of {len(part.user_ids):,} users is for "
             "validation, where the best epoch is chosen, and one for 'tfvae evaluate'."
+        )
+        return part
+    if split.protocol == WeakGeneralization.protocol:
+        typer.echo(
+            f"Learns from {part.train.nnz:,} events; {part.validation_part.targets.nnz:,} are for validation, where "
+            f"the best epoch is chosen, and {split.test_part.targets.nnz:,} for 'tfvae evaluate'."
         )
         return part
     typer.echo(

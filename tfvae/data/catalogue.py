@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from tfvae.data import formats
 from tfvae.data.sources import Place
 from tfvae.data.splits import StrongGeneralizationSettings
+from tfvae.data.user_lists import GivenParts, read_given_parts
 
 __all__ = ["DATASETS", "Dataset"]
 
@@ -17,7 +20,8 @@ _MIRROR = "https://huggingface.co/datasets/Recommenders/MovieLens/resolve/main/"
 _MOVIELENS_LICENCE = "for research, no redistribution (GroupLens; see the README in the zip)"
 _MOVIELENS_CITATION = "F. M. Harper, J. A. Konstan. The MovieLens Datasets: History and Context. ACM TiiS 5(4), 2015."
 _NCF_CITATION = "X. He, L. Liao, H. Zhang, L. Nie, X. Hu, T.-S. Chua. Neural Collaborative Filtering. WWW 2017."
-_RATING_PROTOCOLS = ("strong-generalization", "rating-holdout", "leave-one-out")
+_RANKING_PROTOCOLS = ("strong-generalization", "weak-generalization")
+_RATING_PROTOCOLS = ("strong-generalization", "rating-holdout", "leave-one-out", "weak-generalization")
 _NCF_FILES = "github.com/hexiangnan/neural_collaborative_filtering, folder Data"
 
 
@@ -41,6 +45,10 @@ class Dataset:
         scale: Its lowest and highest rating; None if it has no ratings or no rating hold-out.
         urls: Addresses of the zip, the official one first; empty if it is not to be downloaded.
         checksum: Checksum of the zip, ``"md5:…"``.
+        sha256: Checksums of its unpacked files by name, compared if all of them are there; files that differ are read,
+            with a warning.
+        read_parts: Function from the place of the files to the parts that they name for weak generalisation; None if
+            these parts are drawn.
     """
 
     name: str
@@ -57,6 +65,8 @@ class Dataset:
     scale: tuple[float, float] | None = None
     urls: tuple[str, ...] = ()
     checksum: str = ""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    read_parts: Callable[[Place], GivenParts] | None = None
 
 
 def _strong(held_out_users: int, min_rating: float | None = 4, **filters: int) -> StrongGeneralizationSettings:
@@ -113,6 +123,18 @@ def _netflix(place: Place) -> dict[str, Any]:
 
 def _taste_profile(place: Place) -> dict[str, Any]:
     return _arguments(formats.read_triplets(place.require("train_triplets.txt")))
+
+
+def _user_lists(place: Place) -> dict[str, Any]:
+    parts = read_given_parts(place)
+    return _arguments(formats.RawEvents(parts.users, parts.items, None))
+
+
+def _pinterest(place: Place) -> dict[str, Any]:
+    """NCF's training and test events together, as they were before NCF cut them."""
+    parts = [formats.read_tabbed(place.require(f"pinterest-20.{part}.rating"))[:2] for part in ("train", "test")]
+    users, items = (np.concatenate([np.asarray(part[axis]) for part in parts]) for axis in (0, 1))
+    return _arguments(formats.RawEvents(users, items, None))
 
 
 def _movielens(name: str, title: str, md5: str, **others: Any) -> Dataset:
@@ -207,7 +229,7 @@ _ENTRIES = (
         "Million Song Dataset (Taste Profile)",
         "for research, as The Echo Nest's terms say",
         "T. Bertin-Mahieux, D. P. W. Ellis, B. Whitman, P. Lamere. The Million Song Dataset. ISMIR 2011.",
-        protocols=("strong-generalization", "leave-one-out"),
+        protocols=("strong-generalization", "leave-one-out", "weak-generalization"),
         files=("train_triplets.txt",),
         folders=("msd",),
         how_to_get="no checksum is published for it, so it is not downloaded unseen: read the terms at "
@@ -215,6 +237,63 @@ _ENTRIES = (
         read=_taste_profile,
         n_events=48_373_586,
         strong=_strong(50_000, None, min_users_per_item=200, min_items_per_user=20),
+    ),
+    Dataset(
+        "gowalla",
+        "Gowalla (10-core)",
+        "not stated",
+        "E. Cho, S. A. Myers, J. Leskovec. Friendship and Mobility. KDD 2011. Cut by X. Wang, X. He, M. Wang, F. Feng, "
+        "T.-S. Chua. Neural Graph Collaborative Filtering. SIGIR 2019.",
+        protocols=_RANKING_PROTOCOLS,
+        files=("train.txt",),
+        folders=("gowalla",),
+        how_to_get="it has no stated licence; LightGCN's authors have it at github.com/gusye1234/LightGCN-PyTorch, "
+        "folder data/gowalla: place train.txt and test.txt, and valid.txt if you have it",
+        read=_user_lists,
+        n_events=1_027_370,
+        strong=_strong(3_000, None),
+        # The train.txt of LightGCN's authors has the events of this valid.txt as well; test.txt is theirs to the byte.
+        sha256={
+            "train.txt": "d47e01d060624f389956c0b2f89a1ed8c453ea158631cd2b5320c241f3e1a073",
+            "valid.txt": "ddc22c1cd9a7d14fd5cd0c98b1473b614f4323038fef74ae0d28cc9c92a08ba2",
+            "test.txt": "099a2a73924e4b754dc6efd730d764f492321b53c38eb93298850c83acf57be3",
+        },
+        read_parts=read_given_parts,
+    ),
+    Dataset(
+        "amazon-book",
+        "Amazon-book (10-core, as in KGAT)",
+        "that of the reviews is not stated; KGAT's repository is MIT",
+        "R. He, J. McAuley. Ups and Downs. WWW 2016. Cut by X. Wang, X. He, Y. Cao, M. Liu, T.-S. Chua. KGAT: "
+        "Knowledge Graph Attention Network for Recommendation. KDD 2019.",
+        protocols=_RANKING_PROTOCOLS,
+        files=("train.txt",),
+        folders=("amazon-book",),
+        how_to_get="the reviews have no stated licence; KGAT's authors have it at "
+        "github.com/xiangwang1223/knowledge_graph_attention_network, folder Data/amazon-book: place train.txt and "
+        "test.txt",
+        read=_user_lists,
+        n_events=846_434,
+        strong=_strong(7_000, None),
+        sha256={
+            "train.txt": "4d10106bb06a77e11df660429903c0067aeb85b86431807836b0d8b7edc30c38",
+            "test.txt": "f47eff9d35fb95c07d74251a991478a84095ce6c5969b0dafcb4afe99fc716ec",
+        },
+        read_parts=read_given_parts,
+    ),
+    Dataset(
+        "pinterest",
+        "Pinterest (at least 20 pins)",
+        "not stated",
+        _NCF_CITATION + " Data: X. Geng, H. Zhang, J. Bian, T.-S. Chua. ICCV 2015.",
+        protocols=_RANKING_PROTOCOLS,
+        files=("pinterest-20.train.rating",),
+        folders=("pinterest", "pinterest-20", "ncf-pinterest"),
+        how_to_get=f"it has no stated licence; NCF's authors have it at {_NCF_FILES}: place "
+        "pinterest-20.train.rating and pinterest-20.test.rating, which are put together again",
+        read=_pinterest,
+        n_events=1_500_809,
+        strong=_strong(5_500, None),
     ),
     Dataset(
         "ncf-ml-1m",

@@ -7,6 +7,7 @@ in the cache (`TFVAE_CACHE`), and are downloaded to the cache if that is lawful.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from pathlib import Path
@@ -18,11 +19,20 @@ from tfvae.data import formats, sources
 from tfvae.data.catalogue import DATASETS, Dataset
 from tfvae.data.interactions import Interactions
 from tfvae.data.sources import Place
-from tfvae.data.splits import LeaveOneOut, LeaveOneOutSettings, StrongGeneralizationSettings, leave_one_out
+from tfvae.data.splits import (
+    LeaveOneOut,
+    LeaveOneOutSettings,
+    StrongGeneralizationSettings,
+    WeakGeneralization,
+    WeakGeneralizationSettings,
+    leave_one_out,
+    weak_generalization,
+)
+from tfvae.data.streams import reading
 from tfvae.data.synthetic import synthetic
 from tfvae.system.errors import InputError, unknown_name
 
-__all__ = ["DATASETS", "Dataset", "default_split", "load_dataset", "load_ncf"]
+__all__ = ["DATASETS", "Dataset", "default_split", "load_dataset", "load_ncf", "load_parts"]
 
 _EMBEDDED = {"movietweetings": Path(__file__).parent / "movietweetings"}
 _log = logging.getLogger(__name__)
@@ -53,6 +63,7 @@ def load_dataset(name: str, source: str | os.PathLike | None = None, **options: 
     arguments = dataset.read(place)
     interactions = Interactions.from_events(**arguments, source=name, **options)
     _check_count(dataset, len(arguments["user_ids"]))
+    _check_files(dataset, place)
     return interactions
 
 
@@ -103,6 +114,33 @@ def load_ncf(
         raise InputError(f"{negative_file}: its (user,item) pairs are not those of {test_file}")
     settings = LeaveOneOutSettings(n_negatives=negatives.shape[1])
     return leave_one_out(train, settings, test_items=items[rows], negatives=negatives[rows])
+
+
+def load_parts(name: str, source: str | os.PathLike | None = None) -> WeakGeneralization:
+    """Loads the split that graph models of recommendation are compared on: a fifth of each user's items is held out.
+
+    Args:
+        name: A name in `DATASETS` whose files name the test items, "gowalla" or "amazon-book".
+        source: The folder, zip or training file; by default it is looked for as `load_dataset` does.
+
+    Returns:
+        The split. Its training part includes the data's own validation part, if there is one, as in the papers.
+
+    Raises:
+        InputError: As for `load_dataset`, and if the files do not fit together.
+    """
+    dataset = _dataset(name)
+    if dataset.read_parts is None:
+        raise unknown_name(
+            "data set with a test part of its own", name, [n for n, d in DATASETS.items() if d.read_parts]
+        )
+    place = _locate(dataset, source)
+    parts = dataset.read_parts(place)
+    interactions = Interactions.from_events(parts.users, parts.items, duplicates="error", source=name)
+    _check_count(dataset, interactions.n_events)
+    _check_files(dataset, place)
+    settings = WeakGeneralizationSettings(min_items_per_user=0)
+    return weak_generalization(interactions, settings, parts.test, parts.validation)
 
 
 def default_split(name: str, n_users: int | None = None) -> StrongGeneralizationSettings:
@@ -164,6 +202,25 @@ def _check_count(dataset: Dataset, found: int) -> None:
             f"{dataset.n_events:,}",
             f"{found:,}",
         )
+
+
+def _check_files(dataset: Dataset, place: Place) -> None:
+    """Says which files are not those that the data set is known by; without all of them, it is cut in another way."""
+    if any(place.find(name) is None for name in dataset.sha256):
+        return
+    for name, expected in dataset.sha256.items():
+        path = place.require(name)
+        with reading(path) as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+        if found != expected:
+            _log.warning(
+                "%s is not the %s that %s is known by (SHA-256 %s…, expected %s…): results may not compare",
+                path,
+                name,
+                dataset.title,
+                found[:12],
+                expected[:12],
+            )
 
 
 def _rows_of(train_users: np.ndarray, test_users: np.ndarray, test_file: object) -> np.ndarray:

@@ -33,6 +33,7 @@ __all__ = [
     "read_triplets",
     "read_u_item",
     "read_u_user",
+    "read_user_lists",
     "read_users_dat",
 ]
 
@@ -40,6 +41,7 @@ _FIELDS = {"user": pa.int32(), "item": pa.int32(), "rating": pa.float32(), "time
 _SECONDS_PER_DAY = 86_400
 _NUMBERS = b"0123456789.\r\n"
 _WHOLE = re.compile(r"[0-9]{1,18}")
+_USER_LIST = re.compile(rb"[0-9]{1,18}( [0-9]{1,18})* *")
 _Record = tuple[Any, ...]  # a line's number, followed by its fields
 _ML_100K_GENRES = (
     "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror "
@@ -92,6 +94,51 @@ def read_triplets(path: AnyPath) -> RawEvents:
     table = text.read_delimited(path, types, names=list(types), delimiter="\t")
     _natural(path, RawEvents(None, None, table["rating"]), first=1)
     return RawEvents(*table.columns)
+
+
+def read_user_lists(path: AnyPath) -> RawEvents:
+    """Reads `user item item …` between single spaces, one line for each user (NGCF's and LightGCN's data, and KGAT's).
+
+    A user without items has a line of their number alone.
+
+    Returns:
+        The events, line by line, without values and times.
+
+    Raises:
+        InputError: If the file is missing or malformed, a number has more than 32 bits, a user has two lines, or an
+            item comes twice in one; the message names the line.
+    """
+    with reading(path) as stream:
+        content = stream.read().removeprefix(b"\xef\xbb\xbf")
+    users: dict[int, int] = {}  # a user's number, and the line they are on
+    lists: list[np.ndarray] = []
+    for number, line in enumerate(content.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"), 1):
+        if not line:
+            continue
+        if not _USER_LIST.fullmatch(line):
+            raise InputError(
+                f"{path}, line {number}: expected the numbers of a user and of their items between single spaces, such "
+                f"as '0 17 42', found {line[:80].decode('utf-8', 'replace')!r}; mend the line, or fetch the file anew"
+            )
+        numbers = np.array(line.split(), dtype=np.int64)
+        user, items = int(numbers[0]), numbers[1:]
+        if numbers.max() > np.iinfo(np.int32).max:
+            raise InputError(f"{path}, line {number}: {numbers.max()} is too large a number; expected 32 bits")
+        if user in users:
+            raise InputError(
+                f"{path}, line {number}: user {user} had a line before, line {users[user]}; join the two, or remove one"
+            )
+        found, counts = np.unique(items, return_counts=True)
+        if found.size < items.size:
+            raise InputError(
+                f"{path}, line {number}: item {found[counts.argmax()]} comes twice for user {user}; remove one of them"
+            )
+        users[user] = number
+        lists.append(items)
+    if not sum(map(len, lists)):
+        raise InputError(f"{path}: no items in it; expected lines of a user's number and their items' numbers")
+    of_users = np.repeat(np.array(list(users)), [len(items) for items in lists])
+    return RawEvents(of_users.astype(np.int32), np.concatenate(lists).astype(np.int32), None)
 
 
 def read_netflix(paths: Sequence[AnyPath]) -> RawEvents:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import tfvae.data
-from tfvae.data.datasets import DATASETS, default_split, load_dataset, load_ncf
+from tfvae.data.datasets import DATASETS, default_split, load_dataset, load_ncf, load_parts
 from tfvae.data.interactions import Interactions
 from tfvae.data.sources import cache_folder, data_folder, look_in
 from tfvae.data.splits import (
@@ -24,11 +24,15 @@ from tfvae.data.splits import (
     Split,
     StrongGeneralization,
     StrongGeneralizationSettings,
+    WeakGeneralization,
+    WeakGeneralizationSettings,
     leave_one_out,
     load_split,
     rating_holdout,
     strong_generalization,
+    weak_generalization,
 )
+from tfvae.data.splits.filters import FilterSettings
 from tfvae.data.vae_cf import read_vae_cf
 from tfvae.system.errors import InputError, unknown_name
 from tfvae.system.validation import Strict, checked
@@ -90,6 +94,12 @@ _PROTOCOLS = {
         # Each user needs an item for test, another to choose settings by, and one to learn from.
         lambda interactions, changes: {"min_items_per_user": 3},
     ),
+    WeakGeneralization.protocol: _Protocol(
+        WeakGeneralizationSettings,
+        weak_generalization,
+        "weak generalisation trains on all users, and ranks all items",
+        lambda interactions, changes: {},
+    ),
 }
 
 
@@ -111,6 +121,8 @@ def open_split(
     - The rating hold-out holds out a tenth of the ratings for test.
     - Leave-one-out holds out the latest event of each user and drops users with fewer than three, since a search
       holds out another event and at least one must be left to learn from.
+    - Weak generalisation takes the test part that comes with Gowalla and Amazon-book. Of other data it holds out a
+      fifth of each user's items, after the filters of strong generalisation.
 
     Args:
         given: A name in `DATASETS`, a file of events (`-` for standard input), a saved split (an `.npz` file or its
@@ -121,8 +133,8 @@ def open_split(
             and other arguments of `Interactions.from_file`, such as "delimiter". The first two are called "user" and
             "item" by default; ratings and times are read only if their columns are named.
         changes: Settings that override the protocol's defaults.
-        protocol: "strong-generalization", "rating-holdout" or "leave-one-out". None means the first, except that data
-            which are already split may be of any protocol.
+        protocol: "strong-generalization", "rating-holdout", "leave-one-out" or "weak-generalization". None means the
+            first, except that data which are already split may be of any protocol.
 
     Returns:
         The split.
@@ -189,6 +201,8 @@ def _open_named(name: str, source: str | os.PathLike | None, changes: dict[str, 
     reader: Callable[[], Split] | None = None
     if dataset.strong is None and protocol != RatingHoldout.protocol:
         reader = partial(load_ncf, name, source)
+    elif dataset.read_parts is not None and protocol == WeakGeneralization.protocol:
+        reader = partial(load_parts, name, source)
     elif source is not None and (Path(source) / "unique_sid.txt").is_file():
         reader = partial(read_vae_cf, source)
     if reader:
@@ -201,6 +215,8 @@ def _open_named(name: str, source: str | os.PathLike | None, changes: dict[str, 
         standard = default_split(name, interactions.n_users).model_dump()
     if how.settings is RatingHoldoutSettings:
         standard = {"scale": dataset.scale}
+    if how.settings is WeakGeneralizationSettings and dataset.strong is not None:
+        standard = {key: getattr(dataset.strong, key) for key in FilterSettings.model_fields}
     return _cut(interactions, how, standard | changes, name)
 
 
@@ -219,8 +235,8 @@ def _of_protocol(split: Split, protocol: str | None, name: str) -> Split:
     if protocol not in (None, split.protocol):
         raise InputError(
             f"expected a split of kind {protocol!r}, found {split.protocol!r} in {name}; models that rank learn from "
-            f"{StrongGeneralization.protocol!r} or {LeaveOneOut.protocol!r}, those of training users from the latter "
-            f"alone, models of ratings from {RatingHoldout.protocol!r}."
+            f"{StrongGeneralization.protocol!r}, {WeakGeneralization.protocol!r} or {LeaveOneOut.protocol!r}, those of "
+            f"training users from the latter two alone, models of ratings from {RatingHoldout.protocol!r}."
         )
     return split
 

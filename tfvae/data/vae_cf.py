@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from tfvae.data import ids, streams, text
 from tfvae.data.splits.base import binary_rows
-from tfvae.data.splits.strong import HeldOutUsers, StrongGeneralization, group_counts, table_counts
+from tfvae.data.splits.filters import table_counts
+from tfvae.data.splits.strong import HeldOutUsers, StrongGeneralization, group_counts
 from tfvae.system.errors import InputError
 from tfvae.system.files import digest, reading, replacing, sha256_of
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tfvae.data.splits import HeldOut, HeldOutItems, HeldOutRatings, HeldOutUsers
+from tfvae.data.splits import HeldOut, HeldOutItems, HeldOutRatings, HeldOutShares, HeldOutUsers
 from tfvae.evaluation.items import SAMPLED_METRICS, ItemEvaluator
 from tfvae.evaluation.metrics import RATING_METRICS
 from tfvae.evaluation.ratings import RatingEvaluator
 from tfvae.evaluation.results import Evaluation, RatingEvaluation
-from tfvae.evaluation.users import DEFAULT_METRICS, UserEvaluator
+from tfvae.evaluation.users import DEFAULT_METRICS, SHARE_METRICS, UserEvaluator
 from tfvae.models.base import Recommender
 from tfvae.system.errors import InputError
 
@@ -23,6 +23,8 @@ def default_metrics(held_out: HeldOut) -> tuple[str, ...]:
             return tuple(RATING_METRICS)
         case HeldOutItems():
             return SAMPLED_METRICS
+        case HeldOutShares():
+            return SHARE_METRICS
     return DEFAULT_METRICS
 
 
@@ -37,14 +39,15 @@ def refuse_unknown_users(kind: type[Recommender], held_out: HeldOut | None) -> N
     if isinstance(held_out, HeldOutUsers) and not kind.scores_new_users:
         raise InputError(
             f"{kind.__name__} scores only the users it was trained on, and this split holds users out whole; expected "
-            "one held-out item of each user, as from `tfvae.leave_one_out` and in the table multvae-table3."
+            "held-out items of each user, as from `tfvae.leave_one_out` or `tfvae.weak_generalization` and in the "
+            "table multvae-table3."
         )
 
 
 def evaluator(
     model: Recommender, held_out: HeldOut, metrics: Sequence[str] | None = None, batch_size: int = 500
 ) -> Callable[[], Evaluation | RatingEvaluation]:
-    """The evaluator of held-out data, which may be users, items or ratings.
+    """The evaluator of held-out data, which may be users, items of each user or ratings.
 
     Args:
         model: The model.
@@ -59,7 +62,7 @@ def evaluator(
     refuse_unknown_users(type(model), held_out)
     metrics = metrics or default_metrics(held_out)
     match held_out:
-        case HeldOutUsers():
+        case HeldOutUsers() | HeldOutShares():
             return UserEvaluator(model, held_out, metrics, batch_size)
         case HeldOutItems():
             return ItemEvaluator(model, held_out, metrics, batch_size)

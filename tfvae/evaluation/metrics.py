@@ -2,7 +2,8 @@
 
 The definitions are those of Liang et al. 2018 (Mult-VAE), section 4.1, and of their published code:
 recall divides by `min(k, held-out)`, the discount is `log2(rank + 1)`, and the ideal DCG is cut at
-`min(k, held-out)`. All ranking metrics read the same boolean hit matrix, so that one ranking serves all of them.
+`min(k, held-out)`. LightGCN (He et al. 2020) has the same NDCG, but divides recall by all held-out items: that is
+the uncapped recall. All ranking metrics read the same boolean hit matrix, so that one ranking serves all of them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = [
     "parse_metric",
     "recall",
     "rmse",
+    "uncapped_recall",
 ]
 
 RankingMetric = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
@@ -81,6 +83,26 @@ def recall(hits: np.ndarray, n_targets: np.ndarray, k: int) -> np.ndarray:
     return top.sum(axis=1) / np.minimum(n_targets, k)
 
 
+def uncapped_recall(hits: np.ndarray, n_targets: np.ndarray, k: int) -> np.ndarray:
+    """Recall@k divided by all held-out items, also if they are more than `k`, so that 1 may be out of reach.
+
+    It is what NGCF, LightGCN and those who compare with them call Recall@k (LightGCN-PyTorch, `RecallPrecision_ATk`).
+
+    Args:
+        hits: Hits in rank order, bool [n, at least k].
+        n_targets: Held-out items of each user, int [n], at least 1 each.
+        k: Length of the ranking that counts.
+
+    Returns:
+        One value per user, float64 [n], in [0, 1].
+
+    Raises:
+        InputError: If a user has no target or the ranking is shorter than `k`.
+    """
+    top, n_targets = _checked(hits, n_targets, k)
+    return top.sum(axis=1) / n_targets
+
+
 def ndcg(hits: np.ndarray, n_targets: np.ndarray, k: int) -> np.ndarray:
     """NDCG@k with binary gains, `log2(rank + 1)` discounts and the ideal cut at `min(k, held-out)`.
 
@@ -119,14 +141,19 @@ def hit_rate(hits: np.ndarray, n_targets: np.ndarray, k: int) -> np.ndarray:
     return np.asarray(top.any(axis=1), np.float64)
 
 
-RANKING_METRICS: dict[str, RankingMetric] = {"recall": recall, "ndcg": ndcg, "hr": hit_rate}
+RANKING_METRICS: dict[str, RankingMetric] = {
+    "recall": recall,
+    "uncapped-recall": uncapped_recall,
+    "ndcg": ndcg,
+    "hr": hit_rate,
+}
 
 
 def parse_metric(name: str) -> tuple[RankingMetric, int]:
     """The function and the cut-off behind a name such as `"ndcg@100"`.
 
     Args:
-        name: `recall`, `ndcg` or `hr`, an at sign and the cut-off; the prefix "full-" is optional.
+        name: `recall`, `uncapped-recall`, `ndcg` or `hr`, an at sign and the cut-off; the prefix "full-" is optional.
 
     Returns:
         A function of (hits, n_targets, k) and the `k` to call it with.
@@ -134,7 +161,7 @@ def parse_metric(name: str) -> tuple[RankingMetric, int]:
     Raises:
         InputError: If the name has another form or is unknown.
     """
-    parts = re.fullmatch(r"([a-z]+)@([1-9][0-9]*)", name.removeprefix(FULL))
+    parts = re.fullmatch(r"([a-z-]+)@([1-9][0-9]*)", name.removeprefix(FULL))
     if not parts:
         raise InputError(f"expected a metric and its cut-off, such as 'ndcg@100', found {name!r}.")
     if parts[1] not in RANKING_METRICS:

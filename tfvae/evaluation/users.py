@@ -1,4 +1,4 @@
-"""Ranking for held-out users: the model gets their histories, and ranks all other items.
+"""Ranking for held-out users, or of training users' held-out items: a model gets histories, and ranks all other items.
 
 Hits are looked up in the sparse targets, and every metric reads the same ranks. Values are kept per user and averaged
 at the end, so that the result does not depend on the batch size.
@@ -10,24 +10,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfvae.data.splits import HeldOutUsers
+from tfvae.data.splits import HeldOutShares, HeldOutUsers
 from tfvae.evaluation.metrics import hits, parse_metric
 from tfvae.evaluation.results import Evaluation
 from tfvae.evaluation.scoring import ranker
 from tfvae.models.base import Recommender
 from tfvae.system.errors import InputError
 
-__all__ = ["DEFAULT_METRICS", "UserEvaluator"]
+__all__ = ["DEFAULT_METRICS", "SHARE_METRICS", "UserEvaluator"]
 
 DEFAULT_METRICS = ("ndcg@100", "recall@20", "recall@50")
+SHARE_METRICS = ("uncapped-recall@20", "ndcg@20")
 
 
 class UserEvaluator:
-    """Evaluates one model on one group of held-out users; it can be called repeatedly, and traces the model once.
+    """Evaluates one model on one group of users; it can be called repeatedly, and traces the model once.
 
     Args:
         model: The model; its weights may change between calls.
-        held_out: The fold-in items and the targets; users without targets are left out and counted.
+        held_out: The items that the model is shown and the targets, of held-out users or of all training users; users
+            without targets are left out and counted.
         metrics: Names that `parse_metric` accepts.
         batch_size: Users scored at once; a larger number needs more memory and changes no result.
 
@@ -38,7 +40,7 @@ class UserEvaluator:
     def __init__(
         self,
         model: Recommender,
-        held_out: HeldOutUsers,
+        held_out: HeldOutUsers | HeldOutShares,
         metrics: Sequence[str] = DEFAULT_METRICS,
         batch_size: int = 500,
     ):
@@ -55,7 +57,8 @@ class UserEvaluator:
         self._user_ids = np.asarray(held_out.user_ids)[users]
         self._n_without_targets = len(n_targets) - len(users)
         longest = max(k for _, k in self._metrics.values())
-        self._rank = ranker(model, held_out.history[users], longest, batch_size)
+        # A model that only scores its training users knows them by their rows in the whole matrix.
+        self._rank = ranker(model, held_out.history, longest, batch_size, users)
 
     def __call__(self) -> Evaluation:
         """Ranks and measures with the model's present weights.

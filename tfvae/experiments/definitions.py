@@ -260,7 +260,9 @@ class Table(Strict):
     paper: str | None = None
     caption: str
     kind: Literal["ranking", "data-attributes"] = "ranking"
-    protocol: Literal["strong-generalization", "rating-holdout", "leave-one-out"] = "strong-generalization"
+    protocol: Literal["strong-generalization", "rating-holdout", "leave-one-out", "weak-generalization"] = (
+        "strong-generalization"
+    )
     metrics: list[str] = []
     monitor: str = "ndcg@100"
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = [1]

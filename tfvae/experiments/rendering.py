@@ -42,9 +42,13 @@ def template(name: str) -> jinja2.Template:
 
 
 def printed_metric(metric: str) -> str:
-    """The metric as the papers print it, such as "NDCG@100" or "RMSE"; "full HR@10" ranks all items."""
+    """The metric as the papers print it, such as "NDCG@100" or "RMSE".
+
+    "full HR@10" ranks all items, and "uncapped Recall@20" is divided by all held-out items.
+    """
     kind, at, k = metric.removeprefix(FULL).partition("@")
-    printed = f"{kind.capitalize() if kind == 'recall' else kind.upper()}{at}{k}"
+    *how, kind = kind.split("-")
+    printed = " ".join([*how, f"{kind.capitalize() if kind == 'recall' else kind.upper()}{at}{k}"])
     return f"full {printed}" if metric.startswith(FULL) else printed
 
 

@@ -26,6 +26,7 @@ OVER = {  # by protocol: what paired tests are over, and what validation values 
     "strong-generalization": ("test users", "validation users"),
     "leave-one-out": ("users", "other items of the users"),
     "rating-holdout": ("splits", "a part of the training ratings"),
+    "weak-generalization": ("users", "a part of the users' training items"),
 }
 PICTURE = "learning-curves.png"
 PICTURE_OF_LATENTS = "latents.png"

@@ -261,6 +261,8 @@ def search_problem(space: Mapping[str, SearchSpace], settings: Mapping[str, Any]
         if part.interval:
             low, high = part.interval
             inside = isinstance(value, int | float) and low <= value <= high
+            if inside and part.step and abs((steps := (value - low) / part.step) - round(steps)) > 1e-8:
+                return f"the row's {key} = {value} is not among {low}, {low + part.step:g}, … of its search space."
         else:
             inside = value in (part.choices or ())
         if not inside:

@@ -35,6 +35,7 @@ MODELS = {
     "popularity": "tfvae.models.popularity:Popularity",
     "bpr": "tfvae.models.bpr:BPR",
     "wmf": "tfvae.models.wmf:WMF",
+    "rp3beta": "tfvae.models.rp3beta:RP3Beta",
     "slim": "tfvae.models.slim:SLIM",
     "ease": "tfvae.models.ease:EASE",
     "edlae": "tfvae.models.edlae:EDLAE",

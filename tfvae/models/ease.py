@@ -27,8 +27,10 @@ from threadpoolctl import threadpool_limits
 
 from tfvae.models.checks import check_matrix
 from tfvae.models.fields import Precision
+from tfvae.models.inversion import invert_in_blocks
 from tfvae.models.item_item import ItemItem, gram
 from tfvae.system.errors import InputError
+from tfvae.system.progress import OncePerMinute
 
 __all__ = ["EASE"]
 
@@ -37,13 +39,15 @@ PRECISIONS = {
     "float64": (np.float64, lapack.dpotrf, lapack.dpotri),
 }
 ROWS_AT_ONCE = 1000
+MOST_AT_ONCE = 25_000  # items whose Gram matrix is left to LAPACK; its inversion of larger ones crashed in OpenBLAS
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class EASE(ItemItem):
     """EASE (Steck 2019): scores are the user's row times an item-item matrix B with a zero diagonal.
 
-    Time grows with n_items³, memory with n_items²: 20,108 items take about a minute on two cores and 3.2 GB.
+    Time grows with n_items³, memory with n_items²: 20,108 items take about a minute on two cores and 3.2 GB, 40,981
+    items about 20 minutes and 14 GB, half of it for B.
 
     Example:
         >>> import tfvae
@@ -113,19 +117,25 @@ class EASE(ItemItem):
         matrix = gram(train, dtype)
         matrix[np.diag_indices_from(matrix)] += self.penalty(matrix.diagonal())
         log(f"{name}: inverting in {self.gram_precision}")
-        # The transpose of a symmetric C array is the Fortran array that LAPACK overwrites without a copy.
-        # In float64 one thread is used, because OpenBLAS was seen to crash on two threads at 20,108 items.
-        with threadpool_limits(1 if self.gram_precision == "float64" else None, user_api="blas"):
-            matrix, failed = factorise(matrix.T, lower=1, clean=0, overwrite_a=1)
-            if not failed:
-                matrix, failed = invert(matrix, lower=1, overwrite_c=1)
+        if self.n_items > MOST_AT_ONCE:
+            progress = OncePerMinute(log)
+            failed = not invert_in_blocks(
+                matrix, lambda done: progress(f"{name}: {done:,} of {self.n_items:,} items, {progress.seconds:.0f} s")
+            )
+        else:
+            # The transpose of a symmetric C array is the Fortran array that LAPACK overwrites without a copy.
+            # In float64 one thread is used, because OpenBLAS was seen to crash on two threads at 20,108 items.
+            with threadpool_limits(1 if self.gram_precision == "float64" else None, user_api="blas"):
+                matrix, failed = factorise(matrix.T, lower=1, clean=0, overwrite_a=1)
+                if not failed:
+                    matrix, failed = invert(matrix, lower=1, overwrite_c=1)
         if failed:
             raise InputError(
                 f"{name}: the Gram matrix could not be inverted in {self.gram_precision} with regularization "
                 f"{self.regularization}; raise it, or use gram_precision float64."
             )
         for rows, block in _weights(matrix):
-            self.item_weights.value[rows].assign(block)
+            self.write_block(rows, slice(0, self.n_items), block)
 
 
 def _weights(inverse: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:

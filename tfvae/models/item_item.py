@@ -57,6 +57,24 @@ class ItemItem(MatrixRecommender):
         )
         return tf.ensure_shape(total, (None, self.n_items))
 
+    def write_block(self, rows: slice, columns: slice, block: np.ndarray) -> None:
+        """Writes a block of the matrix in place.
+
+        Assigning to a slice of the variable would read the variable first, and so copy the whole matrix.
+
+        Args:
+            rows: Rows of the block, with a start and a stop.
+            columns: Its columns, likewise.
+            block: float32 [rows, columns].
+        """
+        tf.raw_ops.ResourceStridedSliceAssign(
+            ref=self.item_weights.value.handle,
+            begin=[rows.start, columns.start],
+            end=[rows.stop, columns.stop],
+            strides=[1, 1],
+            value=block,
+        )
+
     def require_memory(self, dtype: DTypeLike, what: str) -> str:
         """The size of an item-item matrix, as a text such as "3.23 GB"; raises if memory cannot hold the matrix.
 

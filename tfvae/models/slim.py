@@ -149,7 +149,7 @@ class SLIM(ItemItem):
                 parts = threads.map(self._columns, repeat(counts), starts, paths, repeat(log))
                 for start, (block, converged) in zip(starts, parts, strict=True):
                     stop = start + len(converged)
-                    self.item_weights.value[:, start:stop].assign(block)
+                    self.write_block(slice(0, self.n_items), slice(start, stop), block)
                     unfinished += (start + np.flatnonzero(~converged)).tolist()
                     progress(f"SLIM: {stop:,} of {self.n_items:,} items, {progress.seconds:.0f} s")
             finally:

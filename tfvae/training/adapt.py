@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
-from tfvae.data.splits import HeldOutItems, Split
+from tfvae.data.splits import HeldOutItems, HeldOutShares, Split
 from tfvae.models import model_class
 from tfvae.models.gradient import GradientRecommender, Plan
 from tfvae.models.members import member_names
@@ -31,7 +31,8 @@ def settings_for(
     Only models that are trained by gradient are adapted, those among an ensemble's members too:
 
     - The batch is small enough for twenty updates per epoch (the papers' data give hundreds), but no smaller than 16.
-    - If the validation part is one held-out item of each user, NDCG@10 selects the epoch, as in NCF.
+    - If the validation part is one held-out item of each user, NDCG@10 selects the epoch, as in NCF; if it is a share
+      of each user's items, NDCG@20, as LightGCN reports.
     - Each model adapts further settings (`adapted` of its class): for example, an annealing that would not reach its
       cap is shortened, a VampPrior has at most one pseudo-input per ten users, and the phases of RaCT fit into the
       planned epochs.
@@ -58,6 +59,9 @@ def settings_for(
         negatives = split.validation.negatives.shape[1]
         log(f"monitor: ndcg@10 instead of {settings.training.monitor}, for an item ranked among {negatives} others.")
         settings = settings.with_changes(monitor="ndcg@10")
+    if isinstance(split.validation, HeldOutShares) and "monitor" not in fixed:
+        log(f"monitor: ndcg@20 instead of {settings.training.monitor}, as is usual for a share of each user's items.")
+        settings = settings.with_changes(monitor="ndcg@20")
     if not issubclass(kind, GradientRecommender):
         return settings.with_changes(members=[as_member(member) for member in members_for(settings, split, log)])
     n_users, n_rows, batch_size = split.train.shape[0], kind.n_rows(split.train), settings.training.batch_size

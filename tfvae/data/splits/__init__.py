@@ -1,8 +1,9 @@
-"""The three ways in which the papers divide interactions into training data and held-out data.
+"""The four ways in which the papers divide interactions into training data and held-out data.
 
 Strong generalisation (:mod:`.strong`) holds out users, the rating hold-out (:mod:`.ratings`) holds out
-single ratings, and leave-one-out (:mod:`.one_out`) holds out the last item of every user. Each split is
-determined by its input and its settings, and is saved with a digest of both.
+single ratings, leave-one-out (:mod:`.one_out`) holds out the last item of every user, and weak generalisation
+(:mod:`.weak`) a share of every user's items. Each split is determined by its input and its settings, and is
+saved with a digest of both.
 """
 
 from __future__ import annotations
@@ -18,12 +19,19 @@ from tfvae.data.splits.strong import (
     StrongGeneralizationSettings,
     strong_generalization,
 )
+from tfvae.data.splits.weak import (
+    HeldOutShares,
+    WeakGeneralization,
+    WeakGeneralizationSettings,
+    weak_generalization,
+)
 from tfvae.system.errors import unknown_name
 
 __all__ = [
     "HeldOut",
     "HeldOutItems",
     "HeldOutRatings",
+    "HeldOutShares",
     "HeldOutUsers",
     "LeaveOneOut",
     "LeaveOneOutSettings",
@@ -32,14 +40,17 @@ __all__ = [
     "Split",
     "StrongGeneralization",
     "StrongGeneralizationSettings",
+    "WeakGeneralization",
+    "WeakGeneralizationSettings",
     "leave_one_out",
     "load_split",
     "rating_holdout",
     "strong_generalization",
+    "weak_generalization",
 ]
 
 PROTOCOLS: dict[str, type[Split]] = {
-    split.protocol: split for split in (StrongGeneralization, RatingHoldout, LeaveOneOut)
+    split.protocol: split for split in (StrongGeneralization, RatingHoldout, LeaveOneOut, WeakGeneralization)
 }
 
 

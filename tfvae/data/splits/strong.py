@@ -18,9 +18,9 @@ from scipy.sparse import csr_array
 
 from tfvae.data.interactions import Interactions
 from tfvae.data.splits.base import Split, binary_rows, pack, unpack
+from tfvae.data.splits.filters import FilterSettings, filtered
 from tfvae.system.errors import InputError
 from tfvae.system.files import digest
-from tfvae.system.validation import Strict
 
 __all__ = [
     "HeldOutUsers",
@@ -28,13 +28,12 @@ __all__ = [
     "StrongGeneralizationSettings",
     "group_counts",
     "strong_generalization",
-    "table_counts",
 ]
 
 FEWEST_TO_SPLIT = 5  # the authors hold nothing out of shorter histories
 
 
-class StrongGeneralizationSettings(Strict):
+class StrongGeneralizationSettings(FilterSettings):
     """How to filter, and how many users to hold out.
 
     Each filter is applied once, in this order, even if a later one undoes what an earlier one ensured.
@@ -48,9 +47,6 @@ class StrongGeneralizationSettings(Strict):
         seed: Seed of NumPy's legacy generator.
     """
 
-    min_rating: float | None = None
-    min_users_per_item: int = Field(0, ge=0)
-    min_items_per_user: int = Field(5, ge=0)
     held_out_users: int = Field(ge=1)
     holdout_fraction: float = Field(0.2, gt=0, lt=1)
     seed: int = Field(98765, ge=0, lt=2**32)
@@ -215,7 +211,7 @@ def strong_generalization(interactions: Interactions, settings: StrongGeneraliza
         InputError: If no event passes the filters, no user would be left to train on, or no user in validation
             or in test has a target.
     """
-    users, items, counts = _filtered(interactions, settings)
+    users, items, counts = filtered(interactions, settings)
     survivors = np.flatnonzero(np.bincount(users))
     n_train = survivors.size - 2 * settings.held_out_users
     if n_train < 1:
@@ -261,11 +257,6 @@ def strong_generalization(interactions: Interactions, settings: StrongGeneraliza
     )
 
 
-def table_counts(n_events: int, n_users: int, n_items: int) -> dict[str, int | float]:
-    """Size and density of the interactions that were kept."""
-    return {"events": n_events, "users": n_users, "items": n_items, "density": n_events / (n_users * n_items)}
-
-
 def group_counts(train: csr_array, validation: HeldOutUsers, test: HeldOutUsers) -> dict[str, int]:
     """Counts what each part of a split holds, and the users left without targets or fold-in.
 
@@ -284,41 +275,6 @@ def group_counts(train: csr_array, validation: HeldOutUsers, test: HeldOutUsers)
             found[f"{name}_{side}"] = matrix.nnz
             found[f"{name}_users_without_{side}"] = int((np.diff(matrix.indptr) == 0).sum())
     return found
-
-
-def _filtered(
-    interactions: Interactions, settings: StrongGeneralizationSettings
-) -> tuple[np.ndarray, np.ndarray, dict[str, int | float]]:
-    """User rows and item columns of the events that stay, in file order, and counts of what each filter dropped."""
-    users, items, values = interactions.users, interactions.items, interactions.values
-    counts: dict[str, int | float] = {"events_read": users.size}
-    if settings.min_rating is not None:
-        liked = values >= settings.min_rating
-        users, items = users[liked], items[liked]
-    counts["events_below_min_rating"] = counts["events_read"] - users.size
-
-    before, popular = users.size, _frequent(items, settings.min_users_per_item)
-    users, items = users[popular], items[popular]
-    counts["events_of_dropped_items"] = before - users.size
-
-    before, active = users.size, _frequent(users, settings.min_items_per_user)
-    users, items = users[active], items[active]
-    counts["events_of_dropped_users"] = before - users.size
-    if not users.size:
-        raise InputError(
-            f"none of {counts['events_read']:,} events passes the filters: "
-            f"{counts['events_below_min_rating']:,} rated below min_rating={settings.min_rating}, then "
-            f"{counts['events_of_dropped_items']:,} on items with fewer than "
-            f"min_users_per_item={settings.min_users_per_item} users, then "
-            f"{counts['events_of_dropped_users']:,} of users with fewer than "
-            f"min_items_per_user={settings.min_items_per_user} items; lower the one that drops too much."
-        )
-    counts |= table_counts(users.size, *(int(np.count_nonzero(np.bincount(kept))) for kept in (users, items)))
-    return users, items, counts
-
-
-def _frequent(numbers: np.ndarray, least: int) -> np.ndarray:
-    return np.bincount(numbers)[numbers] >= least
 
 
 def _folded(
