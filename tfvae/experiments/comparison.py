@@ -38,6 +38,7 @@ __all__ = ["COMPARISON_FILE", "RANKERS", "RATERS", "Comparison", "Entry", "Verdi
 COMPARISON_FILE = "comparison.json"
 RANKERS: dict[str, dict[str, Any]] = {
     "popularity": {},
+    "rp3beta": {},
     "edlae": {},
     "wmf": {},
     "mult-dae": {"likelihood": "logistic"},
