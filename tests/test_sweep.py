@@ -259,12 +259,7 @@ def test_a_stored_sweep_of_other_data_is_refused(place, split, pretended, monkey
         ("popularity", "", "", "nothing to search"),
         ("mult-vae", "low = 0.0, high = 0.8", "low = 0.6, high = 0.8", "dropout = 0.5 lies outside"),
         ("mult-vae", "[[], [16]]", "[[16], [32]]", r"hidden = \[\] lies outside"),
-        (
-            "mult-vae",
-            "low = 0.0, high = 0.8",
-            "low = 0.1, high = 0.8, step = 0.3",
-            "dropout = 0.5 is not among 0.1, 0.4",
-        ),
+        ("mult-vae", "high = 0.8, step = 0.1", "high = 0.9, step = 0.3", "dropout = 0.5 is not among 0.0, 0.3"),
         ("mult-vae", "latent_dim = { low", "latend_dim = { low", "'latend_dim', which is no setting"),
     ],
 )

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tfvae.cli import options as opt
+from tfvae.cli.compare import comparison_folder
 from tfvae.cli.display import show_metrics
 from tfvae.models import MODELS
 
+if TYPE_CHECKING:
+    from tfvae.data.splits import Split
+
 __all__ = ["EXAMPLES", "fit"]
+
+AUTOMATIC = "meld"
+"""What `--model auto` takes where no comparison says more."""
 
 EXAMPLES = (
     "tfvae fit movietweetings --epochs 20",
@@ -24,7 +31,10 @@ EXAMPLES = (
 
 def fit(
     data: opt.Data,
-    model: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "mult-vae",
+    model: Annotated[
+        str,
+        typer.Option(help=f"One of {', '.join(MODELS)}; or auto, which takes the one that 'tfvae compare' chose."),
+    ] = "mult-vae",
     run: Annotated[Path | None, typer.Option(help="The run folder; runs/DATA-MODEL if not given.")] = None,
     epochs: opt.Epochs = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order of users and noise.")] = None,
@@ -62,10 +72,16 @@ def fit(
     from tfvae.training.settings import settings_of
 
     given = opt.settings_from(set_) | opt.those_given(epochs=epochs, seed=seed, deterministic=deterministic or None)
-    settings_of(model, given)  # so that a misspelt setting is reported before large data are read
+    automatic = model == "auto"
+    if not automatic:
+        settings_of(model, given)  # so that a misspelt setting is reported before large data are read
     columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
     changes = opt.those_given(min_rating=min_rating, held_out_users=held_out)
-    split = split_for(model, data, by, protocol, source=source, columns=columns, changes=changes)
+    opened = AUTOMATIC if automatic else model
+    split = split_for(opened, data, by, protocol, source=source, columns=columns, changes=changes)
+    if automatic:
+        model, found = _chosen(data, split)
+        given = found | given
     part = learnt_from(split)
     folder = run or Path("runs", f"{stem(data)}-{model}" + ("-by-items" if by == "items" else ""))
     refuse_another_split(folder, split)
@@ -82,3 +98,19 @@ def fit(
     summary, counts = measure(trained.model, part.validation_part)
     show_metrics(summary, counts)
     next_commands(folder, split, trained.model)
+
+
+def _chosen(data: str, split: Split) -> tuple[str, dict[str, Any]]:
+    """The model that `tfvae compare` chose for these data, or the usual one, and its settings; says which and why."""
+    from tfvae.experiments.comparison import chosen_model
+
+    folder = comparison_folder(data)
+    entry = chosen_model(folder, split)
+    if entry is None:
+        typer.echo(
+            f"auto takes {AUTOMATIC}, the best model of ours on the data sets of its table; there is no comparison of "
+            f"models on these data in {folder}, which '{opt.command('tfvae', 'compare', data)}' would make."
+        )
+        return AUTOMATIC, {}
+    typer.echo(f"auto takes {entry.model}, which was best on the validation part in {folder}.")
+    return entry.model, {name: value for name, value in entry.settings.items() if name != "model"}
