@@ -14,7 +14,7 @@ where x̃ is x with items dropped, for each expert others. The scores are the me
 mean 0 and standard deviation 1 over the catalogue. Expected values are averaged instead of logits, so that an expert
 that is sure of an item is heard, and one that rules an item out does not silence the others.
 
-`paper_results/leaderboard/README.md` tells how it was found, on validation users, and what each part adds.
+The table `meld` has what each part adds; `docs/meld.md` tells how it was found, on validation users.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ class MELD(GradientRecommender):
         prior_type: "standard" is N(0, I); "composite" is RecVAE's mixture, whose old encoder is that of the epoch
             before.
         gamma: γ of the KL weight γ·|x|.
+        other_learning_rate: Learning rate of the square and the variational expert, which learn in fewer epochs than the
+            logistic one; None for the same, the training setting `learning_rate`.
         **kwargs: `seed`, and arguments of `keras.Model`.
 
     Example:
