@@ -69,7 +69,7 @@ class MELD(GradientRecommender):
         prior_type: "standard" is N(0, I); "composite" is RecVAE's mixture, whose old encoder is that of the epoch
             before.
         gamma: γ of the KL weight γ·|x|.
-        other_learning_rate: Learning rate of the square and the variational expert, which learn in fewer epochs than the
+        other_learning_rate: Learning rate of the square and the variational expert, which need fewer epochs than the
             logistic one; None for the same, the training setting `learning_rate`.
         **kwargs: `seed`, and arguments of `keras.Model`.
 
