@@ -232,14 +232,16 @@ class MELD(GradientRecommender):
         if "square" in self.experts:
             output = tf.tanh(self.square_decoder(self.square_encoder(batch, noise=noise)))
             terms["square"] = _nll("gaussian", output, batch, c1=self.confidence, c0=1.0)
-        loss = sum(terms.values(), tf.constant(0.0))
+        parts = list(terms.values())
         if "variational" in self.experts:
             posterior = self.posterior(batch, noise)
             z = sample_with(noise, "z", posterior)
             terms["variational"] = _nll("multinomial", self.variational_decoder(z), batch)
             divergence = kl(posterior, self.prior(batch), z, sampled=self.prior_type == "composite")
             terms["kl"] = tf.reduce_mean(divergence)
-            loss += terms["variational"] + self.gamma * tf.reduce_mean(batch.lengths * divergence)
+            parts += [terms["variational"], self.gamma * tf.reduce_mean(batch.lengths * divergence)]
+        # Stacked, since the graph's optimiser adds up a chain of sums in an order that differs from trace to trace.
+        loss = tf.reduce_sum(tf.stack(parts)) if parts else tf.constant(0.0)
         return {"loss": loss, **terms}
 
     # ---- the mixture --------------------------------------------------------------------------------
