@@ -88,19 +88,21 @@ def standardized(scores) -> np.ndarray:
     return (scores - scores.mean(axis=1, keepdims=True)) / scores.std(axis=1, keepdims=True)
 
 
-def test_scores_are_the_mean_of_standardised_expected_values(rows, train):
-    model = MELD(N_ITEMS, **SMALL)
+@pytest.mark.parametrize("average_of", ["roots", "expected"])
+def test_scores_are_the_mean_of_what_is_averaged_standardised(average_of, rows, train):
+    model = MELD(N_ITEMS, average_of=average_of, **SMALL)
     model.attach(train)
-    parts = model.expert_scores(rows)
+    parts = {name: part.numpy().astype(float) for name, part in model.expert_scores(rows).items()}
     assert list(parts) == ["linear", *NEURAL]
-    expected = np.mean([standardized(part) for part in parts.values()], axis=0)
+    averaged = [np.sign(part) * np.abs(part) ** 0.5 if average_of == "roots" else part for part in parts.values()]
+    expected = np.mean([standardized(part) for part in averaged], axis=0)
     np.testing.assert_allclose(model.scores(rows), expected, atol=1e-4)
-    assert (0 <= parts["logistic"].numpy()).all() and (parts["logistic"].numpy() <= 1).all()
-    np.testing.assert_allclose(tf.reduce_sum(parts["variational"], axis=1), 1, rtol=1e-5)
+    assert (0 <= parts["logistic"]).all() and (parts["logistic"] <= 1).all()
+    np.testing.assert_allclose(parts["variational"].sum(axis=1), 1, rtol=1e-5)
 
 
 def test_a_row_without_spread_counts_for_nothing(train):
-    model = MELD(N_ITEMS, experts=["linear", "square"], **SMALL)
+    model = MELD(N_ITEMS, experts=["linear", "square"], average_of="expected", **SMALL)
     model.attach(train)
     empty = unpad(tf.constant([[-1]]))
     np.testing.assert_allclose(model.scores(empty), standardized(model.expert_scores(empty)["square"]) / 2, atol=1e-4)

@@ -10,9 +10,10 @@ and therefore err for different users. Each expert k has its own likelihood p_k 
 
     L(x) = −log p_2(x | x̃) − log p_3(x | x̃) − E_q log p_4(x | z) + γ·|x|·KL(q(z | x̃) ‖ p(z))
 
-where x̃ is x with items dropped, for each expert others. The scores are the mean of the expected values, each brought to
-mean 0 and standard deviation 1 over the catalogue. Expected values are averaged instead of logits, so that an expert
-that is sure of an item is heard, and one that rules an item out does not silence the others.
+where x̃ is x with items dropped, for each expert others. The scores are the mean over the experts of ±√|E_k[x]|, each
+brought to mean 0 and standard deviation 1 over the catalogue. Expected values are averaged instead of logits, so that
+an expert that is sure of an item is heard, and one that rules an item out does not silence the others. The root makes
+the errors of large and of small values alike, as for counts (Bartlett 1936).
 
 The table `meld` has what each part adds; `docs/meld.md` tells how it was found, on validation users.
 """
@@ -55,8 +56,8 @@ class MELD(GradientRecommender):
     Args:
         n_items: Number of items, I.
         experts: The experts.
-        average_of: What is averaged over the experts: "expected" values, or "scores", which are logits except those of
-            the linear expert.
+        average_of: What is averaged over the experts: "roots" of expected values, the "expected" values themselves, or
+            "scores", which are logits except those of the linear expert.
         latent_dim: Width of the three codes.
         dropout: Share of a history's items dropped in training.
         rank: Rank of the linear expert's map; at most I is used.
@@ -116,11 +117,11 @@ class MELD(GradientRecommender):
         n_items: int,
         *,
         experts: Annotated[Sequence[Expert], Field(min_length=1)] = ("linear", "logistic", "square", "variational"),
-        average_of: Literal["expected", "scores"] = "expected",
+        average_of: Literal["roots", "expected", "scores"] = "roots",
         latent_dim: Width = 200,
         dropout: Share = 0.5,
         rank: Count = 1000,
-        regularization: PositiveFloat = 300.0,
+        regularization: PositiveFloat = 100.0,
         linear_dropout: Share = 0.33,
         weight_decay: NonNegativeFloat = 2e-5,
         square_weight_decay: NonNegativeFloat = 0.01,
@@ -247,8 +248,8 @@ class MELD(GradientRecommender):
     # ---- the mixture --------------------------------------------------------------------------------
 
     def expert_scores(self, batch: SparseBatch) -> dict[str, tf.Tensor]:
-        """What is averaged for B users, by expert, each float32 [B, n_items]."""
-        expected = self.average_of == "expected"
+        """What the experts expect of B users, or their scores if these are averaged, each float32 [B, n_items]."""
+        expected = self.average_of != "scores"
 
         def logistic():
             logits = self.logistic_decoder(self.logistic_encoder(batch))
@@ -271,9 +272,11 @@ class MELD(GradientRecommender):
         return {name: known[name]() for name in self.experts}
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
-        """The mean of the experts' scores after each has been standardised over the catalogue, float32 [B, n_items]."""
-        scores = [standardized(scores) for scores in self.expert_scores(batch).values()]
-        return sum(scores[1:], scores[0]) / len(scores)
+        """The mean of what is averaged, each expert's standardised over the catalogue, float32 [B, n_items]."""
+        parts = list(self.expert_scores(batch).values())
+        if self.average_of == "roots":
+            parts = [tf.sign(part) * tf.sqrt(tf.abs(part)) for part in parts]
+        return tf.reduce_mean(tf.stack([standardized(part) for part in parts]), axis=0)
 
 
 def _nll(kind: str, output: tf.Tensor, batch: SparseBatch, **confidences: float) -> tf.Tensor:
