@@ -87,7 +87,6 @@ def _refuse_other_kinds(names: list[str]) -> None:
 
 def _show(found: Comparison, folder: Path) -> None:
     verdicts = {verdict.model: verdict for verdict in found.verdicts}
-    metrics = list(dict.fromkeys(name for entry in found.entries for name in entry.test))
     rows = []
     for entry in found.entries:
         if entry.validation is None:
@@ -98,20 +97,25 @@ def _show(found: Comparison, folder: Path) -> None:
             (
                 entry.model,
                 f"{entry.validation:.4f}",
-                *(f"{mean:.4f} ± {se:.4f}" for mean, se in (entry.test[name] for name in metrics)),
+                f"{entry.test[found.monitor][0]:.4f}",
                 f"{verdict.difference:+.4f} ± {verdict.se:.4f}" if verdict else "",
-                f"{verdict.p_value:.3f}" if verdict else "",
+                _p_value(verdict.p_value) if verdict else "",
                 f"{entry.seconds:,.0f}",
                 epochs,
             )
         )
-    headings = ("model", f"validation {found.monitor}", *metrics, "chosen − this", "p", "seconds", "epochs")
+    headings = ("model", "validation", "test", "chosen − this", "p", "seconds", "epochs")
+    typer.echo(f"{found.monitor}; differences on the test part ± their standard errors:")
     show_table(headings, rows, headings[1:])
     for entry in found.entries:
         if entry.problem is not None:
             typer.echo(f"Left out: {entry.model}, {entry.problem}")
     typer.echo(_said(found))
     typer.echo(f"Next: {opt.command('tfvae', 'evaluate', folder / found.chosen.model)}")
+
+
+def _p_value(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
 def _said(found: Comparison) -> str:
