@@ -21,7 +21,7 @@ from pydantic import Field, PositiveFloat
 
 from tfvae.models.ease import EASE
 
-__all__ = ["EDLAE"]
+__all__ = ["EDLAE", "penalties"]
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
@@ -61,5 +61,10 @@ class EDLAE(EASE):
         self.dropout = dropout
 
     def penalty(self, item_counts: np.ndarray) -> np.ndarray:
-        """The diagonal of Λ, float [n_items]: λ plus p / (1 − p) times each item's number of users."""
-        return self.regularization + self.dropout / (1 - self.dropout) * item_counts
+        """The diagonal of Λ, float [n_items]."""
+        return penalties(item_counts, self.regularization, self.dropout)
+
+
+def penalties(item_counts: np.ndarray, regularization: float, dropout: float) -> np.ndarray:
+    """The diagonal of Λ, float [n_items]: λ plus p / (1 − p) times each item's number of users, int [n_items]."""
+    return regularization + dropout / (1 - dropout) * item_counts

@@ -5,8 +5,7 @@ expects of the items (`Recommender.expected`) is standardised for each user over
 
     s_ui = Σ_m w_m (e_m,ui − mean_j e_m,uj) / sd_j e_m,uj,   w_m ≥ 0, Σ_m w_m = 1.
 
-Expected values are averaged, not logits, since of four models on ML-1M's validation users the former had an NDCG@100
-higher by .006.
+Expected values are averaged, not logits, since a member that rules an item out would silence the others (`docs/meld.md`).
 
 Metasearch calls it the zero-mean, unit-variance normalisation (Montague and Aslam: Relevance score normalization for
 metasearch, CIKM 2001). The weights are chosen on validation users (`tfvae.evaluation.mixing`), or equal. Predicted
@@ -167,8 +166,7 @@ class Ensemble(AnyEnsemble):
     """An ensemble of rankers: the weighted mean of what they expect, each standardised over the catalogue.
 
     The default members err in different places: a linear item-item map, a denoising autoencoder with a logistic
-    likelihood, a variational autoencoder and a weighted least-squares one. Of the sets that were measured on ML-1M,
-    their equal mean was the best.
+    likelihood, a variational autoencoder and a weighted least-squares one.
 
     Example:
         >>> import tfvae

@@ -31,6 +31,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from tensorflow_probability import distributions as tfd
 
 from tfvae.models.checks import check_matrix
+from tfvae.models.edlae import penalties
 from tfvae.models.fields import Count, Share, Width
 from tfvae.models.gradient import GradientRecommender, Objective
 from tfvae.nn.batches import SparseBatch
@@ -40,7 +41,7 @@ from tfvae.nn.likelihoods import likelihood
 from tfvae.nn.low_rank_map import LowRankMap
 from tfvae.nn.mlp import Decoder, DenselyConnectedEncoder, Encoder
 from tfvae.nn.noise import Noise
-from tfvae.nn.priors import CompositePrior, diagonal_normal, kl, sample_with, standard_normal
+from tfvae.nn.priors import CompositePrior, kl, normal_of, sample_with, standard_normal
 from tfvae.nn.ranking import standardized
 from tfvae.system.errors import InputError
 
@@ -193,12 +194,11 @@ class MELD(GradientRecommender):
         if "linear" in self.experts:
             check_matrix(self, train)
             counts = np.bincount(train.indices, minlength=self.n_items)
-            penalties = self.regularization + self.linear_dropout / (1 - self.linear_dropout) * counts
-            self.linear_map.fit(train, penalties, self.seed)
+            self.linear_map.fit(train, penalties(counts, self.regularization, self.linear_dropout), self.seed)
 
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
         """The variational expert's posterior q(z | x) of B users; deterministic without `noise`."""
-        return _normal(self.variational_encoder(batch, noise=noise))
+        return normal_of(self.variational_encoder(batch, noise=noise))
 
     def prior(self, batch: SparseBatch | None = None) -> tfd.Distribution:
         """The variational expert's prior p(z); the composite one is that of B users."""
@@ -281,7 +281,3 @@ class MELD(GradientRecommender):
 
 def _nll(kind: str, output: tf.Tensor, batch: SparseBatch, **confidences: float) -> tf.Tensor:
     return -tf.reduce_mean(likelihood(kind, output, **confidences).log_prob_rows(batch))
-
-
-def _normal(code: tf.Tensor) -> tfd.Distribution:
-    return diagonal_normal(*tf.split(code, 2, axis=1))

@@ -30,7 +30,7 @@ from tfvae.nn.batches import SparseBatch, TrainingRows
 from tfvae.nn.likelihoods import Multinomial
 from tfvae.nn.mlp import Decoder, DenselyConnectedEncoder, Encoder
 from tfvae.nn.noise import Noise
-from tfvae.nn.priors import CompositePrior, diagonal_normal, kl, sample_with
+from tfvae.nn.priors import CompositePrior, kl, normal_of, sample_with
 from tfvae.nn.schedules import Fixed, LinearRamp, Rescaled
 from tfvae.system.errors import InputError
 
@@ -178,7 +178,7 @@ class RecVAE(VariationalAutoencoder):
 
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
         """The posterior q(z | x) of B users."""
-        return _normal(self.encoder(batch, noise=noise))
+        return normal_of(self.encoder(batch, noise=noise))
 
     # ---- the prior ----------------------------------------------------------------------------------
 
@@ -272,18 +272,13 @@ class RecVAE(VariationalAutoencoder):
         elif old_code is None:
             posterior = self.posterior(batch)
         else:  # while the decoder is trained, the old encoder and the encoder are the same
-            posterior = _normal(old_code)
+            posterior = normal_of(old_code)
         prior = self.prior(batch) if old_code is None else self._mixture(old_code)
         z = sample_with(noise, "z", posterior)
         nll = -tf.reduce_mean(self.log_likelihood(z, batch))
         divergence = kl(posterior, prior, z, sampled=self.divergence == "sampled")
         loss = nll + tf.reduce_mean(self.schedule.of_users(self.beta.value, batch.lengths) * divergence)
         return {"loss": loss, "nll": nll, "kl": tf.reduce_mean(divergence)}
-
-
-def _normal(code: tf.Tensor) -> tfd.Distribution:
-    """N(μ, diag σ²) of B users, where μ and log σ² are the two halves of an encoder's output."""
-    return diagonal_normal(*tf.split(code, 2, axis=1))
 
 
 class _OldCodes:

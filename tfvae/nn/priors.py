@@ -14,7 +14,7 @@ from tensorflow_probability import distributions as tfd
 from tfvae.nn.noise import Noise
 from tfvae.system.errors import InputError
 
-__all__ = ["CompositePrior", "VampPrior", "diagonal_normal", "kl", "sample_with", "standard_normal"]
+__all__ = ["CompositePrior", "VampPrior", "diagonal_normal", "kl", "normal_of", "sample_with", "standard_normal"]
 
 WIDE_LOG_VARIANCE = 10.0
 
@@ -23,6 +23,11 @@ def diagonal_normal(mean: tf.Tensor, log_variance: tf.Tensor) -> tfd.Distributio
     """N(mean, diag exp(log_variance)) over codes [B, latent_dim]; float32, whatever type the layers compute in."""
     scale = tf.exp(0.5 * tf.cast(log_variance, tf.float32))
     return tfd.Independent(tfd.Normal(tf.cast(mean, tf.float32), scale), reinterpreted_batch_ndims=1)
+
+
+def normal_of(code: tf.Tensor) -> tfd.Distribution:
+    """N(μ, diag σ²) of B users, where μ and log σ² are the two halves of an encoder's output, [B, 2·latent_dim]."""
+    return diagonal_normal(*tf.split(code, 2, axis=1))
 
 
 def standard_normal(latent_dim: int) -> tfd.Distribution:
