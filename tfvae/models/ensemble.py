@@ -5,7 +5,8 @@ expects of the items (`Recommender.expected`) is standardised for each user over
 
     s_ui = Σ_m w_m (e_m,ui − mean_j e_m,uj) / sd_j e_m,uj,   w_m ≥ 0, Σ_m w_m = 1.
 
-Expected values are averaged, not logits, since a member that rules an item out would silence the others (`docs/meld.md`).
+Expected values are averaged, not logits, since a member that rules an item out would silence the others; `docs/meld.md`
+has more on that.
 
 Metasearch calls it the zero-mean, unit-variance normalisation (Montague and Aslam: Relevance score normalization for
 metasearch, CIKM 2001). The weights are chosen on validation users (`tfvae.evaluation.mixing`), or equal. Predicted
