@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from tfvae.data.datasets import DATASETS
 from tfvae.evaluation.metrics import check_metric
+from tfvae.experiments.search import Budget, SearchSpace, Value
 from tfvae.system.errors import InputError, unknown_name
 from tfvae.system.files import reading
 from tfvae.system.validation import Strict, checked
@@ -29,8 +30,8 @@ __all__ = [
     "Ordering",
     "Published",
     "Row",
-    "SearchSpace",
     "TABLES",
+    "WORK",
     "Table",
     "definition_path",
     "load_table",
@@ -39,58 +40,10 @@ __all__ = [
 ]
 
 RESULTS = Path("paper_results")
+WORK = Path("runs/tables")
 TABLES = Path(__file__).parent / "tables"
+ENSEMBLES = ("ensemble", "rating-ensemble")
 REFERENCE = r"^[a-z0-9-]+/[a-z0-9-]+$"  # table/row
-Value = int | float | str | bool | list | None
-
-
-class SearchSpace(Strict):
-    """The values that the sweep may try for one setting: an interval or a list of choices.
-
-    Attributes:
-        low: Smallest value, included.
-        high: Largest value, included. If both limits are whole numbers, only whole numbers are tried.
-        log: Whether to search on a logarithmic scale.
-        step: Distance between neighbouring values of the interval; None for 1 between whole numbers and for a
-            continuous interval otherwise.
-        choices: The values, of any JSON type, instead of an interval.
-    """
-
-    low: int | float | None = None
-    high: int | float | None = None
-    log: bool = False
-    step: int | float | None = None
-    choices: list[Value] | None = None
-
-    @property
-    def interval(self) -> tuple[int | float, int | float] | None:
-        """The smallest and the largest value; None for choices."""
-        return None if self.low is None or self.high is None else (self.low, self.high)
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
-        if (self.interval is None) == (self.choices is None):
-            raise ValueError("expected either low and high, or choices")
-        if self.interval and self.interval[0] >= self.interval[1]:
-            raise ValueError(f"low must be below high, found {self.low} and {self.high}")
-        if self.choices is not None and (self.log or self.step is not None or {self.low, self.high} != {None}):
-            raise ValueError("choices have no low, high, log or step")
-        if self.interval and self.log and (self.interval[0] <= 0 or self.step is not None):
-            raise ValueError(f"expected a low above 0 and no step on a logarithmic scale, found {self.low}")
-        if any(isinstance(limit, int) and abs(limit) >= 2**63 for limit in (self.low, self.high, self.step)):
-            raise ValueError("expected whole numbers of 64 bits")
-        if self.step is not None and not 0 < self.step <= (self.high or 0) - (self.low or 0):
-            raise ValueError(f"expected a step above 0 and no longer than the interval, found {self.step}")
-        return self
-
-    def holds(self, value: Value) -> bool:
-        """Whether a value is among those that may be tried."""
-        if self.choices is not None:
-            return value in self.choices
-        low, high = self.interval or (0, 0)
-        whole = isinstance(low, int) and isinstance(high, int)
-        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        return number and low <= value <= high  # type: ignore[operator]
 
 
 class Published(Strict):
@@ -146,6 +99,7 @@ class Row(Strict):
         tuning_from: "table/row" of the same model and settings, whose sweep also tunes this row; excludes `search`.
         alias_of: "table/row" in another table that this row stands for. `load_table` copies `SHARED` from there, so
             that this row gives none of these keys, and its runs are stored there.
+        members: "table/row" of each member of an ensemble, with the settings of that row and its sweep.
         note: Printed below the table.
     """
 
@@ -161,12 +115,19 @@ class Row(Strict):
     search: dict[str, SearchSpace] = {}
     tuning_from: str | None = Field(None, pattern=REFERENCE)
     alias_of: str | None = Field(None, pattern=REFERENCE)
+    members: list[Annotated[str, Field(pattern=REFERENCE)]] = []
     note: str | None = None
 
     @model_validator(mode="after")
     def _one_sweep(self) -> Self:
         if self.search and self.tuning_from:
             raise ValueError("expected either a search space or tuning_from, found both")
+        return self
+
+    @model_validator(mode="after")
+    def _members_of_an_ensemble(self) -> Self:
+        if self.members and (self.model not in ENSEMBLES or "members" in self.settings):
+            raise ValueError(f"members are rows for {' or '.join(ENSEMBLES)}, instead of the setting of this name")
         return self
 
     @model_validator(mode="after")
@@ -198,7 +159,7 @@ class Row(Strict):
         return self.model
 
 
-SHARED = ("model", "settings", "by", "refined", "datasets", "search", "tuning_from")
+SHARED = ("model", "settings", "by", "refined", "datasets", "search", "tuning_from", "members")
 
 
 class Ordering(Strict):
@@ -243,9 +204,11 @@ class Table(Strict):
         protocol: How the data are split.
         metrics: Names of the metrics, in printed order.
         monitor: The metric on the validation part that selects the epoch and the settings.
-        seeds: Seeds to run if no others are asked for; with a rating hold-out, each seed also cuts a split of its own.
+        seeds: Seeds to run if no others are asked for, also of rows that stand for another table's; with a rating
+            hold-out, each seed also cuts a split of its own.
         rows: The rows, in printed order.
         orderings: Claims about the rows; the monitored metric on the test part decides whether they hold.
+        budget: How much searching each row gets before it is run; None searches nothing.
         correction: Whether the p-values of the claims are corrected for their number, by Holm's method.
         watch_test: Whether the test part is measured after each round of training, to report the best epoch on the
             test part as a paper did.
@@ -268,6 +231,7 @@ class Table(Strict):
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = [1]
     rows: list[Row] = []
     orderings: list[Ordering] = []
+    budget: Budget | None = None
     correction: Literal["none", "holm"] = "none"
     watch_test: bool = False
     generative: bool = False
@@ -348,9 +312,12 @@ def load_table(name: str, results: Path = RESULTS) -> Table:
 
     Raises:
         InputError: If there is no such table, if its file is not a valid definition, or if a row is an `alias_of` a row
-            that does not exist, belongs to the same table or is itself an alias.
+            that does not exist, belongs to the same table or is itself an alias, or has a member that is no such row.
     """
     table = _read(name, results)
+    for row in table.rows:
+        for member in row.members:
+            _refuse_no_member(table, row, member, results)
     return table.model_copy(update={"rows": [_resolved(table, row, results) for row in table.rows]})
 
 
@@ -369,6 +336,17 @@ def _resolved(table: Table, row: Row, results: Path) -> Row:
     if other.alias_of:
         raise InputError(f"{place}, which is itself alias_of {other.alias_of!r}; name that row.")
     return row.model_copy(update={key: getattr(other, key) for key in SHARED})
+
+
+def _refuse_no_member(table: Table, row: Row, member: str, results: Path) -> None:
+    place = f"{definition_path(table.name, results)}: row {row.slug!r} has the member {member!r}"
+    home, slug = member.split("/")
+    try:
+        other = (table if home == table.name else _read(home, results)).row(slug)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
+    if other.alias_of or other.members or other.model is None:
+        raise InputError(f"{place}, which is no row with a model and settings of its own; name one that is.")
 
 
 def _read(name: str, results: Path) -> Table:

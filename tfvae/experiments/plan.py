@@ -20,7 +20,7 @@ from tfvae.models import model_class
 from tfvae.models.gradient import GradientRecommender
 from tfvae.system.errors import InputError
 from tfvae.training.adapt import settings_for
-from tfvae.training.settings import Settings, settings_of, stored_settings
+from tfvae.training.settings import Settings, as_member, member_settings, settings_of, stored_settings
 
 __all__ = [
     "Job",
@@ -149,7 +149,7 @@ def plans_of(
         InputError: If the row has no model, a setting is unknown or wrong, the data cannot be split, or the row is
             `refined` and its model has no posterior of ratings.
     """
-    own = row_settings(job.table, row, job.dataset)
+    own = row_settings(job.table, row, job.dataset) | _members(job, row)
     sweep = sweep_of(job.table.name, job.dataset, row, job.results)
     searched = job.splits(job.table.seeds[0], row.by)
     if sweep and sweep.data_digest != searched.digest:
@@ -163,25 +163,63 @@ def plans_of(
         ordered = settings_for(row.built_model, own | by_hand, searched, job.log, fixed={"monitor", *by_hand})
     if row.refined and not model_class(row.built_model).has_rating_posterior(ordered.model):
         raise InputError(f"{job.table.name}: row {row.slug!r} is refined, but its model has no posterior of ratings.")
-    by_epochs = trained_by_epochs(row.built_model)
     # Even a deterministic model gives other values on another split of the ratings.
     once = model_class(row.built_model).is_deterministic and job.table.protocol != "rating-holdout"
     plans = []
     for seed in job.table.seeds[:1] if once else seeds or job.table.seeds:
         full = ordered.with_changes(**overrides | {"seed": seed})
-        last, due = min(epochs or full.training.epochs, full.training.epochs), ordered.training.epochs
+        settings = full if epochs is None else _cut(full, epochs)
         plans.append(
             Plan(
                 job=job,
                 row=row,
-                settings=full.with_changes(epochs=last) if by_epochs else full,
+                settings=settings,
                 full=full,
                 overrides=overrides,
                 tuned=sweep.tuned if sweep else None,
-                cut=f"{last} of {due} epochs" if last < due and by_epochs else None,
+                cut=_lacking(settings, ordered),
             )
         )
     return plans
+
+
+def _cut(full: Settings, epochs: int) -> Settings:
+    """The same settings with at most so many epochs, of an ensemble for each of its members."""
+    if trained_by_epochs(full.name):
+        return full.with_changes(epochs=min(epochs, full.training.epochs))
+    if not full.members:
+        return full
+    cut = [_cut(member_settings(member), epochs) for member in full.members]
+    members = [
+        member | {"training": member["training"] | {"epochs": settings.training.epochs}}
+        for member, settings in zip(full.members, cut, strict=True)
+    ]
+    return full.with_changes(members=members)
+
+
+def _lacking(settings: Settings, ordered: Settings) -> str | None:
+    """How many epochs a run lacks to what its row orders, in words; None if it lacks none."""
+    if trained_by_epochs(ordered.name):
+        last, due = settings.training.epochs, ordered.training.epochs
+        return f"{last} of {due} epochs" if last < due else None
+    pairs = zip(map(member_settings, settings.members), map(member_settings, ordered.members), strict=True)
+    lacking = [why for why in (_lacking(*pair) for pair in pairs) if why]
+    return f"a member has {lacking[0]}" if lacking else None
+
+
+def _members(job: Job, row: Row) -> dict[str, Any]:
+    """The setting `members` of an ensemble of other rows, each with its row's settings, but for its seed."""
+    if not row.members:
+        return {}
+    members = []
+    for reference in row.members:
+        home, slug = reference.split("/")
+        table = load_table(home, job.results)
+        member = plans_of(replace(job, table=table), table.row(slug), [0], None, {})[0].settings
+        described = as_member(member)
+        del described["training"]["seed"]  # that of the ensemble, and the member's number
+        members.append(described)
+    return {"members": members}
 
 
 def _found(sweep: Sweep, split: Split) -> dict[str, Any]:

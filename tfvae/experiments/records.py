@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import NonNegativeFloat, NonNegativeInt, field_validator, model_validator
 
 from tfvae.evaluation.metrics import lower_is_better
-from tfvae.experiments.definitions import SearchSpace
+from tfvae.experiments.search import SearchSpace
 from tfvae.system.validation import Strict
 from tfvae.training.settings import todays_flat
 
@@ -219,6 +219,11 @@ class Sweep(Strict):
         sign = 1 if lower_is_better(self.monitor) else -1
         complete = [(sign * trial.value, trial) for trial in self.trials if trial.value is not None]
         return min(complete, key=lambda pair: pair[0])[1] if complete else None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all trials together."""
+        return sum(trial.seconds for trial in self.trials)
 
     @property
     def tuned(self) -> Tuned | None:

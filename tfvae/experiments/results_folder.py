@@ -30,6 +30,7 @@ __all__ = [
     "folder_of",
     "per_user_metrics",
     "runs_of",
+    "searched_as",
     "store_attributes",
     "store_run",
     "stored_attributes",
@@ -164,8 +165,21 @@ def sweep_of(table: str, dataset: str, row: Row, results: Path = RESULTS) -> Swe
     Raises:
         InputError: If the file is damaged.
     """
-    home, slug = row.tuning_from.split("/") if row.tuning_from else row.stored_in(table)
+    home, slug = searched_as(row, table)
     return stored_sweep(home, dataset, slug, results)
+
+
+def searched_as(row: Row, table: str) -> tuple[str, str]:
+    """The table and the slug under which the sweep of a row is stored.
+
+    Args:
+        row: The row.
+        table: Name of the table that has it.
+    """
+    if row.tuning_from is None:
+        return row.stored_in(table)
+    home, slug = row.tuning_from.split("/")
+    return home, slug
 
 
 def sweep_path(table: str, dataset: str, slug: str, results: Path = RESULTS) -> Path:

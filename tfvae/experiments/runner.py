@@ -23,25 +23,19 @@ from tfvae.evaluation.latents import LatentDiagnostics, has_latents, latent_diag
 from tfvae.evaluation.predictive import describe_predictions, has_rating_posterior
 from tfvae.evaluation.results import Evaluation, RatingEvaluation
 from tfvae.experiments import report
-from tfvae.experiments.definitions import RESULTS, load_table
+from tfvae.experiments.definitions import RESULTS, WORK, Row, load_table
 from tfvae.experiments.plan import Job, Log, Plan, outdated, plans_of, shortened_why, stored_as, tables_showing
 from tfvae.experiments.protocols import OwnData, data_name, splits_of
 from tfvae.experiments.records import Attributes, StoredRun
-from tfvae.experiments.results_folder import store_attributes, store_run, stored_run
+from tfvae.experiments.results_folder import searched_as, store_attributes, store_run, stored_run, stored_sweep
+from tfvae.experiments.sweep import run_sweep, validation_value
 from tfvae.system.environment import commit, environment
 from tfvae.system.errors import DivergedError, InputError, TooLargeError
 from tfvae.system.files import digest
 from tfvae.system.memory import forget_peak, peak_gb
 from tfvae.training.loop import WATCHED, TrainedModel, train
 
-__all__ = [
-    "WORK",
-    "run_folder",
-    "run_table",
-    "validation_value",
-]
-
-WORK = Path("runs/tables")
+__all__ = ["run_folder", "run_table"]
 
 
 def run_table(
@@ -61,16 +55,16 @@ def run_table(
 ) -> list[StoredRun]:
     """Brings a table up to date on a data set, and renders it and all other tables that show the same runs.
 
-    A stored run is kept if its settings and data are still the same; otherwise it is run again, and replaced once the
-    new run has finished. A run that is cut by `epochs` does not replace a full one with the same settings. If a row
-    diverges or does not fit into memory, the other rows are run all the same; the first such error is raised after
-    rendering.
+    If the table has a budget, the settings of each row are first searched until the row's search has used it. A stored
+    run is kept if its settings and data are still the same; otherwise it is run again, and replaced once the new run
+    has finished. A run that is cut by `epochs` does not replace a full one with the same settings. If a row diverges or
+    does not fit into memory, the other rows are run all the same; the first such error is raised after rendering.
 
     Args:
         name: Name of the table.
         dataset: Name of a data set that suits the table's protocol; None for a user's own data.
-        seeds: Seeds to run; None takes the table's (for an `alias_of` row, those of the table that stores it). A
-            deterministic model runs once, with the table's first seed, unless each seed cuts other ratings.
+        seeds: Seeds to run; None takes the table's (for an `alias_of` row, those of the table that stores it as well).
+            A deterministic model runs once, with the table's first seed, unless each seed cuts other ratings.
         rows: Slugs of the rows to run; None runs all that have a model.
         epochs: The largest number of epochs of each run; the cells of a cut run say so.
         overrides: Settings that take precedence over all others (`--set`); they are stored with the run.
@@ -100,9 +94,14 @@ def run_table(
     job = Job(table, stored_under, splits, results, work, progress, log)
     if table.kind == "data-attributes":
         _store_counts(job, time.perf_counter() - started)
+    for row in chosen if table.budget else []:
+        _search(job, row, epochs, source, own)
+    plans = []
+    for home, row in [stored_as(job, row) for row in chosen]:
+        asked = seeds or sorted({*table.seeds, *home.table.seeds})
+        plans += plans_of(home, row, asked, epochs, overrides or {})
     runs, failures = [], []
-    rows_as_stored = [stored_as(job, row) for row in chosen]
-    for plan in [plan for job, row in rows_as_stored for plan in plans_of(job, row, seeds, epochs, overrides or {})]:
+    for plan in plans:
         try:
             runs.append(_up_to_date(plan))
         except (DivergedError, TooLargeError) as error:
@@ -121,17 +120,29 @@ def run_folder(run: StoredRun, work: Path = WORK) -> Path:
     return Path(work) / run.table / run.dataset / run.work
 
 
-def validation_value(run: TrainedModel, split: Split, monitor: str) -> float | None:
-    """The monitored metric on the validation part, of the best epoch or of a model that is fitted at once.
-
-    Returns:
-        The value; None if the split has no validation part.
-    """
-    if split.validation is None:
-        return None
-    if run.history:
-        return run.best[f"val_{monitor}"]
-    return evaluate(run.model, split.validation, (monitor,)).mean(monitor)
+def _search(job: Job, row: Row, epochs: int | None, source: str | Path | None, own: OwnData | None) -> None:
+    """Goes on with the search of a row's settings until it has used the table's budget."""
+    budget = job.table.budget
+    if budget is None or not (row.search or row.tuning_from):
+        return
+    table, slug = searched_as(row, job.table.name)
+    begun = stored_sweep(table, job.dataset, slug, job.results)
+    found = run_sweep(
+        table,
+        slug,
+        job.dataset if own is None else None,
+        budget.trials,
+        begun.seed if begun else 0,
+        epochs=begun.epochs if begun else epochs,
+        budget_seconds=budget.seconds,
+        source=source,
+        own=own,
+        results=job.results,
+        work=job.work,
+        progress=job.progress,
+        log=job.log,
+    )
+    job.log(f"{row.name}: searched in {len(found.trials)} trials of {found.seconds:,.0f} s")
 
 
 def _up_to_date(plan: Plan) -> StoredRun:

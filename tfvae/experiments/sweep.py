@@ -25,13 +25,14 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 
 from tfvae.data.splits import Split
+from tfvae.evaluation.evaluate import evaluate
 from tfvae.evaluation.metrics import lower_is_better
-from tfvae.experiments.definitions import RESULTS, Row, SearchSpace, Table, load_table
+from tfvae.experiments.definitions import RESULTS, WORK, Row, Table, load_table
 from tfvae.experiments.plan import row_settings, trained_by_epochs
 from tfvae.experiments.protocols import OwnData, data_name, splits_of
 from tfvae.experiments.records import Sweep, Trial
 from tfvae.experiments.results_folder import stored_sweep, sweep_path
-from tfvae.experiments.runner import WORK, validation_value
+from tfvae.experiments.search import SearchSpace
 from tfvae.models import model_class
 from tfvae.models.gradient import GradientRecommender
 from tfvae.system.environment import commit, environment
@@ -39,11 +40,11 @@ from tfvae.system.errors import DivergedError, InputError, TooLargeError
 from tfvae.system.files import digest, write_json
 from tfvae.system.locks import held
 from tfvae.training.adapt import settings_for
-from tfvae.training.loop import train
+from tfvae.training.loop import TrainedModel, train
 from tfvae.training.run_folder import RunFolder
 from tfvae.training.settings import settings_of, stored_settings
 
-__all__ = ["run_sweep", "search_problem"]
+__all__ = ["run_sweep", "search_problem", "validation_value"]
 
 
 def run_sweep(
@@ -55,6 +56,7 @@ def run_sweep(
     *,
     epochs: int | None = None,
     seconds: float | None = None,
+    budget_seconds: float = np.inf,
     source: str | Path | None = None,
     own: OwnData | None = None,
     results: Path = RESULTS,
@@ -72,6 +74,7 @@ def run_sweep(
         seed: Seed of the search.
         epochs: The largest number of epochs of a trial.
         seconds: Time of this call, in seconds, after which no new trial begins.
+        budget_seconds: Seconds of all trials together, those of earlier calls included, after which no new one begins.
         source: Data fetched by hand (see `tfvae.experiments.runner.run_table`).
         own: A user's own data, instead of a named data set.
         results: The results folder.
@@ -102,7 +105,7 @@ def run_sweep(
     deadline = time.perf_counter() + (seconds if seconds is not None else np.inf)
     with held(Path(work) / table / stored_under / f"{row}.sweep") as folder:
         sweep = _begun(definition, chosen, stored_under, whole.digest, seed, epochs, results, split if own else None)
-        while len(sweep.trials) < trials and time.perf_counter() < deadline:
+        while len(sweep.trials) < trials and sweep.seconds < budget_seconds and time.perf_counter() < deadline:
             params = _next_params(sweep)
             trial = _tried(sweep, params, split, folder, progress)
             sweep = sweep.model_copy(update={"trials": [*sweep.trials, trial]})
@@ -112,6 +115,19 @@ def run_sweep(
             log(f"{chosen.name}, trial {trial.number + 1} of {trials}: {outcome}, {params}")
         _remove_trials(folder)
     return sweep
+
+
+def validation_value(run: TrainedModel, split: Split, monitor: str) -> float | None:
+    """The monitored metric on the validation part, of the best epoch or of a model that is fitted at once.
+
+    Returns:
+        The value; None if the split has no validation part.
+    """
+    if split.validation is None:
+        return None
+    if run.history:
+        return run.best[f"val_{monitor}"]
+    return evaluate(run.model, split.validation, (monitor,)).mean(monitor)
 
 
 def _begun(

@@ -1,0 +1,174 @@
+"""A table on equal terms: every row gets the same budget of searching, and an ensemble's members are other rows."""
+
+from __future__ import annotations
+
+import pytest
+
+from tfvae.data.splits import StrongGeneralizationSettings, strong_generalization
+from tfvae.data.synthetic import synthetic
+from tfvae.experiments import runner, sweep
+from tfvae.experiments.definitions import load_table
+from tfvae.experiments.results_folder import stored_run, stored_runs, stored_sweep
+from tfvae.experiments.runner import run_table
+from tfvae.experiments.sweep import run_sweep
+from tfvae.system.errors import InputError
+from tfvae.training.settings import member_settings, stored_settings
+
+pytestmark = pytest.mark.slow
+
+HOME = """
+title = "Home"
+caption = "For tests."
+metrics = ["ndcg@10"]
+monitor = "ndcg@10"
+seeds = [1]
+
+[[rows]]
+name = "EASE"
+slug = "ease"
+model = "ease"
+search.regularization = { low = 1.0, high = 1000.0, log = true }
+
+[[rows]]
+name = "WMF"
+slug = "wmf"
+model = "wmf"
+settings = { factors = 4, iterations = 2 }
+
+[[rows]]
+name = "Mult-DAE"
+slug = "mult-dae"
+model = "mult-dae"
+settings = { epochs = 3, batch_size = 50, latent_dim = 4, hidden = [] }
+"""
+EQUAL = """
+title = "Equal terms"
+caption = "For tests."
+metrics = ["ndcg@10"]
+monitor = "ndcg@10"
+seeds = [2, 1]
+budget = { trials = 3, seconds = 600 }
+
+[[rows]]
+name = "EASE"
+slug = "ease"
+alias_of = "home/ease"
+
+[[rows]]
+name = "WMF"
+slug = "wmf"
+alias_of = "home/wmf"
+
+[[rows]]
+name = "RP3beta"
+slug = "rp3beta"
+model = "rp3beta"
+search.beta = { choices = [0.4, 0.6, 0.2] }
+
+[[rows]]
+name = "All"
+slug = "all"
+model = "ensemble"
+members = ["home/ease", "home/mult-dae"]
+"""
+
+
+@pytest.fixture(scope="module")
+def split():
+    return strong_generalization(synthetic(150, 30, 1800, seed=1), StrongGeneralizationSettings(held_out_users=30))
+
+
+@pytest.fixture
+def place(tmp_path, split, monkeypatch):
+    """Keyword arguments for `run_table` in an empty folder whose only data set is the tiny split."""
+    for name, definition in (("home", HOME), ("equal", EQUAL)):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        (tmp_path / "results" / name / "table.toml").write_text(definition)
+    for module in (runner, sweep):
+        monkeypatch.setattr(module, "splits_of", lambda *_: lambda seed, by: split)
+    return {"results": tmp_path / "results", "work": tmp_path / "work", "progress": False, "log": lambda line: None}
+
+
+def test_each_row_is_searched_for_its_budget_before_it_is_run(place):
+    runs = run_table("equal", "ml-20m", rows=["ease", "rp3beta"], **place)
+    for table, slug in (("home", "ease"), ("equal", "rp3beta")):
+        found = stored_sweep(table, "ml-20m", slug, place["results"])
+        assert len(found.trials) == 3
+    assert [(run.slug, run.tuned.trials) for run in runs] == [("ease", 3), ("rp3beta", 3)]
+
+
+def test_what_was_searched_before_counts(place):
+    """A search of another seed and another number of epochs is gone on with as it was begun."""
+    run_sweep("home", "ease", "ml-20m", 2, 7, **place)
+    begun = stored_sweep("home", "ml-20m", "ease", place["results"])
+    run_table("equal", "ml-20m", rows=["ease"], **place)
+    found = stored_sweep("home", "ml-20m", "ease", place["results"])
+    assert found.seed == 7 and found.trials[:2] == begun.trials and len(found.trials) == 3
+    run_table("equal", "ml-20m", rows=["ease"], **place)
+    assert stored_sweep("home", "ml-20m", "ease", place["results"]) == found
+
+
+def test_a_search_ends_with_the_trial_in_which_its_seconds_are_over(place, monkeypatch):
+    tried = sweep._tried
+    monkeypatch.setattr(sweep, "_tried", lambda *given: tried(*given).model_copy(update={"seconds": 4.0}))
+    found = run_sweep("home", "ease", "ml-20m", 100, budget_seconds=10, **place)
+    assert [trial.seconds for trial in found.trials] == [4.0, 4.0, 4.0] and found.seconds == 12
+
+
+def test_a_row_of_another_table_is_run_with_the_seeds_of_both(place):
+    run_table("equal", "ml-20m", rows=["ease", "wmf"], **place)
+    assert [run.seed for run in stored_runs("home", "ml-20m", "wmf", place["results"])] == [1, 2]
+    assert [run.seed for run in stored_runs("home", "ml-20m", "ease", place["results"])] == [1], "it is deterministic"
+
+
+def test_the_members_of_an_ensemble_are_trained_as_their_rows(place):
+    run_table("equal", "ml-20m", rows=["ease"], **place)
+    run = run_table("equal", "ml-20m", [2], ["all"], **place)[0]
+    ease, dae = (member_settings(member) for member in stored_settings(run.settings).members)
+    best = stored_sweep("home", "ml-20m", "ease", place["results"]).best.params
+    assert (ease.name, ease.model["regularization"]) == ("ease", best["regularization"])
+    assert (dae.name, dae.model["latent_dim"], dae.training.epochs) == ("mult-dae", 4, 3)
+    members = stored_settings(run.settings).members
+    assert all("seed" not in member["training"] for member in members), "each seed of the ensemble trains members anew"
+
+
+def test_a_shortened_ensemble_says_so_and_replaces_no_whole_one(place):
+    short = run_table("equal", "ml-20m", [2], ["all"], epochs=2, **place)[0]
+    assert short.shortened_why.startswith("a member has 2 of 3 epochs")
+    whole = run_table("equal", "ml-20m", [2], ["all"], **place)[0]
+    assert "epochs" not in whole.shortened_why
+    run_table("equal", "ml-20m", [2], ["all"], epochs=2, **place)
+    assert stored_run("equal", "ml-20m", "all", 2, place["results"]) == whole
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ('members = ["home/ease", "home/nobody"]', "has the member 'home/nobody': unknown row of home"),
+        ('members = ["home/ease", "equal/wmf"]', "no row with a model and settings of its own"),
+        ('members = ["home/ease", "equal/all"]', "no row with a model and settings of its own"),
+        ('members = ["home/ease", "EASE"]', "should match pattern"),
+        ('members = ["home/ease", "home/wmf"]\nsettings = { members = [] }', "instead of the setting"),
+    ],
+)
+def test_members_that_are_no_rows_are_refused_with_their_place(place, written, message):
+    path = place["results"] / "equal" / "table.toml"
+    path.write_text(EQUAL.replace('members = ["home/ease", "home/mult-dae"]', written))
+    with pytest.raises(InputError, match=message) as caught:
+        load_table("equal", place["results"])
+    assert str(path) in str(caught.value)
+
+
+def test_only_an_ensemble_has_members(place):
+    path = place["results"] / "equal" / "table.toml"
+    path.write_text(EQUAL.replace('model = "ensemble"', 'model = "ease"'))
+    with pytest.raises(InputError, match="members are rows for ensemble or rating-ensemble"):
+        load_table("equal", place["results"])
+
+
+@pytest.mark.parametrize("budget", ["{ trials = 0, seconds = 1 }", "{ trials = 1, seconds = nan }", "{ trials = 1 }"])
+def test_a_budget_is_of_trials_and_seconds(place, budget):
+    path = place["results"] / "equal" / "table.toml"
+    path.write_text(EQUAL.replace("{ trials = 3, seconds = 600 }", budget))
+    with pytest.raises(InputError, match="budget"):
+        load_table("equal", place["results"])
