@@ -172,3 +172,27 @@ def test_a_budget_is_of_trials_and_seconds(place, budget):
     path.write_text(EQUAL.replace("{ trials = 3, seconds = 600 }", budget))
     with pytest.raises(InputError, match="budget"):
         load_table("equal", place["results"])
+
+
+CLAIMS = 'seeds = [2, 1]\norderings = [{ above = "ease", below = "wmf", source = "here" }]\ncorrection = "holm"'
+
+
+def test_the_page_has_the_best_row_first_and_the_claims_of_all_data_sets_stand_side_by_side(place):
+    path = place["results"] / "equal" / "table.toml"
+    path.write_text(EQUAL.replace("seeds = [2, 1]", CLAIMS))
+    for dataset in ("ml-20m", "ml-1m"):
+        runs = run_table("equal", dataset, rows=["ease", "wmf", "rp3beta"], **place)
+    page = (place["results"] / "equal" / "ml-1m" / "README.md").read_text()
+    means = {run.row: [] for run in runs}
+    for run in runs:
+        means[run.row].append(run.metrics["ndcg@10"]["mean"])
+    best = sorted(means, key=lambda name: -sum(means[name]) / len(means[name]))
+    cells = page.split("## Results")[1].split("Mean over")[0]
+    assert sorted([*best, "All"], key=lambda name: cells.index(f"| {name} |")) == [*best, "All"], "All was not run"
+    assert "after 3 trials" in page and "## Paired tests" not in page and "EASE (`home/ease`)" in page
+    claims = (place["results"] / "equal" / "claims.md").read_text()
+    assert "| A above B | source | MovieLens-1M | MovieLens-20M |" in claims
+    line = next(line for line in claims.splitlines() if line.startswith("| EASE above WMF | here |"))
+    first, second = line.split(" | ")[2:]
+    assert first == second.removesuffix(" |"), "the data are the same"
+    assert f"{sum(means['EASE']) - sum(means['WMF']) / 2:+.4f} ± " in first

@@ -25,6 +25,7 @@ from tfvae.training.settings import Settings, as_member, member_settings, settin
 __all__ = [
     "Job",
     "Plan",
+    "chosen_for",
     "outdated",
     "plans_of",
     "row_settings",
@@ -98,6 +99,15 @@ def row_settings(table: Table, row: Row, dataset: str) -> dict[str, Any]:
     return {"monitor": table.monitor} | row.settings | row.datasets.get(dataset, {})
 
 
+def chosen_for(table: Table, row: Row, dataset: str) -> bool:
+    """Whether a paper or the table has chosen settings for data of this size.
+
+    A model that is fitted at once has no settings that depend on it.
+    """
+    chosen = dataset in row.datasets or dataset in row.published or dataset in table.published
+    return dataset in DATASETS and (chosen or not trained_by_epochs(row.built_model))
+
+
 def trained_by_epochs(model: str) -> bool:
     """Whether a model is trained by epochs, whose number can be cut, rather than fitted to the whole matrix at once."""
     return issubclass(model_class(model), GradientRecommender)
@@ -131,8 +141,9 @@ def plans_of(
     """Plans the runs of one row.
 
     Each of these sources of settings takes precedence over those before it: the model's defaults, the row, the row's
-    settings for the data set, the sweep, settings given by hand, the cut of epochs. For a user's own data, settings
-    that are adapted to the size of the data (`settings_for`) take the place of those for the data set.
+    settings for the data set, the sweep, settings given by hand, the cut of epochs. Where nobody has chosen settings
+    for the data set, and for a user's own data, settings that are adapted to the size of the data (`settings_for`) take
+    the place of those for the data set.
 
     Args:
         job: The job, whose table has the row.
@@ -156,9 +167,9 @@ def plans_of(
         job.log(f"{row.name}: the stored sweep searched other data; its settings are not used.")
         sweep = None
     found = _found(sweep, searched) if sweep else {}
-    if job.dataset in DATASETS:
+    if chosen_for(job.table, row, job.dataset):
         ordered = settings_of(row.built_model, own | found)
-    else:  # neither a paper nor the table has chosen settings for data of this size
+    else:
         by_hand = {**found, **overrides}
         ordered = settings_for(row.built_model, own | by_hand, searched, job.log, fixed={"monitor", *by_hand})
     if row.refined and not model_class(row.built_model).has_rating_posterior(ordered.model):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tfvae.experiments.claims import claims_by_dataset
 from tfvae.experiments.definitions import RESULTS, Attribute, Table, load_table, own_table_names, table_names
 from tfvae.experiments.rendering import named, template
 from tfvae.experiments.results_folder import datasets_of, folder_of, stored_attributes
@@ -24,7 +25,7 @@ GENERATED = b"<!-- Generated from the stored "  # how the templates begin
 
 
 def render(name: str, dataset: str, results: Path = RESULTS) -> Path:
-    """Writes the README.md of a table on a data set, and its figures.
+    """Writes the README.md of a table on a data set, and its figures; of a leaderboard also what holds on which data.
 
     Args:
         name: Name of the table.
@@ -51,6 +52,9 @@ def render(name: str, dataset: str, results: Path = RESULTS) -> Path:
     else:
         page = Page(table, dataset, results, cells_of(table, dataset, results))
         text = "".join(section for section in written(page) if section is not None)
+        if table.budget:
+            claims = template("claims.md.j2").render(table=table, judged=claims_by_dataset(table, results))
+            _write_page(Path(results) / name / "claims.md", claims)
     return _write_page(folder / "README.md", text)
 
 

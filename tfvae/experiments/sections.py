@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from tfvae.evaluation.metrics import lower_is_better
-from tfvae.evaluation.stats import PairedTest, holm
 from tfvae.experiments import plots
+from tfvae.experiments.claims import judged_claims
 from tfvae.experiments.definitions import Table
 from tfvae.experiments.protocols import dataset_title
 from tfvae.experiments.records import StoredRun
 from tfvae.experiments.rendering import named, printed_metric, template
 from tfvae.experiments.results_folder import folder_of, stored_latents, sweep_of
-from tfvae.experiments.summaries import ROUNDING, SIGNIFICANT, Cells, compared, ordering_verdict
+from tfvae.experiments.summaries import ROUNDING, SIGNIFICANT, Cells, compared
 
 __all__ = ["Page", "written"]
 
@@ -91,7 +91,7 @@ def _published(page: Page) -> dict[str, Any] | None:
 
 def _ordered(page: Page) -> dict[str, Any] | None:
     """The claims, with a verdict on each."""
-    claims = _orderings(page.table, page.rows)
+    claims = judged_claims(page.table, page.rows)
     better = "below" if lower_is_better(page.table.monitor) else "above"
     return {"orderings": claims, "better": better, "significant": SIGNIFICANT} if claims else None
 
@@ -122,8 +122,8 @@ def _predicted(page: Page) -> dict[str, Any] | None:
 
 
 def _paired(page: Page) -> dict[str, Any] | None:
-    """The paired tests of all pairs of rows."""
-    pairs = _pairs(page.table, page.rows)
+    """The paired tests of all pairs of rows, which on a leaderboard would be hundreds."""
+    pairs = [] if page.table.budget else _pairs(page.table, page.rows)
     return {"pairs": pairs} if pairs else None
 
 
@@ -149,36 +149,6 @@ def _pairs(table: Table, rows: list[Cells]) -> list[dict[str, Any]]:
     """Paired t-tests of all pairs of rows on the monitored metric, where both have the same users or splits."""
     pairs = ((a, b, compared(a, b, table.monitor)) for a, b in combinations(rows, 2))
     return [{"a": a.row.name, "b": b.row.name} | test._asdict() for a, b, test in pairs if test]
-
-
-def _orderings(table: Table, rows: list[Cells]) -> list[dict[str, Any]]:
-    """The claims that one row is better than another, with tests and verdicts.
-
-    The marks of both rows are repeated beside the verdict.
-    """
-    measured = {row.row.slug: row for row in rows if table.monitor in row.per_user}
-    pairs = [[measured[slug] for slug in (claim.above, claim.below) if slug in measured] for claim in table.orderings]
-    tests = [compared(pair[0], pair[1], table.monitor) if len(pair) == 2 else None for pair in pairs]
-    if table.correction == "holm":
-        corrected = iter(holm([test.p_value for test in tests if test]))
-        tests = [test and test._replace(p_value=next(corrected)) for test in tests]
-    judged = []
-    for claim, pair, test in zip(table.orderings, pairs, tests, strict=True):
-        said = _said_of(test, table, ran=len(pair) == 2)
-        marks = "".join(sorted({mark for row in pair for mark in row.marks})) if test else ""
-        said = f"{said} {marks}" if marks else said
-        names = {"a": table.row(claim.above).name, "b": table.row(claim.below).name}
-        judged.append({**names, "source": claim.source, "test": test, "verdict": said})
-    return judged
-
-
-def _said_of(test: PairedTest | None, table: Table, ran: bool) -> str:
-    """The verdict on a claim, or the reason why there is none."""
-    if test:
-        return ordering_verdict(test, table.monitor)
-    if not ran:
-        return "not run"
-    return "too few splits" if table.protocol == "rating-holdout" else "other data"
 
 
 def _sweeps(table: Table, dataset: str, results: Path) -> list[dict[str, Any]]:

@@ -214,6 +214,8 @@ def _kind_of(run: StoredRun) -> tuple:
 def cells_of(table: Table, dataset: str, results: Path = RESULTS) -> list[Cells]:
     """The cells of all rows that have a model or published cells for a data set.
 
+    They are in the order of the table; on equal terms, where every row has the same budget, the best comes first.
+
     Raises:
         InputError: If a stored file is damaged.
     """
@@ -230,7 +232,15 @@ def cells_of(table: Table, dataset: str, results: Path = RESULTS) -> list[Cells]
         else:
             per_user = _mean_over_seeds(runs, [*table.metrics, *BOUNDS], results)
             rows.append(Cells(row, runs, per_user, published, table.monitor))
-    return rows
+    return sorted(rows, key=_rank) if table.budget else rows
+
+
+def _rank(cells: Cells) -> tuple[bool, float]:
+    """The place of a row among others, by the monitored metric; rows without runs come last."""
+    if cells.monitor not in cells.per_user:
+        return True, 0.0
+    mean = cells.mean(cells.monitor)
+    return False, mean if lower_is_better(cells.monitor) else -mean
 
 
 def compared(a: Cells, b: Cells, metric: str) -> PairedTest | None:

@@ -28,7 +28,7 @@ from tfvae.data.splits import Split
 from tfvae.evaluation.evaluate import evaluate
 from tfvae.evaluation.metrics import lower_is_better
 from tfvae.experiments.definitions import RESULTS, WORK, Row, Table, load_table
-from tfvae.experiments.plan import row_settings, trained_by_epochs
+from tfvae.experiments.plan import chosen_for, row_settings, trained_by_epochs
 from tfvae.experiments.protocols import OwnData, data_name, splits_of
 from tfvae.experiments.records import Sweep, Trial
 from tfvae.experiments.results_folder import stored_sweep, sweep_path
@@ -104,7 +104,7 @@ def run_sweep(
     path = sweep_path(table, stored_under, row, results)
     deadline = time.perf_counter() + (seconds if seconds is not None else np.inf)
     with held(Path(work) / table / stored_under / f"{row}.sweep") as folder:
-        sweep = _begun(definition, chosen, stored_under, whole.digest, seed, epochs, results, split if own else None)
+        sweep = _begun(definition, chosen, stored_under, whole.digest, seed, epochs, results, split)
         while len(sweep.trials) < trials and sweep.seconds < budget_seconds and time.perf_counter() < deadline:
             params = _next_params(sweep)
             trial = _tried(sweep, params, split, folder, progress)
@@ -138,18 +138,18 @@ def _begun(
     seed: int,
     epochs: int | None,
     results: Path,
-    own_split: Split | None,
+    split: Split,
 ) -> Sweep:
-    """The stored sweep, or a new one without trials; for a user's own data its settings are adapted to their size.
+    """The stored sweep, or a new one without trials; adapted to the size of the data if no settings are chosen.
 
     Raises:
         InputError: If the stored sweep differs in what is searched, or the row's settings lie outside the space.
     """
     given, space = row_settings(table, row, dataset), row.search
     own = settings_of(row.built_model, given)
-    if own_split:
-        space, given = _fitting(row, given, own_split)
-        own = settings_for(row.built_model, given, own_split, _silent, fixed={"monitor", *space})
+    if not chosen_for(table, row, dataset):
+        space, given = _fitting(row, given, split)
+        own = settings_for(row.built_model, given, split, _silent, fixed={"monitor", *space})
     cut = epochs if trained_by_epochs(row.built_model) else None
     if cut is not None:
         own = own.with_changes(epochs=min(cut, own.training.epochs))
