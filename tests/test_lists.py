@@ -1,7 +1,8 @@
-"""What recommended lists are like: plain definitions that must agree."""
+"""What recommended lists are like: plain definitions that must agree, and what is stored and printed of a run."""
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import combinations
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
+from stored_runs import page, section, store, values
 
 from tfvae.data.interactions import Interactions
 from tfvae.data.splits import (
@@ -23,11 +25,30 @@ from tfvae.data.synthetic import synthetic
 from tfvae.evaluation import lists as module
 from tfvae.evaluation.lists import describe_lists, list_statistics
 from tfvae.evaluation.scoring import scores_at
+from tfvae.experiments import runner as tables
+from tfvae.experiments.results_folder import stored_run
 from tfvae.models.ease import EASE
 from tfvae.models.ncf import GMF
 from tfvae.models.popularity import Popularity
 from tfvae.nn.ranking import EMPTY_RANK
 from tfvae.system.errors import InputError
+
+TABLE = """
+title = "A table"
+caption = "For tests."
+metrics = ["recall@20", "ndcg@100"]
+
+[[rows]]
+name = "Popularity"
+slug = "popularity"
+model = "popularity"
+
+[[rows]]
+name = "EASE"
+slug = "ease"
+model = "ease"
+"""
+LISTS = {"k": 20.0, "coverage": 0.5, "popularity": 0.25, "similarity": 0.125, "users_per_second": 4000.0}
 
 
 def mean_of(numbers):
@@ -213,3 +234,77 @@ def test_lists_that_cannot_be_made_are_refused(tiny_split, shares):
     others = HeldOutShares(shares.train[:9], shares.test.targets[:9], shares.user_ids[:9])
     with pytest.raises(InputError, match="was made for 30 users, the histories have 9 rows"):
         describe_lists(of_training_users, others, shares.train)
+
+
+# ---- stored and printed -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def results(tmp_path):
+    (tmp_path / "results" / "table").mkdir(parents=True)
+    (tmp_path / "results" / "table" / "table.toml").write_text(TABLE)
+    return tmp_path / "results"
+
+
+def test_a_run_stores_what_its_lists_are_like_and_the_page_shows_it(results, tiny_split, monkeypatch):
+    monkeypatch.setattr(tables, "splits_of", lambda *_: lambda seed, by: tiny_split)
+    quiet = {"progress": False, "log": lambda line: None}
+    (run,) = tables.run_table(
+        "table", "synthetic", [1], ["popularity"], results=results, work=results.parent / "work", **quiet
+    )
+    model = Popularity(tiny_split.n_items)
+    model.fit_matrix(tiny_split.train, log=[].append)
+    expected = describe_lists(model, tiny_split.test, tiny_split.train).values
+    assert run.lists == expected | {"users_per_second": run.lists["users_per_second"]} and run.lists["k"] == 20
+    assert stored_run("table", "synthetic", "popularity", 1, results) == run
+    shown = section(page(results, "synthetic"), "The recommended lists")
+    (line,) = [line for line in shown.splitlines() if line.startswith("| Popularity")]
+    assert line == (
+        f"| Popularity | {100 * expected['coverage']:.1f} % | {100 * expected['popularity']:.1f} % | "
+        f"{expected['similarity']:.3f} | {run.lists['users_per_second']:,.0f} |"
+    )
+
+
+def test_a_row_is_the_mean_over_the_seeds_that_have_lists(results):
+    metrics = {"recall@20": values(0.5, 0.1), "ndcg@100": values(0.4, 0.1)}
+    store(results, "popularity", 1, metrics)
+    assert "## The recommended lists" not in page(results)
+    store(results, "popularity", 2, metrics, lists=LISTS)
+    store(results, "popularity", 3, metrics, lists=LISTS | {"coverage": 0.7, "users_per_second": 5000.0})
+    text = section(page(results), "The recommended lists")
+    assert "| Popularity | 60.0 % | 25.0 % | 0.125 | 4,500 |" in text and "the 20 best items" in text
+    assert "EASE" not in text
+    store(results, "ease", 1, metrics, lists={name: LISTS[name] for name in LISTS if name != "similarity"} | {"k": 5.0})
+    text = section(page(results), "The recommended lists")
+    assert "| EASE | 50.0 % | 25.0 % | – | 4,000 |" in text and "the 5 or 20 best items" in text
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"coverage": math.nan}, "NaN"),
+        ({"coverage": 1.5}, "expected a coverage from 0 to 1, found 1.5"),
+        ({"popularity": -0.1}, "expected a popularity from 0 to 1, found -0.1"),
+        ({"similarity": 1.1}, "expected a similarity from 0 to 1, found 1.1"),
+        ({"k": 2.5}, "expected a whole k"),
+        ({"k": 0}, "expected a whole k"),
+        ({"users_per_second": 0}, "users_per_second, both above 0"),
+        ({"novelty": 0.5}, "found .*novelty"),
+        ({"popularity": None}, "popularity"),
+    ],
+)
+def test_damaged_lists_of_a_stored_run_are_refused(results, damage, message):
+    store(results, "popularity", 1, {"recall@20": values(0.5, 0.1)}, lists=LISTS)
+    path = results / "table" / "ml-20m" / "popularity.seed1.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"lists": LISTS | damage}))
+    with pytest.raises(InputError, match=message) as refused:
+        stored_run("table", "ml-20m", "popularity", 1, results)
+    assert str(path) in str(refused.value)
+
+
+def test_lists_without_a_coverage_are_refused(results):
+    store(results, "popularity", 1, {"recall@20": values(0.5, 0.1)}, lists=LISTS)
+    path = results / "table" / "ml-20m" / "popularity.seed1.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"lists": {"k": 20}}))
+    with pytest.raises(InputError, match="expected coverage, k, popularity, users_per_second and similarity, found k"):
+        stored_run("table", "ml-20m", "popularity", 1, results)
