@@ -169,6 +169,10 @@ def check_run(run: records.StoredRun) -> None:
     assert run.metrics and all({"mean", "se", "low", "high"} == set(summary) for summary in run.metrics.values())
     assert all(summary["se"] >= 0 for summary in run.metrics.values())
     assert min(run.users, run.users_without_targets, run.seconds, run.epochs, run.parameters) >= 0
+    if run.lists is not None:
+        assert set(RUN["lists"]) >= set(run.lists) >= set(RUN["lists"]) - {"similarity"}
+        assert run.lists["k"] >= 1 and run.lists["k"] % 1 == 0 and run.lists["users_per_second"] > 0
+        assert all(0 <= run.lists[name] <= 1 for name in ("coverage", "popularity", "similarity") if name in run.lists)
 
 
 def check_sweep(sweep: records.Sweep) -> None:

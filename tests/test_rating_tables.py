@@ -136,7 +136,7 @@ def test_a_refined_row_reports_the_refined_error(whole):
         assert run.metrics["rmse"]["mean"] != evaluate(done.model, split.test).mean("rmse")
         for way in run.predictive.values():
             assert sum(group["ratings"] for group in way["groups"]) == split.test.targets.nnz
-    assert all(run.predictive is None for run in runs[:4])
+    assert all(run.predictive is None for run in runs[:4]) and all(run.lists is None for run in runs)
 
 
 def test_a_cell_is_the_mean_over_splits_with_its_standard_error(whole):

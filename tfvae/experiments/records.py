@@ -63,6 +63,9 @@ class StoredRun(Strict):
         parameters: Number of learned parameters.
         latents: The `values` of `LatentDiagnostics`, where the table asks for them and the model has latent codes.
         predictive: The results of `describe_predictions` for a model of ratings with a posterior, else None.
+        lists: The `values` of `ListStatistics`: "k", "coverage", "popularity", "similarity" (absent if no list has two
+            items) and "users_per_second"; None for models of ratings, and in runs that were stored before these were
+            measured.
         watched: Metrics on the test part after each round, by name, if the table watches it. They only serve to report
             the best epoch on the test part as the paper did; nothing is selected by them.
         history: The monitored metric on the validation part after each round and after the last epoch; for most models,
@@ -99,6 +102,7 @@ class StoredRun(Strict):
     parameters: NonNegativeInt
     latents: dict[str, float] | None = None
     predictive: dict[str, Any] | None = None
+    lists: dict[str, float] | None = None
     watched: dict[str, list[float]] | None = None
     history: list[float]
     validated: list[int] | None = None
@@ -128,6 +132,21 @@ class StoredRun(Strict):
         if not metrics:
             raise ValueError("expected metrics, found none")
         return metrics
+
+    @field_validator("lists")
+    @classmethod
+    def _are_of_lists(cls, lists: dict[str, float] | None) -> dict[str, float] | None:
+        if lists is None:
+            return None
+        required = {"k", "coverage", "popularity", "users_per_second"}
+        if not required <= lists.keys() <= required | {"similarity"}:
+            raise ValueError(f"expected {', '.join(sorted(required))} and similarity, found {', '.join(lists)}")
+        for name in lists.keys() & {"coverage", "popularity", "similarity"}:
+            if not 0 <= lists[name] <= 1:
+                raise ValueError(f"expected a {name} from 0 to 1, found {lists[name]}")
+        if lists["k"] < 1 or lists["k"] % 1 or lists["users_per_second"] <= 0:
+            raise ValueError(f"expected a whole k and users_per_second, both above 0, found {lists}")
+        return lists
 
 
 class Attributes(Strict):

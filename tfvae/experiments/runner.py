@@ -20,6 +20,7 @@ import numpy as np
 from tfvae.data.splits import HeldOutRatings, Split
 from tfvae.evaluation.evaluate import evaluate
 from tfvae.evaluation.latents import LatentDiagnostics, has_latents, latent_diagnostics
+from tfvae.evaluation.lists import describe_lists
 from tfvae.evaluation.predictive import describe_predictions, has_rating_posterior
 from tfvae.evaluation.results import Evaluation, RatingEvaluation
 from tfvae.experiments import report
@@ -177,6 +178,8 @@ def _run(plan: Plan) -> StoredRun:
         evaluation = refined if row.refined else evaluation
     peak = None if trained.resumed else peak_gb()
     latents = _described(plan, trained)
+    # After the peak is read, so that it is of the same work as in runs that were stored before lists were described.
+    lists = describe_lists(trained.model, test, split.train)
     if latents:
         evaluation = replace(evaluation, per_user=evaluation.per_user | latents.per_user)
     run = StoredRun(
@@ -186,6 +189,7 @@ def _run(plan: Plan) -> StoredRun:
         peak_memory_gb=peak and round(peak, 3),
         latents=latents and latents.values,
         predictive=predictive,
+        lists=lists and lists.values,
         work=folder.name,
         **_provenance(split),
     )

@@ -134,6 +134,13 @@ def _runs(page: Page) -> dict[str, Any] | None:
     return {"seeds": seeds, "rounds": rounds} if page.run else None
 
 
+def _lists(page: Page) -> dict[str, Any] | None:
+    """What the recommended lists are like, and how fast they were made."""
+    listed = [row for row in page.run if row.lists("k") is not None]
+    lengths = sorted({run.lists["k"] for row in listed for run in row.runs if run.lists})
+    return {"listed": listed, "k": " or ".join(f"{k:g}" for k in lengths)} if listed else None
+
+
 def _tuned(page: Page) -> dict[str, Any] | None:
     """The sweeps that found the rows' settings."""
     sweeps = _sweeps(page.table, page.dataset, page.results)
@@ -278,6 +285,7 @@ SECTIONS: dict[str, Callable[[Page], dict[str, Any] | None]] = {
     "predictive": _predicted,
     "paired_tests": _paired,
     "runs": _runs,
+    "lists": _lists,
     "tuning": _tuned,
     "provenance": _provenance,
     "command": _always,

@@ -163,6 +163,11 @@ class Cells:
         values = [run.latents[name] for run in self.runs if run.latents]
         return float(np.mean(values)) if values and len(values) == len(self.runs) else None
 
+    def lists(self, name: str) -> float | None:
+        """Mean of a value in `StoredRun.lists` over those seeds that have it; None if no seed has it."""
+        values = [run.lists[name] for run in self.runs if run.lists and name in run.lists]
+        return float(np.mean(values)) if values else None
+
     @property
     def active_units(self) -> str:
         """Mean number of active units over the seeds, of how many latent dimensions, as printed; a dash if unknown."""
