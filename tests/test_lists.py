@@ -308,3 +308,15 @@ def test_lists_without_a_coverage_are_refused(results):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"lists": {"k": 20}}))
     with pytest.raises(InputError, match="expected coverage, k, popularity, users_per_second and similarity, found k"):
         stored_run("table", "ml-20m", "popularity", 1, results)
+
+
+def test_of_many_users_some_are_described_evenly_spread(monkeypatch, tiny_split):
+    monkeypatch.setattr(module, "MOST_USERS", 7)
+    model = EASE(tiny_split.n_items, regularization=10.0)
+    model.fit_matrix(tiny_split.train, log=[].append)
+    found = describe_lists(model, tiny_split.test, tiny_split.train, 5)
+    users = np.flatnonzero(tiny_split.test.targets.sum(axis=1))
+    users = users[:: math.ceil(len(users) / 7)]
+    assert 3 < len(users) <= 7
+    history = tiny_split.test.history.toarray()[users]
+    check(found, ranked(history @ model.item_weights.numpy(), history, 5), tiny_split.train)
