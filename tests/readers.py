@@ -173,6 +173,9 @@ def check_run(run: records.StoredRun) -> None:
         assert set(RUN["lists"]) >= set(run.lists) >= set(RUN["lists"]) - {"similarity"}
         assert run.lists["k"] >= 1 and run.lists["k"] % 1 == 0 and run.lists["users_per_second"] > 0
         assert all(0 <= run.lists[name] <= 1 for name in ("coverage", "popularity", "similarity") if name in run.lists)
+    if run.intervals is not None:
+        assert set(run.intervals) in ({"crps"}, set(RUN["intervals"])) and min(run.intervals.values()) >= 0
+        assert all(run.intervals.get(name, 0) <= 1 for name in ("within_50", "within_90"))
 
 
 def check_sweep(sweep: records.Sweep) -> None:

@@ -58,6 +58,7 @@ RUN: dict[str, Any] = {
     "latents": {"active_units": 3.0},
     "predictive": None,
     "lists": {"k": 20.0, "coverage": 0.6, "popularity": 0.2, "similarity": 0.3, "users_per_second": 4200.5},
+    "intervals": {"crps": 0.45, "within_50": 0.5, "within_90": 0.88, "sd": 0.8},
     "watched": {"ndcg@100": [0.1, 0.2, 0.24]},
     "history": [0.16, 0.18, 0.24],
     "validated": None,

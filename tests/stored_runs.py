@@ -62,7 +62,7 @@ def store(results, slug, seed, per_user, dataset="ml-20m", points=None, **change
         history=changes.pop("history", [0.3, 0.4]) if row.model != "ease" else [],
         work="unused",
         commit="0123456789abcdef+changes",
-        data=COUNTS,
+        data=changes.pop("data", COUNTS),
         data_digest="d" * 64,
         **changes,
     )

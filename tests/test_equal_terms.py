@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from tfvae.data.splits import StrongGeneralizationSettings, strong_generalization
+from tfvae.data.splits import (
+    RatingHoldoutSettings,
+    StrongGeneralizationSettings,
+    rating_holdout,
+    strong_generalization,
+)
 from tfvae.data.synthetic import synthetic
 from tfvae.experiments import runner, sweep
 from tfvae.experiments.definitions import load_table
 from tfvae.experiments.results_folder import stored_run, stored_runs, stored_sweep
 from tfvae.experiments.runner import run_table
+from tfvae.experiments.summaries import cells_of
 from tfvae.experiments.sweep import run_sweep
 from tfvae.system.errors import InputError
 from tfvae.training.settings import member_settings, stored_settings
@@ -70,6 +76,59 @@ name = "All"
 slug = "all"
 model = "ensemble"
 members = ["home/ease", "home/mult-dae"]
+"""
+RATINGS = """
+title = "Ratings"
+caption = "For tests."
+protocol = "rating-holdout"
+metrics = ["rmse"]
+monitor = "rmse"
+seeds = [1, 0]
+
+[[rows]]
+name = "BiasMF"
+slug = "bias-mf"
+model = "bias-mf"
+settings = { factors = 2, iterations = 4 }
+search.regularization = { low = 0.5, high = 50.0, log = true }
+
+[[rows]]
+name = "I-AutoRec"
+slug = "i-autorec"
+model = "autorec"
+by = "items"
+settings = { units = 4, epochs = 2, batch_size = 10 }
+search.weight_decay = { low = 1e-3, high = 1e-1, log = true }
+
+[[rows]]
+name = "U-p-VAE"
+slug = "u-p-vae"
+model = "p-vae"
+settings = { embedding_dim = 4, latent_dim = 3, epochs = 2, batch_size = 30 }
+
+[[rows]]
+name = "BiasMF, tuned as the first"
+slug = "tuned-elsewhere"
+model = "bias-mf"
+settings = { factors = 2, iterations = 4 }
+tuning_from = "ratings/bias-mf"
+"""
+RATERS = """
+title = "Equal terms of ratings"
+caption = "For tests."
+protocol = "rating-holdout"
+metrics = ["rmse", "mae"]
+monitor = "rmse"
+seeds = [1, 0]
+budget = { trials = 3, seconds = 600 }
+rows = [
+    { name = "BiasMF", slug = "bias-mf", alias_of = "ratings/bias-mf" },
+    { name = "I-AutoRec", slug = "i-autorec", alias_of = "ratings/i-autorec" },
+    { name = "Tuned elsewhere", slug = "tuned-elsewhere", alias_of = "ratings/tuned-elsewhere" },
+    { name = "All", slug = "all", model = "rating-ensemble", members = [
+        "ratings/bias-mf", "ratings/u-p-vae", "ratings/bias-mf"
+    ] },
+]
 """
 
 
@@ -196,3 +255,72 @@ def test_the_page_has_the_best_row_first_and_the_claims_of_all_data_sets_stand_s
     first, second = line.split(" | ")[2:]
     assert first == second.removesuffix(" |"), "the data are the same"
     assert f"{sum(means['EASE']) - sum(means['WMF']) / 2:+.4f} ± " in first
+
+
+# ---- ratings ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def raters(tmp_path, monkeypatch):
+    """As `place`, for ratings, of which each seed cuts another split."""
+    interactions = synthetic(60, 25, 700, n_tastes=3, seed=1)
+    for name, definition in (("ratings", RATINGS), ("raters", RATERS)):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        (tmp_path / "results" / name / "table.toml").write_text(definition)
+    monkeypatch.setattr("tfvae.data.open_split.load_dataset", lambda *_, **__: interactions)
+    return {"results": tmp_path / "results", "work": tmp_path / "work", "progress": False, "log": lambda line: None}
+
+
+def test_rows_of_ratings_are_searched_on_the_first_split_and_an_ensemble_of_them_is_run(raters, monkeypatch):
+    given, train = [], sweep.train
+    monkeypatch.setattr(
+        sweep, "train", lambda settings, part, *a, **k: given.append(part) or train(settings, part, *a, **k)
+    )
+    runs = run_table("raters", "synthetic", **raters)
+    whole = rating_holdout(synthetic(60, 25, 700, n_tastes=3, seed=1), RatingHoldoutSettings(seed=1))
+    for slug, data in (("bias-mf", whole), ("i-autorec", whole.by_items())):
+        found = stored_sweep("ratings", "synthetic", slug, raters["results"])
+        assert len(found.trials) == 3 and found.monitor == "rmse" and found.data_digest == data.digest
+        assert found.best.value == min(trial.value for trial in found.trials)
+    assert len(given) == 6 and all(part.test is None and part.validation is not None for part in given)
+    assert all(part.digest != whole.digest and part.train.nnz < whole.train.nnz for part in given)
+    assert [(run.slug, run.seed, run.tuned and run.tuned.trials) for run in runs] == [
+        (slug, seed, trials)
+        for slug, trials in (("bias-mf", 3), ("i-autorec", 3), ("tuned-elsewhere", 3), ("all", None))
+        for seed in (0, 1)
+    ]
+    best = stored_sweep("ratings", "synthetic", "bias-mf", raters["results"]).best.params["regularization"]
+    assert {run.settings["regularization"] for run in (*runs[:2], *runs[4:6])} == {best}
+    members = [member_settings(member) for member in stored_settings(runs[-1].settings).members]
+    assert [member.name for member in members] == ["bias-mf", "p-vae", "bias-mf"]
+    assert members[0].model["regularization"] == members[2].model["regularization"] == best
+    assert runs[-1].intervals.keys() == {"crps", "within_50", "within_90", "sd"}, "p-VAE knows its standard deviation"
+
+
+def test_rows_of_a_table_that_shows_fewer_metrics_of_ratings_have_all(raters):
+    run_table("raters", "synthetic", rows=["bias-mf"], **raters)
+    (cells,) = [
+        cells
+        for cells in cells_of(load_table("raters", raters["results"]), "synthetic", raters["results"])
+        if cells.runs
+    ]
+    means = [run.metrics["mae"]["mean"] for run in cells.runs]
+    assert cells.ours("mae").startswith(f"{sum(means) / 2:.4f} ± ") and load_table(
+        "ratings", raters["results"]
+    ).metrics == ["rmse"]
+
+
+def test_a_member_learns_from_the_same_rows_as_its_ensemble(raters):
+    path = raters["results"] / "raters" / "table.toml"
+    path.write_text(RATERS.replace('"ratings/u-p-vae"', '"ratings/i-autorec"'))
+    with pytest.raises(
+        InputError, match="'ratings/i-autorec', which learns from rows that are items, while the ens"
+    ) as caught:
+        load_table("raters", raters["results"])
+    assert str(path) in str(caught.value)
+    by_items = RATERS.replace('model = "rating-ensemble"', 'model = "rating-ensemble", by = "items"')
+    path.write_text(by_items)
+    with pytest.raises(InputError, match="'ratings/bias-mf', which learns from rows that are users, while the ens"):
+        load_table("raters", raters["results"])
+    path.write_text(by_items.replace('"ratings/bias-mf", "ratings/u-p-vae", "ratings/bias-mf"', '"ratings/i-autorec"'))
+    assert load_table("raters", raters["results"]).row("all").by == "items"

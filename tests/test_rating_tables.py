@@ -13,6 +13,7 @@ from stored_runs import page, section
 from tfvae.data.splits import RatingHoldoutSettings, rating_holdout
 from tfvae.data.synthetic import synthetic
 from tfvae.evaluation.evaluate import evaluate
+from tfvae.evaluation.intervals import describe_intervals
 from tfvae.experiments import runner as tables
 from tfvae.experiments.report import render_overview
 from tfvae.experiments.results_folder import store_run, stored_run
@@ -136,6 +137,7 @@ def test_a_refined_row_reports_the_refined_error(whole):
         assert run.metrics["rmse"]["mean"] != evaluate(done.model, split.test).mean("rmse")
         for way in run.predictive.values():
             assert sum(group["ratings"] for group in way["groups"]) == split.test.targets.nnz
+        assert run.intervals == describe_intervals(done.model, split.test).values, "of the encoder, not refined"
     assert all(run.predictive is None for run in runs[:4]) and all(run.lists is None for run in runs)
 
 

@@ -74,7 +74,7 @@ published = { synthetic = 200, ml-20m = 136677 }
 """
 ASKED_OF_A_RUN = (
     "table row dataset seed metrics settings shortened environment seconds epochs best_epoch parameters "
-    "commit data_digest validation history users_without_targets tuned peak_memory_gb latents lists"
+    "commit data_digest validation history users_without_targets tuned peak_memory_gb latents lists intervals"
 )
 
 

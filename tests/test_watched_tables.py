@@ -63,7 +63,7 @@ def test_a_run_is_watched_on_the_test_items_and_measured_after_its_last_epoch(ru
             assert run.metrics[metric]["mean"] == pytest.approx(curve[-1], abs=1e-6)
         assert (run.validation, run.best_epoch, run.history, run.validated) == (None, None, [], None)
         assert run.epochs == 4 and run.metrics.keys() == {"hr@10", "ndcg@10", "full-hr@10"} and run.users == 60
-        assert run.lists["k"] == 20 and 0 < run.lists["similarity"] < 1
+        assert run.lists["k"] == 20 and 0 < run.lists["similarity"] < 1 and run.intervals is None
     assert popularity.watched is None and popularity.epochs == 0
     assert neural[0].watched != neural[1].watched and neural[0].data_digest == popularity.data_digest
 

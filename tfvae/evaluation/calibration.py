@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from tfvae.data.splits import HeldOut
+from tfvae.evaluation.scoring import moments_at
 from tfvae.models.base import Recommender, knows_rating_sd
-from tfvae.nn.batches import RowStore
 
 __all__ = ["LEVEL", "TOLERANCE", "Calibration", "calibration"]
 
@@ -17,7 +16,7 @@ LEVEL, Z = 0.95, 1.959964
 """The interval that is looked at, and how many standard deviations it reaches to either side."""
 TOLERANCE = 0.03
 """How far the share of ratings inside may be from `LEVEL` before the standard deviations are changed."""
-ROWS_AT_ONCE, MOST_ROWS = 200, 2000
+MOST_ROWS = 2000
 
 
 class Calibration(NamedTuple):
@@ -42,25 +41,17 @@ def calibration(model: Recommender, held_out: HeldOut) -> Calibration | None:
     Returns:
         The coverage and the factor; None if the model has no standard deviations, or nothing is held out. Of more than
         2,000 rows with a held-out rating so many are looked at, evenly spread, since all items of a row are predicted.
+
+    Raises:
+        DivergedError: If a prediction or a standard deviation is NaN or infinite.
     """
     if not knows_rating_sd(model) or not held_out.targets.nnz:
         return None
-    store = RowStore(held_out.history, with_values=True)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64)], autograph=False)
-    def at(rows: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        batch = store.gather(rows)
-        return tf.gather_nd(model.scores(batch), places), tf.gather_nd(model.rating_sd(batch), places)
-
     asked = np.flatnonzero(np.diff(held_out.targets.indptr))
     asked = asked[:: -(-len(asked) // MOST_ROWS)]
-    deviations = []
-    for first in range(0, len(asked), ROWS_AT_ONCE):
-        rows = asked[first : first + ROWS_AT_ONCE]
-        part = held_out.targets[rows].tocoo()
-        predicted, sd = at(tf.constant(rows), tf.constant(np.column_stack([part.row, part.col]), tf.int64))
-        deviations.append(np.abs(part.data - predicted.numpy()) / sd.numpy())
-    found = np.concatenate(deviations)
+    part = held_out.targets[asked].tocoo()
+    predicted, sd = moments_at(model, held_out.history, asked[part.row], part.col)
+    found = np.abs(part.data - predicted) / sd
     coverage = float((found <= Z).mean())
     near = abs(coverage - LEVEL) <= TOLERANCE
     return Calibration(coverage, 1.0 if near else float(np.quantile(found, LEVEL)) / Z)

@@ -14,7 +14,7 @@ from tfvae.evaluation.scoring import pair_scorer
 from tfvae.models.base import Recommender
 from tfvae.system.errors import InputError, unknown_name
 
-__all__ = ["RatingEvaluator", "bounded"]
+__all__ = ["RatingEvaluator", "bounded", "centred"]
 
 
 class RatingEvaluator:
@@ -71,7 +71,22 @@ def bounded(predicted: np.ndarray, histories: csr_array, rows: np.ndarray, colum
         The bounded predictions, of the same shape.
     """
     low, high = histories.data.min(), histories.data.max()
+    return centred(np.clip(predicted, low, high), histories, rows, columns)
+
+
+def centred(predicted: np.ndarray, histories: csr_array, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Predictions as they are, but in cold rows and columns the middle of the range of the known ratings.
+
+    Args:
+        predicted: float [n] or [..., n].
+        histories: The known ratings.
+        rows: Row of each prediction, int [n].
+        columns: Column of each prediction, int [n].
+
+    Returns:
+        The predictions, of the same shape.
+    """
     cold_rows = np.diff(histories.indptr) == 0
     cold_columns = np.bincount(histories.indices, minlength=histories.shape[1]) == 0
-    cold = cold_rows[rows] | cold_columns[columns]
-    return np.where(cold, (low + high) / 2, np.clip(predicted, low, high))
+    middle = (histories.data.min() + histories.data.max()) / 2
+    return np.where(cold_rows[rows] | cold_columns[columns], middle, predicted)

@@ -13,13 +13,13 @@ import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_array
 
-from tfvae.models.base import Recommender, ScoresPairs
+from tfvae.models.base import HasRatingSd, Recommender, ScoresPairs
 from tfvae.nn.batches import RowStore, SparseBatch, as_matrix
 from tfvae.nn.ranking import best_unseen
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.system.memory import keep_freed_buffers
 
-__all__ = ["history_store", "pair_scorer", "ranker", "scores_at", "top_k", "traced"]
+__all__ = ["history_store", "moments_at", "pair_scorer", "ranker", "scores_at", "top_k", "traced"]
 
 TopK = tuple[np.ndarray, np.ndarray]
 
@@ -76,6 +76,48 @@ def scores_at(
     return pair_scorer(model, histories, users, items, batch_size)()
 
 
+def moments_at(
+    model: HasRatingSd, histories: csr_array, users: np.ndarray, items: np.ndarray, batch_size: int = 200
+) -> tuple[np.ndarray, np.ndarray]:
+    """The predicted ratings of chosen (user, item) pairs, and the standard deviations of these.
+
+    All items of a user are predicted, [batch_size, n_items] at once, for those users only who have a pair.
+
+    Args:
+        model: A model that knows the standard deviations of its ratings (`knows_rating_sd`).
+        histories: The known ratings of each user, sparse [n, n_items].
+        users: Row of each pair, int [p], in any order.
+        items: Item of each pair, int [p].
+        batch_size: Users predicted at once.
+
+    Returns:
+        Predicted ratings, not clipped to the scale, and standard deviations, float32 [p] each, in units of the ratings
+        and in the order of the pairs.
+
+    Raises:
+        DivergedError: If one of these is NaN or infinite.
+        InputError: If a pair lies outside the histories, or these have another number of items than the model.
+    """
+    keep_freed_buffers()
+    users, items = _pairs_within(histories, users, items)
+    _refuse_other_items(model, histories)
+    store = RowStore(histories, with_values=True)
+
+    def pick(batch: tf.Tensor, pairs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        rows = store.gather(batch)
+        return tf.gather_nd(model.scores(rows), pairs), tf.gather_nd(model.rating_sd(rows), pairs)
+
+    pick = traced(pick, tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64))
+    asked, numbers = np.unique(users, return_inverse=True)
+    moments = np.empty((2, len(users)), dtype=np.float32)
+    for batch, chosen, pairs in _batches_of_pairs(numbers, items, len(asked), batch_size):
+        moments[:, chosen] = pick(tf.constant(asked[batch]), tf.constant(pairs))
+        _refuse_diverged(
+            model, asked[batch], _finite_rows(moments[:, chosen].sum(axis=0, dtype=np.float64), pairs, len(batch))
+        )
+    return moments[0], moments[1]
+
+
 def ranker(
     model: Recommender,
     histories: csr_array,
@@ -111,9 +153,7 @@ def pair_scorer(
 ) -> Callable[[], np.ndarray]:
     """A function that scores the pairs as `scores_at` does, and whose graph is traced once, here."""
     keep_freed_buffers()
-    users, items = np.asarray(users, np.int64), np.asarray(items, np.int64)
-    _refuse_outside(users, histories.shape[0], "user")
-    _refuse_outside(items, histories.shape[1], "item")
+    users, items = _pairs_within(histories, users, items)
     store = history_store(model, histories)
 
     def pick(batch: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
@@ -123,17 +163,13 @@ def pair_scorer(
         return tf.gather_nd(model.scores(rows), pairs)
 
     pick = traced(pick, tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64))
-    order = np.argsort(users, kind="stable")
+    batches = list(_batches_of_pairs(users, items, histories.shape[0], batch_size))
 
     def all_pairs() -> np.ndarray:
         result = np.empty(len(users), dtype=np.float32)
-        for batch in _batches(histories.shape[0], batch_size):
-            first, last = np.searchsorted(users, [batch[0], batch[-1] + 1], sorter=order)
-            chosen = order[first:last]
-            pairs = np.column_stack([users[chosen] - batch[0], items[chosen]])
+        for batch, chosen, pairs in batches:
             result[chosen] = pick(tf.constant(batch), tf.constant(pairs))
-            diverged = np.unique(pairs[~np.isfinite(result[chosen]), 0])
-            _refuse_diverged(model, batch, ~np.isin(np.arange(len(batch)), diverged))
+            _refuse_diverged(model, batch, _finite_rows(result[chosen], pairs, len(batch)))
         return result
 
     return all_pairs
@@ -163,11 +199,7 @@ def history_store(model: Recommender, histories: csr_array) -> RowStore:
         InputError: If the histories have another number of items than the model, or the model only scores its training
             users and the histories have another number of users.
     """
-    if histories.shape[1] != model.n_items:
-        raise InputError(
-            f"{model.name} scores {model.n_items} items, but the histories have {histories.shape[1]} columns; "
-            "use the split that the model was trained on."
-        )
+    _refuse_other_items(model, histories)
     if not model.scores_new_users and histories.shape[0] != model.n_users:
         raise InputError(
             f"{type(model).__name__} was made for {model.n_users} users, the histories have {histories.shape[0]} rows; "
@@ -183,12 +215,44 @@ def _batches(n_users: int, batch_size: int) -> Iterator[np.ndarray]:
     return (users[start : start + batch_size] for start in range(0, n_users, batch_size))
 
 
+def _batches_of_pairs(
+    users: np.ndarray, items: np.ndarray, n_users: int, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """For each batch of users: their numbers, which pairs are theirs, and these as places in it and items [n, 2]."""
+    order = np.argsort(users, kind="stable")
+    for batch in _batches(n_users, batch_size):
+        first, last = np.searchsorted(users, [batch[0], batch[-1] + 1], sorter=order)
+        chosen = order[first:last]
+        yield batch, chosen, np.column_stack([users[chosen] - batch[0], items[chosen]])
+
+
+def _finite_rows(values: np.ndarray, pairs: np.ndarray, n_rows: int) -> np.ndarray:
+    """Whether all values of a batch's users are finite, bool [n_rows]; those of users without a pair are."""
+    return ~np.isin(np.arange(n_rows), pairs[~np.isfinite(values), 0])
+
+
+def _pairs_within(histories: csr_array, users: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs as int64; raises InputError if one lies outside the histories."""
+    users, items = np.asarray(users, np.int64), np.asarray(items, np.int64)
+    _refuse_outside(users, histories.shape[0], "user")
+    _refuse_outside(items, histories.shape[1], "item")
+    return users, items
+
+
+def _refuse_other_items(model: Recommender | HasRatingSd, histories: csr_array) -> None:
+    if histories.shape[1] != model.n_items:
+        raise InputError(
+            f"{model.name} scores {model.n_items} items, but the histories have {histories.shape[1]} columns; "
+            "use the split that the model was trained on."
+        )
+
+
 def _refuse_outside(numbers: np.ndarray, limit: int, kind: str) -> None:
     if len(numbers) and not 0 <= numbers.min() <= numbers.max() < limit:
         raise InputError(f"expected {kind} numbers from 0 to {limit - 1}, found {numbers.min()} to {numbers.max()}.")
 
 
-def _refuse_diverged(model: Recommender, batch: np.ndarray, finite: np.ndarray) -> None:
+def _refuse_diverged(model: Recommender | HasRatingSd, batch: np.ndarray, finite: np.ndarray) -> None:
     # TensorFlow's top_k ranks NaN first, so that a diverged model could look perfect.
     diverged = batch[~finite]
     if len(diverged):

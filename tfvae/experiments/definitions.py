@@ -99,7 +99,8 @@ class Row(Strict):
         tuning_from: "table/row" of the same model and settings, whose sweep also tunes this row; excludes `search`.
         alias_of: "table/row" in another table that this row stands for. `load_table` copies `SHARED` from there, so
             that this row gives none of these keys, and its runs are stored there.
-        members: "table/row" of each member of an ensemble, with the settings of that row and its sweep.
+        members: "table/row" of each member of an ensemble, with the settings of that row and its sweep; it is `by`
+            the same as the ensemble.
         note: Printed below the table.
     """
 
@@ -312,7 +313,8 @@ def load_table(name: str, results: Path = RESULTS) -> Table:
 
     Raises:
         InputError: If there is no such table, if its file is not a valid definition, or if a row is an `alias_of` a row
-            that does not exist, belongs to the same table or is itself an alias, or has a member that is no such row.
+            that does not exist, belongs to the same table or is itself an alias, or has a member that is no such row or
+            has other rows of the matrix.
     """
     table = _read(name, results)
     for row in table.rows:
@@ -347,6 +349,11 @@ def _refuse_no_member(table: Table, row: Row, member: str, results: Path) -> Non
         raise InputError(f"{place}: {error}") from error
     if other.alias_of or other.members or other.model is None:
         raise InputError(f"{place}, which is no row with a model and settings of its own; name one that is.")
+    if other.by != row.by:
+        raise InputError(
+            f"{place}, which learns from rows that are {other.by}, while the ensemble's are {row.by}; name one that "
+            "learns from the same."
+        )
 
 
 def _read(name: str, results: Path) -> Table:

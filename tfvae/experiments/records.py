@@ -66,6 +66,9 @@ class StoredRun(Strict):
         lists: The `values` of `ListStatistics`: "k", "coverage", "popularity", "similarity" (absent if no list has two
             items) and "users_per_second"; None for models of ratings, and in runs that were stored before these were
             measured.
+        intervals: The `values` of `Intervals` for held-out ratings: "crps", and "within_50", "within_90" and "sd" of a
+            model that knows the standard deviations of its ratings; None with other protocols, and in runs that were
+            stored before these were measured.
         watched: Metrics on the test part after each round, by name, if the table watches it. They only serve to report
             the best epoch on the test part as the paper did; nothing is selected by them.
         history: The monitored metric on the validation part after each round and after the last epoch; for most models,
@@ -103,6 +106,7 @@ class StoredRun(Strict):
     latents: dict[str, float] | None = None
     predictive: dict[str, Any] | None = None
     lists: dict[str, float] | None = None
+    intervals: dict[str, float] | None = None
     watched: dict[str, list[float]] | None = None
     history: list[float]
     validated: list[int] | None = None
@@ -147,6 +151,21 @@ class StoredRun(Strict):
         if lists["k"] < 1 or lists["k"] % 1 or lists["users_per_second"] <= 0:
             raise ValueError(f"expected a whole k and users_per_second, both above 0, found {lists}")
         return lists
+
+    @field_validator("intervals")
+    @classmethod
+    def _are_of_intervals(cls, intervals: dict[str, float] | None) -> dict[str, float] | None:
+        if intervals is None:
+            return None
+        of_sd = {"within_50", "within_90", "sd"}
+        if intervals.keys() - of_sd != {"crps"} or intervals.keys() & of_sd not in (set(), of_sd):
+            raise ValueError(f"expected crps, alone or with {', '.join(sorted(of_sd))}, found {', '.join(intervals)}")
+        for name, value in intervals.items():
+            if value < 0:
+                raise ValueError(f"expected a {name} of at least 0, found {value}")
+            if name.startswith("within") and value > 1:
+                raise ValueError(f"expected a {name} from 0 to 1, found {value}")
+        return intervals
 
 
 class Attributes(Strict):

@@ -19,6 +19,7 @@ import numpy as np
 
 from tfvae.data.splits import HeldOutRatings, Split
 from tfvae.evaluation.evaluate import evaluate
+from tfvae.evaluation.intervals import describe_intervals
 from tfvae.evaluation.latents import LatentDiagnostics, has_latents, latent_diagnostics
 from tfvae.evaluation.lists import describe_lists
 from tfvae.evaluation.predictive import describe_predictions, has_rating_posterior
@@ -178,8 +179,9 @@ def _run(plan: Plan) -> StoredRun:
         evaluation = refined if row.refined else evaluation
     peak = None if trained.resumed else peak_gb()
     latents = _described(plan, trained)
-    # After the peak is read, so that it is of the same work as in runs that were stored before lists were described.
+    # After the peak is read, so that it is of the same work as in runs that were stored before these were described.
     lists = describe_lists(trained.model, test, split.train)
+    intervals = describe_intervals(trained.model, test)
     if latents:
         evaluation = replace(evaluation, per_user=evaluation.per_user | latents.per_user)
     run = StoredRun(
@@ -190,6 +192,7 @@ def _run(plan: Plan) -> StoredRun:
         latents=latents and latents.values,
         predictive=predictive,
         lists=lists and lists.values,
+        intervals=intervals and intervals.values,
         work=folder.name,
         **_provenance(split),
     )

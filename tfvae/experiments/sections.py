@@ -141,6 +141,12 @@ def _lists(page: Page) -> dict[str, Any] | None:
     return {"listed": listed, "k": " or ".join(f"{k:g}" for k in lengths)} if listed else None
 
 
+def _intervals(page: Page) -> dict[str, Any] | None:
+    """What the predicted distributions of held-out ratings are worth."""
+    measured = [row for row in page.run if row.intervals("crps") is not None]
+    return {"measured": measured} if measured else None
+
+
 def _tuned(page: Page) -> dict[str, Any] | None:
     """The sweeps that found the rows' settings."""
     sweeps = _sweeps(page.table, page.dataset, page.results)
@@ -286,6 +292,7 @@ SECTIONS: dict[str, Callable[[Page], dict[str, Any] | None]] = {
     "paired_tests": _paired,
     "runs": _runs,
     "lists": _lists,
+    "intervals": _intervals,
     "tuning": _tuned,
     "provenance": _provenance,
     "command": _always,

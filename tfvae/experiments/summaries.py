@@ -168,6 +168,11 @@ class Cells:
         values = [run.lists[name] for run in self.runs if run.lists and name in run.lists]
         return float(np.mean(values)) if values else None
 
+    def intervals(self, name: str) -> float | None:
+        """Mean of a value in `StoredRun.intervals` over those seeds that have it; None if no seed has it."""
+        values = [run.intervals[name] for run in self.runs if run.intervals and name in run.intervals]
+        return float(np.mean(values)) if values else None
+
     @property
     def active_units(self) -> str:
         """Mean number of active units over the seeds, of how many latent dimensions, as printed; a dash if unknown."""

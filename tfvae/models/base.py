@@ -283,6 +283,8 @@ class HasPosterior(Protocol):
 class HasRatingSd(Protocol):
     """A rating model that may know the standard deviation of each rating that it predicts."""
 
+    name: str
+    n_items: int
     sd_factor: float
     """What the predicted standard deviations are multiplied by."""
 
