@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from test_cli import COLUMNS, fingerprint, run
+from typer.testing import CliRunner
 
+from tfvae.cli.app import app
 from tfvae.data.splits import load_split
 from tfvae.serving.recommendations import recommend, recommend_to_users
 from tfvae.training.loop import load_run
@@ -25,19 +27,20 @@ EASE, GMF, PVAE = "runs/ratings-ease", "runs/ratings-gmf", "runs/ratings-p-vae"
 OUT = ["--out", "top.csv"]
 
 KILLED = """
-import os, signal, sys
+import os, signal
 import tfvae.serving.everybody as everybody
 from tfvae.cli.app import main
 everybody.USERS_A_PART = 10
-whole, written = everybody.write_npz, 0
-def write_npz(*arguments, **options):
-    global written
-    if written == int(os.environ["PARTS"]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    written += 1
-    whole(*arguments, **options)
-everybody.write_npz = write_npz
 everybody.recommend_to_all.__kwdefaults__["batch_size"] = 5
+whole, left = os.replace, int(os.environ["PARTS"])
+def replace(source, target):
+    global left
+    if "part-" in str(target):
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)  # the draft of the part is whole, and is left behind
+        left -= 1
+    whole(source, target)
+os.replace = replace
 main()
 """
 
@@ -120,10 +123,6 @@ def test_all_training_users_are_ranked_for(run_folder):
 
 def test_standard_input_and_a_threshold_of_ratings(folder):
     given = (folder / "new.csv").read_text()
-    from typer.testing import CliRunner
-
-    from tfvae.cli.app import app
-
     arguments = ["recommend", EASE, "--users", "-", *RATED, "--min-rating", "4", "--delimiter", ";", *OUT]
     (folder / "top.csv").unlink(missing_ok=True)
     result = CliRunner().invoke(app, arguments, input=given)
@@ -177,7 +176,7 @@ def test_the_file_of_histories_is_not_replaced_by_its_ranking(folder):
 
 
 def ranked(out: str, parts: int, code: int) -> str:
-    """Gives the command in a process of its own that is killed when it writes a part beyond so many."""
+    """Gives the command in a process of its own, which is killed when it has written a part beyond so many."""
     arguments = ["recommend", EASE, "--users", "new.csv", *COLUMNS, "--out", out, "-k", "6"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "PARTS": str(parts)}
     command = [sys.executable, "-c", KILLED, *arguments]
@@ -191,6 +190,7 @@ def test_killed_in_the_middle_the_same_command_goes_on_to_equal_bytes(folder):
     ranked("cut.csv", 2, -signal.SIGKILL)
     parts = Path("cut.csv.parts")
     assert not Path("cut.csv").exists() and len(list(parts.glob("part-*.npz"))) == 2 and (parts / ".lock").exists()
+    assert list(parts.glob(".part-000002.npz.*/part-000002.npz"))
     another = run("recommend", EASE, "--users", "new.csv", *COLUMNS, "--out", "cut.csv", "-k", "7", code=2).stderr
     assert "k is 6 there, 7 here" in another
     ranked("cut.csv", 2, 0)  # of 32 users in parts of 10, two parts are left

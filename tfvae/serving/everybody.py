@@ -99,6 +99,24 @@ def recommend_to_all(
     An interrupted call leaves the folder `<out>.parts` behind; the same call goes on from it, and removes it in the
     end.
 
+    Example:
+        >>> import numpy as np, pandas as pd, tempfile, tfvae
+        >>> from scipy.sparse import csr_array
+        >>> from tfvae.data.items import Items
+        >>> from tfvae.models.popularity import Popularity
+        >>> model = Popularity(3)
+        >>> model.fit_matrix(csr_array([[1, 1, 0], [1, 0, 0], [1, 1, 1]]), log=lambda line: None)
+        >>> items = Items(np.array(["tea", "rye", "oil"]), None, None, np.array([3, 2, 1]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pd.DataFrame({"user": [7, 9], "item": ["tea", "oil"]}).to_csv(f"{folder}/new.csv", index=False)
+        ...     people = tfvae.Histories.from_file(f"{folder}/new.csv", items)
+        ...     written = tfvae.recommend_to_all(model, items, people, f"{folder}/top.csv", k=1, progress=False)
+        ...     print(written.path.read_text())
+        "user","rank","item","score"
+        7,1,"rye",2
+        9,1,"tea",3
+        <BLANKLINE>
+
     Args:
         model: Any recommender; one that only scores its training users takes `Histories.of_training`.
         items: The items of the model with their ids and titles: the split on which it was trained, or the items that

@@ -29,6 +29,7 @@ __all__ = ["FORMATS", "ranking_table", "refuse_output", "writing"]
 
 ALWAYS, SOMETIMES = ("user", "rank", "item", "score"), ("title", "sd")
 
+_ESCAPED = r'["\\\x00-\x1f]'  # the characters that JSON does not have as they are
 Write = Callable[[pa.Table], object]
 
 
@@ -141,8 +142,11 @@ def _in_json(column: pa.Array) -> pa.Array:
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return column.cast(pa.string())
     encoded = column.dictionary_encode()
-    texts = [json.dumps(text, ensure_ascii=False) for text in encoded.dictionary.to_pylist()]
-    return pa.array(texts, pa.string()).take(encoded.indices)
+    texts = encoded.dictionary.cast(pa.string())
+    odd = pc.match_substring_regex(texts, _ESCAPED)
+    escaped = pa.array([json.dumps(text, ensure_ascii=False) for text in texts.filter(odd).to_pylist()], pa.string())
+    quoted = pc.replace_with_mask(pc.binary_join_element_wise('"', texts, '"', ""), odd, escaped)
+    return quoted.take(encoded.indices)
 
 
 def _is_ranking(path: Path) -> bool:
