@@ -55,6 +55,7 @@ clean: ## remove runs, exports and prepared data; keep .venv, results and downlo
 bench: $(READY) ## speed and memory of training and evaluation, as ratios within one run (20 min)
 	$(RUN) benchmarks/training.py --torch-python $(TORCH_VENV)/bin/python
 	$(RUN) benchmarks/evaluation.py
+	$(RUN) benchmarks/recommend_all.py
 	$(RUN) benchmarks/ratings.py
 soak: $(READY) ## damaged files by the million, commands killed, disks full (a day; goes on where it was stopped)
 	$(RUN) benchmarks/soak.py

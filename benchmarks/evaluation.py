@@ -56,7 +56,7 @@ def main() -> None:
 def _compare(arguments: argparse.Namespace) -> None:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
-        n_events = _prepare(Path(folder), arguments)
+        n_events = prepare(Path(folder), arguments)
         rounds, means, per_user = [], {}, {}
         for number in range(1, arguments.rounds + 1):
             runs = {}
@@ -102,7 +102,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     print(f"written to {arguments.results}")
 
 
-def _prepare(folder: Path, arguments: argparse.Namespace) -> int:
+def prepare(folder: Path, arguments: argparse.Namespace) -> int:
     """Makes fold-in, targets and a model that has learnt a little; the number of interactions."""
     n_events = arguments.users * EVENTS_A_USER
     matrix = matrix_of(synthetic(arguments.users, arguments.items, n_events))

@@ -31,6 +31,7 @@ _MODULES = {
     "predictive": "tfvae.evaluation.predictive",
 }
 _HOMES = {
+    "Histories": "tfvae.data.histories",
     "Interactions": "tfvae.data.interactions",
     "LeaveOneOutSettings": "tfvae.data.splits",
     "RatingHoldoutSettings": "tfvae.data.splits",
@@ -46,6 +47,7 @@ _HOMES = {
     "prepare_to_fit": "tfvae.training.loop",
     "rating_holdout": "tfvae.data.splits",
     "recommend": "tfvae.serving.recommendations",
+    "recommend_to_all": "tfvae.serving.everybody",
     "recommend_to_users": "tfvae.serving.recommendations",
     "settings_of": "tfvae.training.settings",
     "strong_generalization": "tfvae.data.splits",

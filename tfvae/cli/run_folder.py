@@ -43,6 +43,7 @@ __all__ = [
     "common_items",
     "finished",
     "history_parts",
+    "items_of",
     "learnt_from",
     "measure",
     "next_commands",
@@ -173,15 +174,23 @@ def finished(folder: Path) -> tuple[TrainedModel, Split]:
 
 
 def served(folder: Path) -> tuple[TrainedModel, Items]:
-    """A finished run and its items; the split is only read for an older run that has no `items.npz`.
+    """A finished run and its items.
 
     Raises:
         InputError: As for `finished`.
     """
-    trained = load_run(folder)
+    return load_run(folder), items_of(folder)
+
+
+def items_of(folder: Path) -> Items:
+    """The items of a run; the split is only read for an older run that has no `items.npz`.
+
+    Raises:
+        InputError: If the file with the items is missing or damaged.
+    """
     if (folder / ITEMS_FILE).is_file():
-        return trained, Items.load(folder)
-    return trained, Items.of(training_split(folder))
+        return Items.load(folder)
+    return Items.of(training_split(folder))
 
 
 def training_split(folder: Path) -> Split:

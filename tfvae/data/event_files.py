@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
@@ -43,10 +44,12 @@ class EventColumns(NamedTuple):
     Attributes:
         columns: One column for each purpose ("user", "item", "rating", "timestamp") that was named.
         place: Function from an event's number, counted from 0, to its name in messages; it may read the file again.
+        types: The Arrow type of each column, by purpose; empty for a file of text, whose columns have no types.
     """
 
     columns: dict[str, Any]
     place: Callable[[int], str]
+    types: Mapping[str, pa.DataType] = MappingProxyType({})
 
 
 @contextmanager
@@ -94,11 +97,12 @@ def read_parquet(path: Path, named: Mapping[str, str]) -> EventColumns:
         places_of(path, list(named.values()), found)
         table = pq.read_table(content, columns=list(named.values()))
         columns = {purpose: table[name].to_pandas() for purpose, name in named.items()}
+        types = {purpose: table[name].type for purpose, name in named.items()}
     except TfvaeError:
         raise
     except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as problem:
         raise InputError(f"{path}: cannot be read as Parquet ({problem}); is the file whole?") from None
-    return EventColumns(columns, lambda number: f"event {number + 1:,}")
+    return EventColumns(columns, lambda number: f"event {number + 1:,}", types)
 
 
 def read_json_lines(path: Path, named: Mapping[str, str]) -> EventColumns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import pandas as pd
 from tfvae.data import events, ids
 from tfvae.data.csv_files import read_csv
 from tfvae.data.event_files import (
+    EventColumns,
     file_kind,
     local_file,
     places_of,
@@ -28,7 +29,7 @@ from tfvae.data.times import times
 from tfvae.system import files
 from tfvae.system.errors import InputError, unknown_name
 
-__all__ = ["Duplicates", "Interactions"]
+__all__ = ["Duplicates", "Interactions", "read_events"]
 
 _FEATURES = ("user_features", "item_features")
 
@@ -267,13 +268,7 @@ class Interactions:
         wanted = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
         named = {purpose: name for purpose, name in wanted.items() if name is not None}
         with local_file(Path(path)) as file:
-            match file_kind(file):
-                case "csv":
-                    found = read_csv(file, named, delimiter, encoding)
-                case "json lines":
-                    found = read_json_lines(file, named)
-                case "parquet":
-                    found = read_parquet(file, named)
+            found = read_events(file, named, delimiter, encoding)
             return cls._from_columns(found.columns, source=file, place=found.place, **options)
 
     @classmethod
@@ -326,6 +321,29 @@ class Interactions:
             elif value is not None:
                 arrays[entry.name] = value
         return arrays
+
+
+def read_events(
+    path: Path, named: Mapping[str, str], delimiter: str | None = None, encoding: str | None = None
+) -> EventColumns:
+    """Reads the columns of a file of events: CSV, JSON lines or Parquet, recognised by its content.
+
+    Args:
+        path: The file.
+        named: The name of the column for each purpose: "user", "item", "rating" and "timestamp".
+        delimiter: For CSV, as in `Interactions.from_file`.
+        encoding: For CSV, likewise.
+
+    Raises:
+        InputError: If the file is missing, empty or malformed, or a column is missing or named for two purposes.
+    """
+    match file_kind(path):
+        case "csv":
+            return read_csv(path, named, delimiter, encoding)
+        case "json lines":
+            return read_json_lines(path, named)
+        case "parquet":
+            return read_parquet(path, named)
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

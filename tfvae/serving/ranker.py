@@ -107,22 +107,36 @@ class Ranker:
             The fields of `Ranking`, without `unknown`. A NaN or infinite score raises `InvalidArgumentError` when the
             graph runs.
         """
+        ranking = self.places(batch, k)
+        named = tf.where(ranking["items"] == EMPTY_RANK, self._n_items, ranking["items"])
+        ranking["items"] = tf.gather(self.ids, named)
+        if self._titles is not None:
+            ranking["titles"] = tf.gather(self._titles, named)
+        return ranking
+
+    def places(self, batch: SparseBatch, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Ranks as a call does, with the places of the items among `item_ids` instead of their ids and titles.
+
+        Args:
+            batch: B rows, each with no item twice.
+            k: Length of the rankings, an int32 scalar.
+
+        Returns:
+            `items`, int32 [B, k], −1 in empty ranks; and `scores` and `sd` as in `Ranking`.
+        """
         scores = tf.cast(self._scores(batch), tf.float32)
         scores = tf.debugging.check_numerics(scores, f"scores of {self._name}")
         if self._candidates is not None:
             scores = tf.where(self._candidates, scores, -np.inf)
         found, best = best_unseen(scores, batch, k)
         empty = found == EMPTY_RANK
-        places = tf.where(empty, self._n_items, found)
         if self.scale is not None:
             best = tf.where(empty, best, tf.clip_by_value(best, *self.scale))
-        ranking = {"items": tf.gather(self.ids, places), "scores": best}
-        if self._titles is not None:
-            ranking["titles"] = tf.gather(self._titles, places)
+        ranking = {"items": found, "scores": best}
         if self._sd is not None:
             sd = tf.debugging.check_numerics(self._sd(batch), f"uncertainty of {self._name}")
             sd = tf.pad(sd, [[0, 0], [0, 1]], constant_values=np.nan)
-            ranking["sd"] = tf.gather(sd, places, batch_dims=1)
+            ranking["sd"] = tf.gather(sd, tf.where(empty, self._n_items, found), batch_dims=1)
         return ranking
 
 

@@ -175,6 +175,11 @@ class RunFolder:
         """Whether the folder has a finished run."""
         return self.run_file.is_file()
 
+    def refuse_unfinished(self) -> None:
+        """Raises InputError if the folder has no finished run; its files are not checked."""
+        if not self.is_finished:
+            raise InputError(f"{self.path} holds no finished run: run.json is missing. Train it to the end first.")
+
     def finish(self, outcome: dict[str, Any]) -> None:
         """Writes `run.json`, which marks the run as finished.
 
@@ -193,8 +198,7 @@ class RunFolder:
         Raises:
             InputError: If there is no finished run, or a file is missing, damaged or another run's.
         """
-        if not self.is_finished:
-            raise InputError(f"{self.path} holds no finished run: run.json is missing. Train it to the end first.")
+        self.refuse_unfinished()
         claim, outcome = self.claim(), checked(Outcome, read_json(self.run_file, "the outcome of a run"), self.run_file)
         if outcome.claim not in (None, claim.digest):
             raise InputError(
