@@ -121,13 +121,13 @@ def test_no_test_user_is_seen(place, split, pretended):
 
 
 def test_ease_is_searched_on_validation_users(place, split, monkeypatch):
-    measured, real = [], tables.evaluate
+    measured, real = [], sweep.evaluate
 
     def evaluate(model, held_out, *arguments):
         measured.append(held_out)
         return real(model, held_out, *arguments)
 
-    monkeypatch.setattr(tables, "evaluate", evaluate)
+    monkeypatch.setattr(sweep, "evaluate", evaluate)
     found = run_sweep("tiny", "ease", "ml-1m", 4, **place)
     assert all(held_out is split.validation for held_out in measured) and len(measured) == 4
     assert found.trials[0].params == {"regularization": 500.0}

@@ -142,8 +142,8 @@ def plans_of(
 
     Each of these sources of settings takes precedence over those before it: the model's defaults, the row, the row's
     settings for the data set, the sweep, settings given by hand, the cut of epochs. Where nobody has chosen settings
-    for the data set, and for a user's own data, settings that are adapted to the size of the data (`settings_for`) take
-    the place of those for the data set.
+    for the data set, what the row leaves open is adapted to the size of the data (`settings_for`); for a user's own
+    data, what the row says is too.
 
     Args:
         job: The job, whose table has the row.
@@ -169,7 +169,9 @@ def plans_of(
     found = _found(sweep, searched) if sweep else {}
     if chosen_for(job.table, row, job.dataset):
         ordered = settings_of(row.built_model, own | found)
-    else:
+    elif job.dataset in DATASETS:
+        ordered = settings_for(row.built_model, own | found, searched, job.log)
+    else:  # the row's own settings are for the papers' data
         by_hand = {**found, **overrides}
         ordered = settings_for(row.built_model, own | by_hand, searched, job.log, fixed={"monitor", *by_hand})
     if row.refined and not model_class(row.built_model).has_rating_posterior(ordered.model):

@@ -24,6 +24,7 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
+from tfvae.data.datasets import DATASETS
 from tfvae.data.splits import Split
 from tfvae.evaluation.evaluate import evaluate
 from tfvae.evaluation.metrics import lower_is_better
@@ -147,9 +148,11 @@ def _begun(
     """
     given, space = row_settings(table, row, dataset), row.search
     own = settings_of(row.built_model, given)
-    if not chosen_for(table, row, dataset):
+    if dataset not in DATASETS:
         space, given = _fitting(row, given, split)
         own = settings_for(row.built_model, given, split, _silent, fixed={"monitor", *space})
+    elif not chosen_for(table, row, dataset):
+        own = settings_for(row.built_model, given, split, _silent, fixed={*given, *space})
     cut = epochs if trained_by_epochs(row.built_model) else None
     if cut is not None:
         own = own.with_changes(epochs=min(cut, own.training.epochs))
