@@ -130,7 +130,7 @@ def test_unknown_names_name_the_nearest(place):
         tables.run_table("tinny", "synthetic", **place)
     with pytest.raises(InputError, match="did you mean 'mult-dae'"):
         tables.run_table("tiny", "synthetic", rows=["mult-da"], **place)
-    with pytest.raises(InputError, match="not built yet"):
+    with pytest.raises(InputError, match="published values only"):
         tables.run_table("tiny", "synthetic", rows=["wmf"], **place)
 
 

@@ -156,7 +156,7 @@ class Row(Strict):
             InputError: If the row has published values only.
         """
         if self.model is None:
-            raise InputError(f"row {self.slug!r} has published values only; its model is not built yet.")
+            raise InputError(f"row {self.slug!r} has published values only; tfvae does not run it.")
         return self.model
 
 

@@ -89,7 +89,7 @@ def run_table(
     chosen = [table.row(slug) for slug in rows] if rows else [row for row in table.rows if row.model]
     for row in chosen:
         if row.model is None:
-            raise InputError(f"{name}: row {row.slug!r} has published values only; its model is not built yet.")
+            raise InputError(f"{name}: row {row.slug!r} has published values only; tfvae does not run it.")
     started = time.perf_counter()
     splits = splits_of(table, dataset, source, own)
     stored_under = data_name(dataset, own)

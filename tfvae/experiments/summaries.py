@@ -99,7 +99,7 @@ class Cells:
     def ours(self, metric: str) -> str:
         """The cell as printed: mean ± standard error with the marks, or the reason why there is none."""
         if self.row.model is None:
-            return "not built yet"
+            return "published only"
         if metric not in self.per_user:
             return "not run"
         return f"{self.mean(metric):.4f} ± {self.se(metric):.4f}{''.join(self.marks)}"
