@@ -250,8 +250,8 @@ def test_the_page_has_the_best_row_first_and_the_claims_of_all_data_sets_stand_s
     assert sorted([*best, "All"], key=lambda name: cells.index(f"| {name} |")) == [*best, "All"], "All was not run"
     assert "after 3 trials" in page and "## Paired tests" not in page and "EASE (`home/ease`)" in page
     claims = (place["results"] / "equal" / "claims.md").read_text()
-    assert "| A above B | source | MovieLens-1M | MovieLens-20M |" in claims
-    line = next(line for line in claims.splitlines() if line.startswith("| EASE above WMF | here |"))
+    assert "| A better than B | source | MovieLens-1M | MovieLens-20M |" in claims
+    line = next(line for line in claims.splitlines() if line.startswith("| EASE better than WMF | here |"))
     first, second = line.split(" | ")[2:]
     assert first == second.removesuffix(" |"), "the data are the same"
     assert f"{sum(means['EASE']) - sum(means['WMF']) / 2:+.4f} ± " in first
