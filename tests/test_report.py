@@ -132,6 +132,14 @@ def test_a_marked_cell_says_why_and_gets_no_verdict(results, changes, sign, mean
     assert f"0.3900 ± 0.0050{sign} / 0.390" in (results / "README.md").read_text()
 
 
+def test_a_setting_that_is_newer_than_a_run_had_its_present_default(results):
+    store(results, "mult-vae", 1, {"ndcg@100": values(0.39, 0.1)}, settings={"drop_patience": 5})  # no setting any more
+    store(results, "mult-vae", 2, {"ndcg@100": values(0.39, 0.1)}, settings={"final_learning_rate_factor": 1.0})
+    assert "§" not in page(results)
+    store(results, "mult-vae", 3, {"ndcg@100": values(0.39, 0.1)}, settings={"final_learning_rate_factor": 0.5})
+    assert "differing settings" in page(results)
+
+
 def test_a_data_set_without_published_cells_has_no_verdicts(results):
     store(results, "mult-vae", 1, {"ndcg@100": values(0.4, 0.1)}, dataset="ml-1m")
     text = page(results, "ml-1m")

@@ -14,6 +14,8 @@ from tfvae.evaluation.stats import PairedTest, mean_and_se, paired_test
 from tfvae.experiments.definitions import RESULTS, Row, Table
 from tfvae.experiments.records import StoredRun
 from tfvae.experiments.results_folder import per_user_metrics, runs_of
+from tfvae.system.errors import InputError
+from tfvae.training.settings import stored_settings
 
 __all__ = ["BOUNDS", "ROUNDING", "Cells", "SplitCells", "cells_of", "compared", "ordering_verdict", "verdict"]
 
@@ -79,7 +81,8 @@ class Cells:
             marks["†"] = f"shortened: {'; '.join(why)}"
         if changed := sorted({f"{key} = {value}" for run in self.runs for key, value in run.overrides.items()}):
             marks["‡"] = f"settings by hand: {', '.join(changed)}"
-        if len({_kind_of(run) for run in self.runs}) > 1:
+        data = {(run.model, run.data_digest) for run in self.runs}
+        if len(data) > 1 or _differing(self.runs):
             marks["§"] = "its seeds were run with differing settings or data"
         return marks
 
@@ -201,9 +204,8 @@ class SplitCells(Cells):
     @cached_property
     def marks(self) -> dict[str, str]:
         """As in `Cells`, but the data may differ between runs; a further mark tells how many splits were run."""
-        kinds = {tuple(sorted((k, str(v)) for k, v in run.settings.items() if k != "seed")) for run in self.runs}
         marks = {sign: why for sign, why in super().marks.items() if sign != "§"}
-        if len(kinds) > 1:
+        if _differing(self.runs):
             marks["§"] = "its splits were run with differing settings"
         if 0 < len(self.runs) < self.n_splits:
             marks["¶"] = f"{len(self.runs)} of {self.n_splits} splits"
@@ -215,10 +217,16 @@ class SplitCells(Cells):
         return float(sem(values)) if len(values) > 1 else self.runs[0].metrics[metric]["se"]
 
 
-def _kind_of(run: StoredRun) -> tuple:
-    """What all seeds of one cell must have in common: the model, the data and all settings but the seed."""
-    settings = {key: str(value) for key, value in run.settings.items() if key != "seed"}
-    return run.model, run.data_digest, tuple(sorted(settings.items()))
+def _differing(runs: list[StoredRun]) -> bool:
+    """Whether runs differ in more than their seeds; a setting that did not exist yet had its present default."""
+    stored = [{key: value for key, value in run.settings.items() if key != "seed"} for run in runs]
+    if all(settings == stored[0] for settings in stored):
+        return False
+    try:
+        today = [stored_settings(run.settings).with_changes(seed=0) for run in runs]
+    except InputError:  # a setting that no longer exists
+        return True
+    return any(settings != today[0] for settings in today)
 
 
 def cells_of(table: Table, dataset: str, results: Path = RESULTS) -> list[Cells]:
