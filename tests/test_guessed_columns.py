@@ -89,7 +89,7 @@ def test_a_column_that_was_named_is_not_guessed_again(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
 def test_a_file_is_cut_alike_whether_its_columns_are_named_or_guessed(suffix, frame, tmp_path):
-    path, names = tmp_path / f"own.{suffix}", {"user": "uid", "item": "SKU", "rating": "stars", "timestamp": "when"}
+    path, names = tmp_path / f"own.{suffix}", {"user": "uid", "item": "SKU", "rating": "stars", "timestamp": "date"}
     frame = frame.rename(columns=names)
     {
         "csv": lambda: frame.to_csv(path, index=False),

@@ -36,7 +36,7 @@ _AS_THEY_ARE = {
     "user": "uid userid username customername reviewername",
     "item": "iid isbn isbn13 ean gtin upc businessid placeid venueid",
     "rating": "rating ratings stars star score value overall userrating",
-    "timestamp": "timestamp time date datetime createdat ts unixreviewtime unixtime eventtime timecreated ratedat when",
+    "timestamp": "timestamp time date datetime createdat ts unixreviewtime unixtime eventtime timecreated ratedat",
 }
 KNOWN: Mapping[str, frozenset[str]] = MappingProxyType(
     {
