@@ -188,6 +188,12 @@ def test_what_has_no_usable_values_is_left_out_and_said(tmp_path):
     assert list(table.attributes) == ["kind"] and table.columns.endswith("left out = nested, picture")
 
 
+def test_of_many_columns_the_first_are_named(tmp_path):
+    names = [f"c{number}" for number in range(12)]
+    table = read_items(written(tmp_path, f"id,{','.join(names)}\n1,{','.join('x' * 12)}\n"))
+    assert list(table.attributes) == names and table.columns.endswith("c8, c9 and 2 more")
+
+
 # ---- with the data ---------------------------------------------------------------------------------
 
 

@@ -33,6 +33,7 @@ from tfvae.system.text_arrays import text_array
 __all__ = ["ItemTable", "read_items"]
 
 _SEPARATORS = "|;"
+_MOST_NAMED = 10
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _BROKEN = re.compile(r"-?[0-9]{1,15}\.[0-9]{1,15}")
 _log = logging.getLogger(__name__)
@@ -268,7 +269,8 @@ def _told(item_id: str, title: str | None, attributes: Mapping[str, Attribute], 
     ]
     parts = [f"ids = {item_id}", f"titles = {title}" if title is not None else "no titles"]
     if named:
-        parts.append("attributes = " + ", ".join(named))
+        more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+        parts.append("attributes = " + ", ".join(named[:_MOST_NAMED]) + more)
     if left_out:
         parts.append("left out = " + ", ".join(left_out))
     return ", ".join(parts)
