@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import slow_parsers
+from item_readers import ITEM_READERS, check_attributes, described
 from model_readers import MODEL_READERS
 from mutations import Mutator, bytes_damaged, json_damaged, npz_damaged, parquet_damaged, toml_damaged
 from reader import Fault, Reader
@@ -132,6 +133,7 @@ def check_split(split: Split) -> None:
         assert matrix is None or len(lines) == matrix.nnz
     for features, size in ((split.user_features, len(split.user_ids)), (split.item_features, split.n_items)):
         assert all(array.shape == (size,) and array.dtype.kind in "iufUb" for array in features.values())
+    check_attributes(split.attributes, split.n_items)
     assert split.digest and check_finite(dict(split.counts)) is None
 
 
@@ -150,6 +152,8 @@ def check_items(items: Items) -> None:
     assert items.n_users.shape == (items.n_items,) and items.n_users.dtype.kind in "iu" and (items.n_users >= 0).all()
     assert items.titles is None or (items.titles.shape, items.titles.dtype.kind) == ((items.n_items,), "U")
     assert items.scale is None or (len(items.scale) == 2 and -math.inf < items.scale[0] <= items.scale[1] < math.inf)
+
+    check_attributes(items.attributes, items.n_items)
 
 
 def check_finite(value: Any) -> None:
@@ -337,7 +341,7 @@ READERS: dict[str, Reader] = {
     ),
     "split of ratings": _split(lambda: splits.rating_holdout(_events(), splits.RatingHoldoutSettings(scale=(1, 5)))),
     "split of items": _split(lambda: splits.leave_one_out(_events(), splits.LeaveOneOutSettings(n_negatives=2))),
-    "split of shares": _split(lambda: splits.weak_generalization(_events())),
+    "split of shares": _split(lambda: described(splits.weak_generalization(_events()))),
     "split of given shares": _split(
         lambda: splits.weak_generalization(e := _events(), None, e.items % 5 == 0, e.items % 5 == 1)
     ),
@@ -348,7 +352,7 @@ READERS: dict[str, Reader] = {
         lambda found, _: check_interactions(found),
     ),
     "items": Reader(
-        _saved(ITEMS_FILE, lambda path: Items.of(splits.rating_holdout(_events())).save(path.parent)),
+        _saved(ITEMS_FILE, lambda path: Items.of(described(splits.rating_holdout(_events()))).save(path.parent)),
         npz_damaged,
         Items.load,
         lambda found, _: check_items(found),
@@ -379,5 +383,6 @@ READERS: dict[str, Reader] = {
         lambda folder: load_table("mine", folder),
         lambda table, _: check_table(table),
     ),
+    **ITEM_READERS,
     **MODEL_READERS,
 }

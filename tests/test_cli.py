@@ -106,7 +106,7 @@ def test_titles_find_their_ids(folder):
         (["fit", "ratings.csv", *COLUMNS, "--set", "dropout=2"], "dropout = 2"),
         (["fit", "ratings.csv", *COLUMNS, "--set", "dropout"], "expected KEY=VALUE"),
         (["fit", "ratings.csv", *COLUMNS, "--set", "batch_size=81"], "there are 80 training users"),
-        (["fit", "ratings.csv", *COLUMNS, "--min-rating", "4"], "--rating-col"),
+        (["fit", "ratings.csv", *COLUMNS, "--rating-col", "star", "--min-rating", "4"], "did you mean 'stars'?"),
         (["fit", "ratings.csv", *COLUMNS, "--rating-col", "stars", "--min-rating", "9"], "lower the one"),
         (["fit", "ratings.csv", *COLUMNS, "--held-out-users", "60"], "found 100 after filtering"),
         (["fit", "ratings.csv", *COLUMNS, "--source", "elsewhere"], "source would change nothing"),

@@ -145,9 +145,9 @@ def test_standard_input_and_a_threshold_of_ratings(folder):
         ([EASE, "--all-users", "--out", "ratings.csv"], "ratings.csv exists and is no ranking of tfvae"),
         ([EASE, "--users", "none.csv", *OUT], "none.csv: no such file"),
         ([EASE, "--users", "empty.csv", *OUT], "empty.csv: the file is empty"),
-        ([EASE, "--users", "new.csv", *OUT], "no column 'user'; found: 'uid', 'sku', 'stars'"),
+        ([EASE, "--users", "odd.csv", *OUT], "no column 'user'; found: 'who', 'what'"),
         ([EASE, "--users", "new.csv", *RATED, *OUT], "leave it out, or say which ratings count (--min-rating)"),
-        ([PVAE, "--users", "new.csv", *COLUMNS, *OUT], "name their column (--rating-col)"),
+        ([PVAE, "--users", "odd.csv", *OUT], "name their column (--rating-col)"),
         ([PVAE, "--users", "off.csv", *RATED, *OUT], "off.csv, line 3: expected ratings from 1 to 5"),
         ([GMF, "--users", "new.csv", *COLUMNS, *OUT], "gmf serves its training users only"),
         ([EASE, "--users", "new.csv", *COLUMNS, *OUT, "--min-users-per-item", "99"], "no item has 99 training users"),
@@ -161,6 +161,7 @@ def test_bad_input_is_refused_before_the_model_is_loaded(folder, arguments, mess
 
     monkeypatch.setattr("tfvae.training.loop.load_run", loaded)
     (folder / "empty.csv").write_text("")
+    (folder / "odd.csv").write_text("who,what\n1,100\n")
     (folder / "off.csv").write_text("uid,sku,stars\n1,100,5\n1,101,7\n")
     (folder / "top.csv").unlink(missing_ok=True)
     before = fingerprint(folder)

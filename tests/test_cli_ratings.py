@@ -191,7 +191,7 @@ def test_titles_take_ratings():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit", "ratings.csv", *COLUMNS, *SMALL], "holding out ratings needs ratings; name their column"),
+        (["fit", "points.csv", *COLUMNS, *SMALL], "holding out ratings needs ratings; name their column"),
         (["fit", "ratings.csv", *RATED, *SMALL, "--min-rating", "4"], "min_rating would change nothing"),
         (["fit", "ratings.csv", *RATED, *SMALL, "--held-out-users", "4"], "held_out_users would change nothing"),
         (["fit", "ratings.csv", *COLUMNS, "--by", "items"], "only a model of ratings can take items as rows"),
@@ -209,6 +209,7 @@ def test_titles_take_ratings():
     ],
 )
 def test_what_does_not_fit_gets_one_message_and_leaves_nothing_behind(folder, arguments, message):
+    (folder / "points.csv").write_text("uid,sku,points\n1,100,5\n")
     before = fingerprint(folder)
     result = run(*arguments, code=2)
     assert result.stderr.startswith("Error: ") and message in result.stderr

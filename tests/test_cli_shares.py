@@ -125,7 +125,7 @@ def test_a_table_is_run_on_own_data_with_the_epochs_that_its_sweep_chose():
         (["prepare", "ratings.csv", *COLUMNS, *WEAK, "--held-out-users", "4"], "held_out_users would change nothing"),
         (["prepare", "ratings.csv", *COLUMNS, *WEAK, "--holdout-fraction", "1.5"], "less than 1"),
         (["prepare", "ratings.csv", *COLUMNS, *WEAK, "--format", "vae-cf"], "one of held-out users"),
-        (["prepare", "ratings.csv", *COLUMNS, *WEAK, "--min-rating", "4"], "needs ratings"),
+        (["prepare", "points.csv", *COLUMNS, *WEAK, "--min-rating", "4"], "needs ratings"),
         (["fit", "ratings.csv", *COLUMNS, "--model", "p-vae", *WEAK], "p-vae cannot learn from a split of kind 'weak"),
         (["fit", "data/ratings.npz", "--model", "p-vae"], "found 'weak-generalization'"),
         (
@@ -142,6 +142,7 @@ def test_a_table_is_run_on_own_data_with_the_epochs_that_its_sweep_chose():
 def test_what_does_not_fit_gets_one_message_and_leaves_nothing_behind(folder, arguments, message):
     if not Path("part.npz").exists():
         load_split("data/ratings.npz").for_tuning().save("part.npz")
+    (folder / "points.csv").write_text("uid,sku,points\n1,100,5\n")
     before = fingerprint(folder)
     result = run(*arguments, code=2)
     assert result.stderr.startswith("Error: ") and message in result.stderr

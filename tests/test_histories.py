@@ -85,8 +85,8 @@ def test_who_ranks_may_say_which_ratings_count(tmp_path):
         ("user,item\n1,\n", {}, r"line 2: item '' is empty"),
         ("user,item\n1,nix\n2,nox\n", {}, r"none of its 2 items, such as nix, is one of the training data"),
         ("user,item,rating\n1,{0},5\n", {"rating": "rating"}, r"by what is in a history, not by ratings"),
-        ("user,item,rating\n1,{0},5\n", {"min_rating": 4}, r"min_rating=4 needs ratings"),
-        ("user,item,rating\n1,{0},5\n", {"rates": True}, r"needs people's ratings; name their column"),
+        ("user,item,points\n1,{0},5\n", {"min_rating": 4}, r"min_rating=4 needs ratings"),
+        ("user,item,points\n1,{0},5\n", {"rates": True}, r"needs people's ratings; name their column"),
         ("user,item,rating\n1,{0},5\n", {"rates": True, "rating": "rating", "min_rating": 4}, "would change nothing"),
         (
             "user,item,rating\n1,{0},5\n\n2,{1},5.5\n2,nix,0\n",

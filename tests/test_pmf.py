@@ -114,7 +114,7 @@ def test_one_factor_by_hand():
     # alone p = 2 / (1 + 1) = 1. Weighted, the first has λ = 2: p = 4/7.
     for weighted, first in ((False, 2 / 3), (True, 4 / 7)):
         model = PMF(2, factors=1, regularization=1.0, weighted_regularization=weighted)
-        model.item_vectors.assign([[1.0], [2.0]])
+        model.item_coefficients.assign([[1.0], [2.0]])
         model.rating_mean.assign(3.0)
         rows = csr_array(np.array([[5, 4], [5, 0]], np.float32))
         np.testing.assert_allclose(predicted(model, rows), [[3 + first, 3 + 2 * first], [4, 5]], rtol=1e-6)
@@ -123,7 +123,7 @@ def test_one_factor_by_hand():
 def test_a_bias_by_hand():
     # Mean 3, b_i = ½, q = 0, λ_b = 3, constant: b_u = (5 − 3 − ½) / (1 + 3) = 3/8.
     model = BiasMF(2, factors=1, bias_regularization=3.0)
-    model.item_vectors.assign([[0.5, 0.0], [-1.0, 0.0]])
+    model.item_coefficients.assign([[0.5, 0.0], [-1.0, 0.0]])
     model.rating_mean.assign(3.0)
     found = predicted(model, csr_array(np.array([[5, 0], [0, 0]], np.float32)))
     np.testing.assert_allclose(found, [[3.875, 2.375], [3.5, 2.0]], rtol=1e-6)
@@ -179,10 +179,10 @@ def test_a_stranger_without_ratings_gets_the_mean_and_the_items_biases(kind):
     train = some_ratings()
     model = fitted(kind, train)
     stranger = predicted(model, csr_array((1, N_ITEMS), dtype=np.float32))[0]
-    biases = model.item_vectors.numpy()[:, 0] if kind is BiasMF else 0
+    biases = model.item_coefficients.numpy()[:, 0] if kind is BiasMF else 0
     np.testing.assert_allclose(stranger, train.data.mean(dtype=float) + biases, rtol=1e-6)
     # An item without ratings has no vector: everyone is given the mean, in BiasMF with one's own bias.
-    np.testing.assert_array_equal(model.item_vectors.numpy()[7], 0)
+    np.testing.assert_array_equal(model.item_coefficients.numpy()[7], 0)
     assert (np.ptp(predicted(model, train)[:, 7]) > 1e-2) == (kind is BiasMF)
 
 
@@ -218,7 +218,7 @@ def test_saved_and_loaded_it_predicts_the_same(kind, tmp_path):
 @both
 def test_the_seed_decides_the_vectors(kind):
     train = some_ratings()
-    one, same, other = (fitted(kind, train, seed=seed, iterations=2).item_vectors.numpy() for seed in (1, 1, 2))
+    one, same, other = (fitted(kind, train, seed=seed, iterations=2).item_coefficients.numpy() for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert np.abs(one - other).max() > 1e-3
 

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 import tfvae
-from tfvae.cli import compare, datasets, doctor, ensemble, evaluate, export, fit, prepare, recommend, tables
+from tfvae.cli import compare, datasets, doctor, ensemble, evaluate, export, fit, prepare, recommend, similar, tables
 from tfvae.system.errors import TfvaeError
 
 __all__ = ["app", "main"]
@@ -109,6 +109,7 @@ for command, examples in (
     (ensemble.ensemble, ensemble.EXAMPLES),
     (evaluate.evaluate, evaluate.EXAMPLES),
     (recommend.recommend, recommend.EXAMPLES),
+    (similar.similar, similar.EXAMPLES),
     (export.export, export.EXAMPLES),
     (tables.table, tables.TABLE_EXAMPLES),
     (tables.sweep, tables.SWEEP_EXAMPLES),

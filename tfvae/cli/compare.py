@@ -46,6 +46,9 @@ def compare(
     rating_col: opt.RatingCol = None,
     time_col: opt.TimeCol = None,
     delimiter: opt.Delimiter = None,
+    items: opt.Items = None,
+    items_id_col: opt.ItemsIdCol = None,
+    items_title_col: opt.ItemsTitleCol = None,
     min_rating: opt.MinRating = None,
     held_out: opt.HeldOut = None,
 ) -> None:
@@ -54,7 +57,7 @@ def compare(
     The model is chosen on validation users. The test users only tell how good it is, and whether the others are worse.
     'tfvae fit DATA --model auto' takes the chosen model.
     """
-    from tfvae.cli.run_folder import learnt_from, split_for
+    from tfvae.cli.run_folder import learnt_from, refuse_other_items, split_for
     from tfvae.experiments import comparison
     from tfvae.training.run_folder import SPLIT_FILE
 
@@ -63,9 +66,13 @@ def compare(
     columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
     changes = opt.those_given(min_rating=min_rating, held_out_users=held_out)
     _refuse_other_kinds(list(chosen))
-    split = split_for(next(iter(chosen)), data, source=source, columns=columns, changes=changes)
+    table = opt.item_table(items, items_id_col, items_title_col)
+    split = split_for(next(iter(chosen)), data, source=source, columns=columns, changes=changes, items=table)
     part = learnt_from(split)
     folder = out or comparison_folder(data)
+    if table is not None:
+        for name in chosen:
+            refuse_other_items(folder / name, split)
     found = comparison.compare(split, part, folder, minutes=minutes, models=chosen, log=typer.echo)
     for entry in found.entries:
         if entry.problem is None and not (folder / entry.model / SPLIT_FILE).is_file():

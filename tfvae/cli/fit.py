@@ -24,6 +24,7 @@ EXAMPLES = (
     "tfvae fit movietweetings --epochs 20",
     "tfvae fit ratings.csv --user-col uid --item-col sku --rating-col stars --min-rating 4",
     "tfvae fit data/ml-1m.npz --model mult-dae --set latent_dim=100 --set hidden=[300] --run runs/small",
+    "tfvae fit orders.parquet --items products.csv --model edlae",
     "tfvae fit ratings.csv --model p-vae --user-col uid --item-col sku --rating-col stars",
     "tfvae fit gowalla --protocol weak-generalization --model ease --set regularization=80",
 )
@@ -48,6 +49,9 @@ def fit(
     rating_col: opt.RatingCol = None,
     time_col: opt.TimeCol = None,
     delimiter: opt.Delimiter = None,
+    items: opt.Items = None,
+    items_id_col: opt.ItemsIdCol = None,
+    items_title_col: opt.ItemsTitleCol = None,
     min_rating: opt.MinRating = None,
     held_out: opt.HeldOut = None,
     protocol: opt.Protocol = None,
@@ -63,7 +67,14 @@ def fit(
     for the choice.
     'tfvae prepare' has more ways to cut the data, and its split can be given as DATA.
     """
-    from tfvae.cli.run_folder import learnt_from, measure, next_commands, refuse_another_split, split_for
+    from tfvae.cli.run_folder import (
+        learnt_from,
+        measure,
+        next_commands,
+        refuse_another_split,
+        refuse_other_items,
+        split_for,
+    )
     from tfvae.data.items import Items
     from tfvae.data.sources import stem
     from tfvae.training.adapt import settings_for
@@ -78,13 +89,16 @@ def fit(
     columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
     changes = opt.those_given(min_rating=min_rating, held_out_users=held_out)
     opened = AUTOMATIC if automatic else model
-    split = split_for(opened, data, by, protocol, source=source, columns=columns, changes=changes)
+    table = opt.item_table(items, items_id_col, items_title_col)
+    split = split_for(opened, data, by, protocol, source=source, columns=columns, changes=changes, items=table)
     if automatic:
         model, found = _chosen(data, split)
         given = found | given
     part = learnt_from(split)
     folder = run or Path("runs", f"{stem(data)}-{model}" + ("-by-items" if by == "items" else ""))
     refuse_another_split(folder, split)
+    if table is not None:
+        refuse_other_items(folder, split)
     finished = RunFolder(folder).is_finished
     # The stored items are those of the whole split, although the model learns from a part of it.
     trained = train(settings_for(model, given, part, typer.echo), part, folder, items=Items.of(split), log=typer.echo)

@@ -6,11 +6,14 @@ import shlex
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tfvae.system.errors import InputError
+
+if TYPE_CHECKING:
+    from tfvae.data.items_file import ItemTable
 
 __all__ = [
     "Data",
@@ -20,6 +23,9 @@ __all__ = [
     "HeldOut",
     "HoldoutFraction",
     "ItemCol",
+    "Items",
+    "ItemsIdCol",
+    "ItemsTitleCol",
     "MinItems",
     "MinRating",
     "MinUsers",
@@ -37,6 +43,7 @@ __all__ = [
     "UserCol",
     "command",
     "file_options",
+    "item_table",
     "listed",
     "rated",
     "settings_from",
@@ -45,6 +52,7 @@ __all__ = [
 ]
 
 _FILE = "A file of your own"
+_ITEMS = "What the items are"
 _CUT = "How the data are cut (a named data set as in its papers, if not given)"
 Data = Annotated[
     str,
@@ -60,22 +68,24 @@ Source = Annotated[
     typer.Option(help="The data set's zip, folder or ratings file, if you fetched it yourself."),
 ]
 UserCol = Annotated[
-    str | None, typer.Option(rich_help_panel=_FILE, help="Its column of user ids; 'user' if not given.")
+    str | None, typer.Option(rich_help_panel=_FILE, help="Its column of user ids; found by its name if not given.")
 ]
 ItemCol = Annotated[
-    str | None, typer.Option(rich_help_panel=_FILE, help="Its column of item ids; 'item' if not given.")
+    str | None, typer.Option(rich_help_panel=_FILE, help="Its column of item ids; found by its name if not given.")
 ]
 RatingCol = Annotated[
     str | None,
     typer.Option(
-        rich_help_panel=_FILE, help="Its column of ratings; needed for --min-rating and by models of ratings."
+        rich_help_panel=_FILE,
+        help="Its column of ratings, for --min-rating and models of ratings; found by its name if not given.",
     ),
 ]
 TimeCol = Annotated[
     str | None,
     typer.Option(
         rich_help_panel=_FILE,
-        help="Its column of times (Unix seconds or dates), by which leave-one-out takes the latest event.",
+        help="Its column of times (Unix seconds or dates), by which leave-one-out takes the latest event; found by its "
+        "name if not given.",
     ),
 ]
 Delimiter = Annotated[
@@ -84,6 +94,20 @@ Delimiter = Annotated[
         rich_help_panel=_FILE,
         help="What stands between its fields, such as ';' or tab; found in its first line if not given.",
     ),
+]
+Items = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel=_ITEMS,
+        help="A file with an item a line (CSV, JSON lines or Parquet): its id, and perhaps its title, categories and "
+        "anything else. Titles are then shown wherever items are; the rest is kept with the run.",
+    ),
+]
+ItemsIdCol = Annotated[
+    str | None, typer.Option(rich_help_panel=_ITEMS, help="Its column of item ids; found by its name if not given.")
+]
+ItemsTitleCol = Annotated[
+    str | None, typer.Option(rich_help_panel=_ITEMS, help="Its column of titles; found by its name if not given.")
 ]
 MinRating = Annotated[
     float | None, typer.Option(rich_help_panel=_CUT, help="First drop events rated below; 0 keeps all.")
@@ -200,6 +224,23 @@ def file_options(
     """The argument `columns` of `open_split`, from the options for a user's own file; a tab may be given as "tab"."""
     delimiter = {"tab": "\t", r"\t": "\t"}.get(delimiter or "", delimiter)
     return those_given(user=user, item=item, rating=rating, timestamp=time, delimiter=delimiter)
+
+
+def item_table(path: Path | None, id_col: str | None, title_col: str | None) -> ItemTable | None:
+    """The content of an items file; None if there is none.
+
+    Raises:
+        InputError: If a column is named without a file, or as for `tfvae.data.items_file.read_items`.
+    """
+    if path is None:
+        if id_col is not None or title_col is not None:
+            raise InputError(
+                "--items-id-col and --items-title-col name columns of an items file; give it too (--items)."
+            )
+        return None
+    from tfvae.data.items_file import read_items
+
+    return read_items(path, id_col, title_col)
 
 
 def those_given(**options: Any) -> dict[str, Any]:

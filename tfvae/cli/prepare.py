@@ -38,6 +38,9 @@ def prepare(
     rating_col: opt.RatingCol = None,
     time_col: opt.TimeCol = None,
     delimiter: opt.Delimiter = None,
+    items: opt.Items = None,
+    items_id_col: opt.ItemsIdCol = None,
+    items_title_col: opt.ItemsTitleCol = None,
     min_rating: opt.MinRating = None,
     min_users: opt.MinUsers = None,
     min_items: opt.MinItems = None,
@@ -64,12 +67,15 @@ def prepare(
     )
     columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
     if format == "vae-cf":
+        if items is not None:
+            raise InputError("the vae-cf format holds no titles; leave --items or --format out.")
         if protocol == "rating-holdout":
             raise InputError("the vae-cf format holds no ratings; leave --format out.")
         if protocol in ("leave-one-out", "weak-generalization"):
             raise InputError("the vae-cf format is one of held-out users; leave --format out.")
         protocol = "strong-generalization"
-    split = open_split(data, source=source, columns=columns, changes=changes, protocol=protocol)
+    table = opt.item_table(items, items_id_col, items_title_col)
+    split = open_split(data, source=source, columns=columns, changes=changes, protocol=protocol, items=table)
     out = out or Path("data", stem(data) + (".npz" if format == "npz" else ""))
     if isinstance(split, StrongGeneralization) and format == "vae-cf":
         write_vae_cf(split, out)

@@ -48,6 +48,7 @@ __all__ = [
     "measure",
     "next_commands",
     "refuse_another_split",
+    "refuse_other_items",
     "served",
     "split_for",
     "training_split",
@@ -162,6 +163,20 @@ def refuse_another_split(folder: Path, split: Split) -> None:
             f"{file} is another split (digest {found.digest[:12]}) than that of these data and options "
             f"({split.digest[:12]}). Give another folder, or train on that split: {command('tfvae', 'fit', file)}"
         )
+
+
+def refuse_other_items(folder: Path, split: Split) -> None:
+    """Refuses a finished run whose items have other titles or attributes than those of a split.
+
+    Raises:
+        InputError: If they have, or the run's items cannot be read.
+    """
+    if RunFolder(folder).is_finished and (folder / ITEMS_FILE).is_file():
+        if Items.load(folder).description != Items.of(split).description:
+            raise InputError(
+                f"{folder} was finished with other titles or attributes of its items, and stays as it is. Leave "
+                "--items out, or train into another folder."
+            )
 
 
 def finished(folder: Path) -> tuple[TrainedModel, Split]:

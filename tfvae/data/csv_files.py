@@ -19,7 +19,7 @@ from tfvae.data.streams import encoding_of, reading, reading_text
 from tfvae.data.text import IDS
 from tfvae.system.errors import InputError
 
-__all__ = ["read_csv"]
+__all__ = ["csv_header", "read_csv"]
 
 _DELIMITERS = ",;\t|"
 _CHUNK = 1 << 22
@@ -27,6 +27,19 @@ _LARGEST_BLOCK = 2**31 - 1  # the most bytes that Arrow parses at a time
 _log = logging.getLogger(__name__)
 
 csv.field_size_limit(_LARGEST_BLOCK)  # some files have fields above Python's default limit of 131,072 characters
+
+
+def csv_header(
+    path: Path, wanted: Sequence[str] = (), delimiter: str | None = None, encoding: str | None = None
+) -> list[str]:
+    """The names of the columns, which are the fields of the first line.
+
+    Arguments and errors are as for `read_csv`, but for `wanted`: names that help to find the delimiter.
+    """
+    if encoding is not None:
+        _check_encoding(encoding)
+    with reading_text(path, encoding or _survey(path).encoding) as lines:
+        return _first_record(path, lines, wanted, delimiter)[0]
 
 
 def read_csv(
@@ -42,7 +55,8 @@ def read_csv(
 
     Args:
         path: The file, compressed or not.
-        named: The name of the column for each purpose: "user", "item", "rating" and "timestamp".
+        named: The name of the column for each purpose: "user", "item", "rating" and "timestamp"; the columns of other
+            purposes are read as text.
         delimiter: The character between fields; by default a comma, semicolon, tab or bar, whichever best splits the
             first line into the wanted columns.
         encoding: The encoding of the text; by default UTF-8, UTF-16 or UTF-32, whichever the bytes show, and otherwise
@@ -75,7 +89,7 @@ def read_csv(
     if "rating" in named and form.delimiter != ",":
         attempts += [(kinds, ",") for kinds, _ in attempts]
     for kinds, point in attempts:
-        table = form.read({wanted[purpose]: kinds[purpose] for purpose in named}, point)
+        table = form.read({wanted[purpose]: kinds.get(purpose, IDS) for purpose in named}, point)
         if table is not None:
             break
     else:

@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -28,7 +28,9 @@ __all__ = [
     "EventColumns",
     "Kind",
     "file_kind",
+    "json_keys",
     "local_file",
+    "parquet_columns",
     "places_of",
     "read_json_lines",
     "read_parquet",
@@ -89,28 +91,22 @@ def file_kind(path: Path) -> Kind:
 def read_parquet(path: Path, named: Mapping[str, str]) -> EventColumns:
     """Reads columns of a Parquet file; arguments, result and errors are as for `read_json_lines`."""
     refuse_two_purposes(path, named)
-    try:
-        with reading(path) as stream, path.open("rb") as file:
-            packed = file.read(4) != b"PAR1"
-            content: Path | io.BytesIO = io.BytesIO(stream.read()) if packed else path
+    with _parquet(path) as content:
         found = pq.read_schema(content).names
         places_of(path, list(named.values()), found)
         table = pq.read_table(content, columns=list(named.values()))
         columns = {purpose: table[name].to_pandas() for purpose, name in named.items()}
         types = {purpose: table[name].type for purpose, name in named.items()}
-    except TfvaeError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as problem:
-        raise InputError(f"{path}: cannot be read as Parquet ({problem}); is the file whole?") from None
     return EventColumns(columns, lambda number: f"event {number + 1:,}", types)
 
 
-def read_json_lines(path: Path, named: Mapping[str, str]) -> EventColumns:
+def read_json_lines(path: Path, named: Mapping[str, str], optional: Collection[str] = ()) -> EventColumns:
     """Reads keys of a file with one JSON object a line, in UTF-8, UTF-16 or UTF-32.
 
     Args:
         path: The file, compressed or not.
         named: The name of the key for each purpose: "user", "item", "rating" and "timestamp".
+        optional: The purposes whose key a line may lack; the value is None there.
 
     Returns:
         The columns, and a function that names the line of an event.
@@ -122,15 +118,12 @@ def read_json_lines(path: Path, named: Mapping[str, str]) -> EventColumns:
     refuse_two_purposes(path, named)
     columns: dict[str, list] = {purpose: [] for purpose in named}
     numbers = []
-    for number, line in _numbered_lines(path):
+    for number, event in _numbered_objects(path):
         where = f"{path}, line {number}"
-        try:
-            event = json.loads(line, object_pairs_hook=_without_repeated_keys, parse_constant=_not_in_json)
-        except (ValueError, RecursionError) as problem:
-            raise InputError(f"{where}: expected a JSON object ({problem}); found {line[:80]!r}") from None
-        if not isinstance(event, dict):
-            raise InputError(f"{where}: expected a JSON object, found {line[:80]!r}")
         for purpose, name in named.items():
+            if name not in event and purpose in optional:
+                columns[purpose].append(None)
+                continue
             if name not in event:
                 raise missing_column(where, name, list(event))
             if purpose == "rating" and (isinstance(event[name], bool) or not isinstance(event[name], (int, float))):
@@ -140,6 +133,22 @@ def read_json_lines(path: Path, named: Mapping[str, str]) -> EventColumns:
     if not numbers:
         raise InputError(f"{path}: the file is empty; expected events, one a line.")
     return EventColumns(dict(columns), lambda number: f"line {numbers[number]}")
+
+
+def json_keys(path: Path, *, whole: bool = False) -> list[str]:
+    """The keys of the first object of JSON lines, or with `whole` those of all; errors as for `read_json_lines`."""
+    found: dict[str, None] = {}
+    for _, event in _numbered_objects(path):
+        found |= dict.fromkeys(event)
+        if not whole:
+            break
+    return list(found)
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """The names of the columns of a Parquet file; errors are as for `read_parquet`."""
+    with _parquet(path) as content:
+        return pq.read_schema(content).names
 
 
 def refuse_two_purposes(path: object, named: Mapping[str, str]) -> None:
@@ -172,6 +181,31 @@ def places_of(path: object, wanted: Sequence[str], found: Sequence[str]) -> list
         if found.count(name) > 1:
             raise InputError(f"{path}: {found.count(name)} columns are called {name!r}; rename all but one.")
     return [found.index(name) for name in wanted]
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Path | io.BytesIO]:
+    """Yields a Parquet file, or its unpacked content; whatever goes wrong in reading it is an `InputError`."""
+    try:
+        with reading(path) as stream, path.open("rb") as file:
+            yield io.BytesIO(stream.read()) if file.read(4) != b"PAR1" else path
+    except TfvaeError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as problem:
+        raise InputError(f"{path}: cannot be read as Parquet ({problem}); is the file whole?") from None
+
+
+def _numbered_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of JSON lines, with the numbers of their lines, counted from 1."""
+    for number, line in _numbered_lines(path):
+        where = f"{path}, line {number}"
+        try:
+            event = json.loads(line, object_pairs_hook=_without_repeated_keys, parse_constant=_not_in_json)
+        except (ValueError, RecursionError) as problem:
+            raise InputError(f"{where}: expected a JSON object ({problem}); found {line[:80]!r}") from None
+        if not isinstance(event, dict):
+            raise InputError(f"{where}: expected a JSON object, found {line[:80]!r}")
+        yield number, event
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from scipy.sparse import csr_array
 
 from tfvae.data import events
+from tfvae.data.column_names import guessed_events
 from tfvae.data.event_files import local_file
 from tfvae.data.interactions import Interactions, read_events
 from tfvae.data.items import Items
@@ -74,8 +75,8 @@ class Histories:
         cls,
         path: str | os.PathLike,
         items: Items | Split,
-        user: str = "user",
-        item: str = "item",
+        user: str | None = None,
+        item: str | None = None,
         rating: str | None = None,
         *,
         min_rating: float | None = None,
@@ -90,10 +91,10 @@ class Histories:
         Args:
             path: The file, or `-` for standard input; see `Interactions.from_file`.
             items: The items of the model, or the split on which it was trained.
-            user: Name of the column of user ids.
-            item: Name of the column of item ids.
+            user: Name of the column of user ids; by default it is recognised, see `tfvae.data.column_names`.
+            item: Name of the column of item ids; likewise.
             rating: Name of the column of ratings, which a model of ratings needs; for a model that ranks, only with
-                `min_rating`.
+                `min_rating`. Where it is needed, it is recognised by default.
             min_rating: For a model that ranks, the lowest rating of an event that counts; whoever has no such event has
                 an empty history.
             delimiter: For CSV, the character between fields; by default it is found from the first line.
@@ -104,9 +105,15 @@ class Histories:
                 a rating is off the scale of the training ratings. The message names the file, and the line if it can.
         """
         scale = items.scale
-        _refuse_columns(path, scale is not None, rating, min_rating)
-        named = {"user": user, "item": item} | ({} if rating is None else {"rating": rating})
+        _refuse_useless(scale is not None, rating, min_rating)
+        given = {"user": user, "item": item, "rating": rating}
         with local_file(Path(path)) as file:
+            named = {purpose: name for purpose, name in given.items() if name is not None}
+            needs_ratings = scale is not None or min_rating is not None
+            named = guessed_events(file, named, {"user", "item"} | ({"rating"} if needs_ratings else set()), delimiter)
+            named = {"user": "user", "item": "item"} | named
+            item, rating = named["item"], named.get("rating")
+            _refuse_no_ratings(file, scale is not None, rating, min_rating)
             found = read_events(file, named, delimiter)
             values = None
             if rating is not None:
@@ -160,18 +167,23 @@ def _in_type(ids: pa.Array, kind: pa.DataType | None) -> pa.Array:
         return ids
 
 
-def _refuse_columns(path: object, rates: bool, rating: str | None, min_rating: float | None) -> None:
-    if rates and rating is None:
-        raise InputError(f"{path}: a model of ratings needs people's ratings; name their column (--rating-col).")
+def _refuse_useless(rates: bool, rating: str | None, min_rating: float | None) -> None:
+    """Refuses arguments that would change nothing."""
     if rates and min_rating is not None:
         raise InputError("a model of ratings takes low ratings too, so min_rating would change nothing; leave it out.")
-    if not rates and min_rating is not None and rating is None:
-        raise InputError(f"min_rating={min_rating:g} needs ratings; name their column (--rating-col).")
     if not rates and min_rating is None and rating is not None:
         raise InputError(
             f"this model ranks by what is in a history, not by ratings, so the column {rating!r} would change nothing; "
             "leave it out, or say which ratings count (--min-rating)."
         )
+
+
+def _refuse_no_ratings(path: object, rates: bool, rating: str | None, min_rating: float | None) -> None:
+    """Refuses a file without a column of ratings where they are needed."""
+    if rates and rating is None:
+        raise InputError(f"{path}: a model of ratings needs people's ratings; name their column (--rating-col).")
+    if min_rating is not None and rating is None:
+        raise InputError(f"min_rating={min_rating:g} needs ratings; name their column (--rating-col).")
 
 
 def _refuse_off_scale(

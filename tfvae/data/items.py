@@ -1,18 +1,20 @@
-"""The ids and titles of a trained model's items, stored beside it so that serving it never reads test data."""
+"""The ids, titles and attributes of a trained model's items, stored beside it so that serving reads no test data."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
+from tfvae.data.attributes import Attribute, attribute_arrays, read_attributes
 from tfvae.data.splits import Split
 from tfvae.data.stored_arrays import refuse_no_ids, refuse_no_titles
 from tfvae.system.errors import InputError
-from tfvae.system.files import read_npz, reading, write_npz
+from tfvae.system.files import digest, read_npz, reading, write_npz
 
 __all__ = ["ITEMS_FILE", "Items"]
 
@@ -28,12 +30,14 @@ class Items:
         titles: [n_items] titles, empty where unknown; None if there are none.
         scale: The lowest and the highest rating, see `Split.scale`; None if there are no ratings.
         n_users: int64 [n_items], how many training users have each item.
+        attributes: What else is known of the items, by name; empty if no items file was given.
     """
 
     item_ids: np.ndarray
     titles: np.ndarray | None
     scale: tuple[float, float] | None
     n_users: np.ndarray
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
     @property
     def n_items(self) -> int:
@@ -48,7 +52,14 @@ class Items:
             titles=None if split.titles is None else np.asarray(split.titles),
             scale=split.scale,
             n_users=np.bincount(split.train.indices, minlength=split.n_items),
+            attributes=dict(split.attributes),
         )
+
+    @property
+    def description(self) -> str:
+        """SHA-256 over what people read of the items, titles and attributes, in hexadecimal."""
+        arrays = attribute_arrays(self.attributes)
+        return digest(self.item_ids, self.titles, sorted(arrays), *(arrays[name] for name in sorted(arrays)))
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes `items.npz` in a run folder."""
@@ -57,7 +68,7 @@ class Items:
             arrays["titles"] = self.titles
         if self.scale is not None:
             arrays["scale"] = np.array(self.scale, np.float64)
-        write_npz(Path(folder) / ITEMS_FILE, arrays)
+        write_npz(Path(folder) / ITEMS_FILE, arrays | attribute_arrays(self.attributes))
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> Self:
@@ -77,6 +88,7 @@ class Items:
             found = cls(arrays["item_ids"], arrays.get("titles"), scale, arrays["n_users"])
             refuse_no_ids(found.item_ids, "item ids")
             refuse_no_titles(found.titles, found.n_items)
+            found = replace(found, attributes=read_attributes(arrays, found.n_items))
             counts = found.n_users
             if counts.shape != (found.n_items,) or counts.dtype.kind not in "iu" or (counts < 0).any():
                 raise InputError("expected a number of users for each item")

@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 
 import tfvae.data
+from tfvae.data.column_names import OPTIONS, guessed_events
 from tfvae.data.datasets import DATASETS, default_split, load_dataset, load_ncf, load_parts
+from tfvae.data.event_files import local_file
 from tfvae.data.interactions import Interactions
+from tfvae.data.items_file import ItemTable
 from tfvae.data.sources import cache_folder, data_folder, look_in
 from tfvae.data.splits import (
     LeaveOneOut,
@@ -110,6 +113,7 @@ def open_split(
     columns: Mapping[str, str] | None = None,
     changes: Mapping[str, Any] | None = None,
     protocol: str | None = None,
+    items: ItemTable | None = None,
 ) -> Split:
     """Opens data of any kind, and splits them unless they are already split.
 
@@ -130,11 +134,13 @@ def open_split(
         source: Where a named data set's files are, or a vae_cf folder with its split; by default the files are looked
             for, then downloaded.
         columns: For a file of events, the names of its columns by purpose ("user", "item", "rating" and "timestamp")
-            and other arguments of `Interactions.from_file`, such as "delimiter". The first two are called "user" and
-            "item" by default; ratings and times are read only if their columns are named.
+            and other arguments of `Interactions.from_file`, such as "delimiter". Those that are not named are
+            recognised by usual names (`tfvae.data.column_names`), which is said. Ratings are read only if they are
+            named or the protocol or `changes` need them, times only for leave-one-out.
         changes: Settings that override the protocol's defaults.
         protocol: "strong-generalization", "rating-holdout", "leave-one-out" or "weak-generalization". None means the
             first, except that data which are already split may be of any protocol.
+        items: What an items file tells of the data's items (`tfvae.read_items`); it adds titles and attributes.
 
     Returns:
         The split.
@@ -148,7 +154,18 @@ def open_split(
         >>> split.protocol, len(split.test.user_ids)
         ('strong-generalization', 200)
     """
-    columns, changes = dict(columns or {}), dict(changes or {})
+    opened = _opened(given, source, dict(columns or {}), dict(changes or {}), protocol)
+    return opened if items is None else items.described(opened)
+
+
+def _opened(
+    given: str | os.PathLike,
+    source: str | os.PathLike | None,
+    columns: dict[str, str],
+    changes: dict[str, Any],
+    protocol: str | None,
+) -> Split:
+    """The split, before an items file describes it."""
     name, path = os.fspath(given), Path(given)
     if protocol is not None and protocol not in _PROTOCOLS:
         raise unknown_name("protocol", protocol, _PROTOCOLS)
@@ -166,12 +183,30 @@ def open_split(
         raise unknown_name("file or data set", name, DATASETS)
     if "timestamp" in columns and protocol != LeaveOneOut.protocol:
         _refuse({"timestamp": columns["timestamp"]}, "only leave-one-out asks for times")
-    if "rating" not in columns:
+    with local_file(path) as file:  # a copy of standard input, which is read more than once
+        interactions = Interactions.from_file(file, **_with_guesses(file, columns, how, changes, name))
+    return _cut(interactions, how, changes, name)
+
+
+def _with_guesses(
+    file: Path, columns: dict[str, str], how: _Protocol, changes: dict[str, Any], name: str
+) -> dict[str, str]:
+    """The arguments of `Interactions.from_file`, with the columns that are recognised by their names."""
+    options = {key: value for key, value in columns.items() if key not in OPTIONS}
+    named = {key: value for key, value in columns.items() if key in OPTIONS}
+    rates = how.settings is RatingHoldoutSettings
+    wanted = {"user", "item"}
+    if rates or "min_rating" in changes:
+        wanted.add("rating")
+    if how.settings is LeaveOneOutSettings:
+        wanted.add("timestamp")
+    form = {key: value for key, value in options.items() if key in ("delimiter", "encoding")}
+    named = guessed_events(file, named, wanted, **form)
+    if "rating" in wanted - named.keys():
         if "min_rating" in changes:
             raise InputError(f"min_rating={changes['min_rating']:g} needs ratings; name their column (--rating-col).")
-        if protocol == RatingHoldout.protocol:
-            raise InputError(f"{name}: holding out ratings needs ratings; name their column (--rating-col).")
-    return _cut(Interactions.from_file(path, **columns), how, changes, name)
+        raise InputError(f"{name}: holding out ratings needs ratings; name their column (--rating-col).")
+    return named | options
 
 
 def whereabouts(name: str) -> str | None:

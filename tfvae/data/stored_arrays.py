@@ -10,7 +10,7 @@ import numpy as np
 from tfvae.system.errors import InputError
 from tfvae.system.text_arrays import TEXT_KINDS
 
-__all__ = ["refuse_no_events", "refuse_no_features", "refuse_no_ids", "refuse_no_titles"]
+__all__ = ["refuse_no_events", "refuse_no_features", "refuse_no_ids", "refuse_no_text", "refuse_no_titles"]
 
 
 def refuse_no_ids(ids: np.ndarray, what: str, *, ascending: bool = False) -> None:
@@ -28,7 +28,7 @@ def refuse_no_ids(ids: np.ndarray, what: str, *, ascending: bool = False) -> Non
         raise InputError(f"expected different {what}, whole numbers or text, in one row; found {_kind(ids)}.")
     if ascending and (ids[1:] < ids[:-1]).any():
         raise InputError(f"expected {what} in ascending order.")
-    _refuse_no_text(ids, what)
+    refuse_no_text(ids, what)
 
 
 def refuse_no_titles(titles: np.ndarray | None, n_items: int) -> None:
@@ -37,7 +37,7 @@ def refuse_no_titles(titles: np.ndarray | None, n_items: int) -> None:
         return
     if titles.dtype.kind not in TEXT_KINDS or titles.shape != (n_items,):
         raise InputError(f"expected a title for each of {n_items:,} items, found {_kind(titles)}.")
-    _refuse_no_text(titles, "titles")
+    refuse_no_text(titles, "titles")
 
 
 def refuse_no_features(features: Mapping[str, np.ndarray], n: int, what: str) -> None:
@@ -45,7 +45,7 @@ def refuse_no_features(features: Mapping[str, np.ndarray], n: int, what: str) ->
     for name, array in features.items():
         if array.shape != (n,) or array.dtype.kind not in "biuf" + TEXT_KINDS:
             raise InputError(f"expected {name!r} for each of {n:,} {what}, found {_kind(array)}.")
-        _refuse_no_text(array, f"features {name!r}")
+        refuse_no_text(array, f"features {name!r}")
 
 
 def refuse_no_events(interactions: Any) -> None:
@@ -85,7 +85,7 @@ def refuse_no_events(interactions: Any) -> None:
     refuse_no_features(found.item_features, found.n_items, "items")
 
 
-def _refuse_no_text(array: np.ndarray, what: str) -> None:
+def refuse_no_text(array: np.ndarray, what: str) -> None:
     """Refuses text that cannot be encoded, as NumPy reads it from an array whose bytes are damaged."""
     if array.dtype.kind in TEXT_KINDS:
         try:

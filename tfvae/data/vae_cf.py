@@ -69,7 +69,8 @@ def read_vae_cf(folder: str | os.PathLike) -> StrongGeneralization:
     return StrongGeneralization(
         train=train,
         user_ids=np.arange(*bounds["train"]),
-        **groups,
+        validation=groups["validation"],
+        test=groups["test"],
         item_ids=item_ids,
         titles=None,
         settings=None,

@@ -91,6 +91,10 @@ class Autoencoder(GradientRecommender):
         """The configuration of the layers: the model's settings, and two options that only some models offer."""
         return LayerConfig(self.activation, gated, initializer, self.weight_decay, self.seed, self.dtype_policy)
 
+    def item_vectors(self) -> tf.Tensor:
+        """The rows of the decoder's last layer, float32 [n_items, width of its input]; see `HasItemVectors`."""
+        return tf.convert_to_tensor(self.decoder.last.kernel.value)
+
     def log_likelihood(self, code: tf.Tensor, batch: SparseBatch) -> tf.Tensor:
         """Log p(x_u | z_u) of each user, float32 [B], for codes [B, latent_dim]."""
         return likelihood(self.likelihood, self.decoder(code), c1=self.c1, c0=self.c0).log_prob_rows(batch)

@@ -128,6 +128,10 @@ class AutoRec(RatingModel, GradientRecommender):
         error = tf.nn.l2_loss(errors) / tf.cast(tf.shape(batch.lengths)[0], tf.float32)
         return {"loss": error, "error": error}
 
+    def item_vectors(self) -> tf.Tensor:
+        """The rows of W, float32 [n_items, units]; see `HasItemVectors`."""
+        return tf.convert_to_tensor(self.decoder.kernel.value)
+
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """h(r; θ): predicted ratings, float32 [B, n_items], not clipped to the scale."""
         return self.rating_unit * self.decoder(self.code(batch))

@@ -31,7 +31,16 @@ if TYPE_CHECKING:  # EASE and other models without a distribution do not load Te
 
     from tfvae.data.splits import Split
 
-__all__ = ["HasPosterior", "HasRatingPosterior", "HasRatingSd", "Recommender", "ScoresPairs", "knows_rating_sd"]
+__all__ = [
+    "HasItemMap",
+    "HasItemVectors",
+    "HasPosterior",
+    "HasRatingPosterior",
+    "HasRatingSd",
+    "Recommender",
+    "ScoresPairs",
+    "knows_rating_sd",
+]
 
 KERAS_ARGUMENTS = ("name", "dtype", "trainable")
 
@@ -277,6 +286,38 @@ class HasPosterior(Protocol):
 
     def importance(self, batch: SparseBatch) -> Callable[[Noise], tf.Tensor]:
         """A function that draws one z ~ q(z | x) per user and returns log p(x, z) - log q(z | x), float32 [B]."""
+
+
+@runtime_checkable
+class HasItemVectors(Protocol):
+    """A model with one vector for each item, whose angles tell which items it treats alike."""
+
+    name: str
+    n_items: int
+
+    def item_vectors(self) -> tf.Tensor:
+        """The vectors, float32 [n_items, d], of whatever length; a row of zeros is an item of which nothing is known.
+
+        They are the weights by which the model tells its items apart: rows of a decoder, factors, codes. What a model
+        adds to all of an item's scores alike, such as its bias, is no part of them.
+        """
+
+
+@runtime_checkable
+class HasItemMap(Protocol):
+    """A model whose scores are linear in the history: each item has a weight for each other."""
+
+    name: str
+    n_items: int
+
+    def map_row(self, item: int) -> tf.Tensor:
+        """What an item of a history adds to the scores of all items, float32 [n_items]; 0 for itself.
+
+        A map that is kept sparse becomes dense in this one row only.
+
+        Args:
+            item: The item's number.
+        """
 
 
 @runtime_checkable

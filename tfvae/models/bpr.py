@@ -143,6 +143,10 @@ class BPR(MatrixRecommender):
         self.item_factors.assign(bpr.item_factors[:, :-1])
         self.item_biases.assign(bpr.item_factors[:, -1])
 
+    def item_vectors(self) -> tf.Tensor:
+        """V without the biases, float32 [n_items, factors]; see `HasItemVectors`."""
+        return tf.convert_to_tensor(self.item_factors.value)
+
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """The scores V u + b of B histories, float32 [B, n_items]; an empty history gets the biases alone."""
         item_factors = tf.convert_to_tensor(self.item_factors.value)

@@ -154,6 +154,10 @@ class CDAE(GradientRecommender):
         nodes = tf.convert_to_tensor(self.nodes.value)
         return self.logits(hidden, tf.reduce_mean(nodes, axis=0) if self.user_node == "mean" else 0.0)
 
+    def item_vectors(self) -> tf.Tensor:
+        """The rows of the decoder, float32 [n_items, latent_dim]; see `HasItemVectors`."""
+        return tf.convert_to_tensor(self.decoder.kernel.value)
+
     def expected(self, batch: SparseBatch) -> tf.Tensor:
         """The output x̂ of equation 10, float32 [B, n_items]."""
         return tf.tanh(self.scores(batch))

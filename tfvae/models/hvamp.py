@@ -90,6 +90,10 @@ class HVamp(WithVampPrior):
             code = layer(code)
         return diagonal_normal(*self.moments(code))
 
+    def item_vectors(self) -> tf.Tensor:
+        """The rows of the decoder's last layer, which gets both codes; see `HasItemVectors`."""
+        return tf.convert_to_tensor(self.decoder.joint.last.kernel.value)
+
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """-E log p(x | z_1, z_2) + β (KL of z_1 + KL of z_2), averaged over users, with one sample of each code."""
         upper = self.posterior(batch, noise)

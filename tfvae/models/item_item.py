@@ -57,6 +57,10 @@ class ItemItem(MatrixRecommender):
         )
         return tf.ensure_shape(total, (None, self.n_items))
 
+    def map_row(self, item: int) -> tf.Tensor:
+        """A row of the matrix, float32 [n_items]; see `HasItemMap`."""
+        return tf.gather(tf.convert_to_tensor(self.item_weights.value), item)
+
     def write_block(self, rows: slice, columns: slice, block: np.ndarray) -> None:
         """Writes a block of the matrix in place.
 

@@ -271,6 +271,24 @@ class MELD(GradientRecommender):
         }
         return {name: known[name]() for name in self.experts}
 
+    def item_vectors(self) -> tf.Tensor:
+        """The experts' vectors of each item, of length 1 each and side by side; see `HasItemVectors`.
+
+        The cosine of two items is therefore the mean of the experts' cosines. An expert's vectors are the rows of its
+        decoder, those of the linear expert the rows of its factors U; its map is never made dense.
+
+        Returns:
+            float32 [n_items, the sum of the experts' widths].
+        """
+        known: dict[str, Callable[[], keras.Variable]] = {
+            "linear": lambda: self.linear_map.factors,
+            "logistic": lambda: self.logistic_decoder.last.kernel,
+            "square": lambda: self.square_decoder.kernel,
+            "variational": lambda: self.variational_decoder.last.kernel,
+        }
+        vectors = [tf.convert_to_tensor(known[name]().value) for name in self.experts]
+        return tf.concat([tf.math.l2_normalize(part, axis=1, epsilon=1e-30) for part in vectors], axis=1)
+
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """The mean of what is averaged, each expert's standardised over the catalogue, float32 [B, n_items]."""
         parts = list(self.expert_scores(batch).values())

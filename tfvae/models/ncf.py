@@ -162,6 +162,15 @@ class _NCF(GradientRecommender):
             weights=tf.concat([seen, weights], axis=0),
         )
 
+    def item_vectors(self) -> tf.Tensor:
+        """What the networks know of an item before it meets a user, side by side; see `HasItemVectors`.
+
+        GMF has the vectors q_i, float32 [n_items, factors]. MLP has the items' part of what its first layer is given,
+        float32 [n_items, 4 · factors]. NeuMF has both.
+        """
+        items = tf.range(self.n_items)
+        return tf.concat([tf.cast(part.of_items(items), tf.float32) for part in self.networks], axis=1)
+
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """The logits of ŷ for all items, float32 [B, n_items].
 

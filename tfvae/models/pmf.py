@@ -58,7 +58,7 @@ class PMF(RatingModel, MatrixRecommender):
         **kwargs: Arguments of `keras.Model`.
 
     Attributes:
-        item_vectors: float32 weight [n_items, K], q; or [n_items, 1 + K], [b_i, q], if there are biases.
+        item_coefficients: float32 weight [n_items, K], q; or [n_items, 1 + K], [b_i, q], if there are biases.
         rating_mean: float32 weight, μ.
 
     Raises:
@@ -89,7 +89,8 @@ class PMF(RatingModel, MatrixRecommender):
         self.weighted_regularization = weighted_regularization
         self.iterations = iterations
         plain = {"dtype": "float32", "initializer": "zeros", "trainable": False, "autocast": False}
-        self.item_vectors = self.add_weight(name="item_vectors", shape=(n_items, self._biased + factors), **plain)
+        # The weight has the name that it has in stored files.
+        self.item_coefficients = self.add_weight(name="item_vectors", shape=(n_items, self._biased + factors), **plain)
         self.rating_mean = self.add_weight(name="rating_mean", shape=(), **plain)
         self.build()
 
@@ -139,7 +140,7 @@ class PMF(RatingModel, MatrixRecommender):
             after=after,
         )
         self.rating_mean.assign(mean)
-        self.item_vectors.assign(items)
+        self.item_coefficients.assign(items)
 
     def user_vectors(self, batch: SparseBatch) -> tf.Tensor:
         """The least-squares step of B users from their ratings, with the items fixed.
@@ -172,9 +173,13 @@ class PMF(RatingModel, MatrixRecommender):
         products = tf.matmul(self.user_vectors(batch), regressors, transpose_b=True)
         return self.rating_unit * (products + self.rating_mean.value + offsets)
 
+    def item_vectors(self) -> tf.Tensor:
+        """The factors q without the biases, float32 [n_items, factors]; see `HasItemVectors`."""
+        return tf.convert_to_tensor(self.item_coefficients.value)[:, int(self._biased) :]
+
     def _item_side(self) -> tuple[tf.Tensor, tf.Tensor]:
         """The regressors of users, [n_items, D], and the offsets subtracted from ratings besides μ, [n_items]."""
-        vectors = tf.convert_to_tensor(self.item_vectors.value)
+        vectors = tf.convert_to_tensor(self.item_coefficients.value)
         if not self._biased:
             return vectors, tf.zeros([self.n_items])
         return tf.concat([tf.ones([self.n_items, 1]), vectors[:, 1:]], axis=1), vectors[:, 0]

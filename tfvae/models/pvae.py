@@ -261,6 +261,10 @@ class PVAE(RatingModel, GradientRecommender):
         """μ of B rows, float32 [B, latent_dim]."""
         return self.code(batch)[:, : self.latent_dim]
 
+    def item_vectors(self) -> tf.Tensor:
+        """The rows of the decoder's linear layer, float32 [n_items, width of its input]; see `HasItemVectors`."""
+        return tf.convert_to_tensor(self.decoder.kernel.value)
+
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """f(μ): predicted ratings, float32 [B, n_items], not clipped to the scale."""
         return self.rating_unit * self.decoder(self.hidden(self.mean_code(batch)))

@@ -133,6 +133,11 @@ class RP3Beta(MatrixRecommender):
         self.neighbor_items.assign(items)
         self.neighbor_weights.assign(weights)
 
+    def map_row(self, item: int) -> tf.Tensor:
+        """A row of W, float32 [n_items], in which only the kept weights are not 0; see `HasItemMap`."""
+        columns, weights = (tf.convert_to_tensor(w.value)[item] for w in (self.neighbor_items, self.neighbor_weights))
+        return tf.math.unsorted_segment_sum(weights, columns, self.n_items)
+
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """The sum of the weights of each user's items, float32 [B, n_items]."""
         n_rows = tf.shape(batch.lengths, out_type=tf.int64)[0]

@@ -257,6 +257,10 @@ class TwoSidedPVAE(RatingModel, GradientRecommender):
         means = self.item_codes.value[:, : self.latent_dim[1]]
         return tf.pad(means, [[0, 0], [1, 0]], constant_values=1.0)
 
+    def item_vectors(self) -> tf.Tensor:
+        """The items' codes μ_i, float32 [n_items, latent_dim]; see `HasItemVectors`."""
+        return tf.convert_to_tensor(self.item_codes.value)[:, : self.latent_dim[1]]
+
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """The predicted ratings r̂, float32 [B, n_items], not clipped to the scale."""
         of_items = tf.matmul(self.user_vectors(batch), self._regressors(), transpose_b=True)

@@ -157,6 +157,10 @@ class WMF(MatrixRecommender):
                 ) from error
         self.item_factors.assign(als.item_factors)
 
+    def item_vectors(self) -> tf.Tensor:
+        """V, float32 [n_items, factors]; see `HasItemVectors`."""
+        return tf.convert_to_tensor(self.item_factors.value)
+
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """Inner products of all items with the folded-in users, float32 [B, n_items]; an empty history gets zeros."""
         item_factors = tf.convert_to_tensor(self.item_factors.value)

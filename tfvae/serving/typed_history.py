@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tfvae.data.items import Items
 from tfvae.system.errors import InputError
 
-__all__ = ["find_titles", "known_ids"]
+__all__ = ["find_titles", "known_ids", "typed_item"]
 
 
 def known_ids(items: Items, typed: Sequence[str]) -> tuple[list[int | str], list[str]]:
@@ -54,3 +54,26 @@ def find_titles(items: Items, part: str) -> list[tuple[int | str, str]]:
         raise InputError(f"no title contains {part!r}; try a shorter part of it.")
     found.sort(key=lambda column: -items.n_users[column])
     return [(items.item_ids[[column]].tolist()[0], str(items.titles[column])) for column in found]
+
+
+def typed_item(items: Items, typed: str) -> tuple[int | str, list[tuple[int | str, str]]]:
+    """The item that a text stands for: its id, or else a part of its title.
+
+    Args:
+        items: The model's items.
+        typed: The text.
+
+    Returns:
+        The item's id; and if it was found by its title, the ids and titles of all items that the text fits, the best
+        known first.
+
+    Raises:
+        InputError: If it is no id, and no title contains it.
+    """
+    ids = {str(item): item for item in items.item_ids.tolist()}
+    if typed in ids:
+        return ids[typed], []
+    if items.titles is None or not typed:
+        raise InputError(f"{typed!r} is none of the {items.n_items:,} items, whose ids look like {items.item_ids[0]}.")
+    found = find_titles(items, typed)
+    return found[0][0], found

@@ -6,14 +6,16 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from scipy.sparse import csr_array
 
+from tfvae.data.attributes import Attribute, attribute_arrays, read_attributes
 from tfvae.data.stored_arrays import refuse_no_features, refuse_no_ids, refuse_no_titles
 from tfvae.system.errors import InputError
 from tfvae.system.files import digest, read_npz, reading, write_npz
@@ -56,6 +58,7 @@ class Split(ABC):
         test: The part that results are reported on; None in a split for tuning.
         user_features: Features of the rows, named arrays [n_rows].
         item_features: Features of the columns, named arrays [n_items].
+        attributes: What an items file tells of the items, by name; it does not change how the data are cut.
     """
 
     protocol: ClassVar[str]
@@ -70,6 +73,7 @@ class Split(ABC):
     test: HeldOut | None
     user_features: Mapping[str, np.ndarray] = MappingProxyType({})
     item_features: Mapping[str, np.ndarray] = MappingProxyType({})
+    attributes: Mapping[str, Attribute] = MappingProxyType({})
 
     @property
     def n_items(self) -> int:
@@ -144,7 +148,7 @@ class Split(ABC):
         """
         _refuse_foreign(_file(path))
         settings = None if self.settings is None else self.settings.model_dump()
-        arrays = self.arrays()
+        arrays = self.arrays() | attribute_arrays(self.attributes)
         note = {"kind": self.protocol, "settings": settings, "report": self.counts, "digest": self.digest}
         note["content"] = _content(arrays)
         write_npz(_file(path), {"note": np.array(json.dumps(note)), **arrays}, compressed=False)
@@ -224,6 +228,8 @@ def restore(
         refuse_no_titles(split.titles, split.n_items)
         refuse_no_features(split.user_features, len(split.user_ids), "users")
         refuse_no_features(split.item_features, split.n_items, "items")
+        if attributes := read_attributes(arrays, split.n_items):
+            split = cast(Any, replace)(split, attributes=attributes)
         for part in parts:
             shapes = {part.history.shape, part.targets.shape, (len(part.user_ids), split.n_items)}
             if len(shapes) > 1:

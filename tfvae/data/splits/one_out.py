@@ -7,8 +7,8 @@ NCF's own files, whose test items and negatives are given instead of being chose
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 from scipy.sparse import csr_array
 
+from tfvae.data.attributes import Attribute
 from tfvae.data.interactions import Interactions
 from tfvae.data.splits.base import Split, binary_rows, pack, unpack
 from tfvae.system.errors import InputError
@@ -90,6 +91,7 @@ class LeaveOneOut(Split):
         digest: SHA-256 over the interactions, the settings, and the given test items and negatives.
         validation: Another item of each user, to choose settings and the number of epochs by; only in a split for
             tuning.
+        attributes: What an items file tells of the items, by name; see `tfvae.data.items_file`.
     """
 
     protocol: ClassVar[str] = "leave-one-out"
@@ -103,6 +105,7 @@ class LeaveOneOut(Split):
     counts: dict[str, int | float]
     digest: str
     validation: HeldOutItems | None = None
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
     @property
     def tuning_digest(self) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field, field_validator
 from scipy.sparse import csr_array
 
+from tfvae.data.attributes import Attribute
 from tfvae.data.interactions import Interactions
 from tfvae.data.splits.base import Split, pack, unpack
 from tfvae.system.errors import InputError
@@ -96,6 +97,7 @@ class RatingHoldout(Split):
         validation: Ratings to choose settings and the number of epochs by; only in a split for tuning.
         user_features: Features of the rows, named arrays `[n_users]`.
         item_features: Features of the columns, named arrays `[n_items]`.
+        attributes: What an items file tells of the items, by name; see `tfvae.data.items_file`.
     """
 
     protocol: ClassVar[str] = "rating-holdout"
@@ -111,6 +113,7 @@ class RatingHoldout(Split):
     validation: HeldOutRatings | None = None
     user_features: Mapping[str, np.ndarray] = field(default_factory=dict)
     item_features: Mapping[str, np.ndarray] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -127,6 +130,7 @@ class RatingHoldout(Split):
             user_ids=self.item_ids,
             item_ids=self.user_ids,
             titles=None,
+            attributes={},
             user_features=self.item_features,
             item_features=self.user_features,
             digest=digest(self.digest, "by items"),

@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import Field
 from scipy.sparse import csr_array
 
+from tfvae.data.attributes import Attribute
 from tfvae.data.interactions import Interactions
 from tfvae.data.splits.base import Split, binary_rows, pack, unpack
 from tfvae.data.splits.filters import FilterSettings, filtered
@@ -106,6 +107,7 @@ class StrongGeneralization(Split):
             Table 1 divides by `train_items` instead of `items`); and for training, validation and test, the
             number of users, of events on each side, and of users left without targets or fold-in.
         digest: SHA-256 over the interactions and the settings, or over the files of a vae_cf folder.
+        attributes: What an items file tells of the items, by name; see `tfvae.data.items_file`.
         lines: For each csv file of the authors' layout (by name, without suffix), the line of each entry of
             its matrix, counted from 0; empty if the order of the file is not known. Only `write_vae_cf` needs it.
     """
@@ -122,6 +124,7 @@ class StrongGeneralization(Split):
     counts: dict[str, int | float]
     digest: str
     lines: Mapping[str, np.ndarray] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuses parts of different widths, and users who are in two groups."""
@@ -247,7 +250,8 @@ def strong_generalization(interactions: Interactions, settings: StrongGeneraliza
     return StrongGeneralization(
         train=train,
         user_ids=user_ids[:n_train],
-        **groups,
+        validation=groups["validation"],
+        test=groups["test"],
         item_ids=interactions.item_ids[train_items],
         titles=None if interactions.titles is None else interactions.titles[train_items],
         settings=settings,

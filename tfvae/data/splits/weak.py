@@ -8,13 +8,15 @@ rest and compares epochs on the held-out items; here the epoch is chosen on a pa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
 from scipy.sparse import csr_array
 
+from tfvae.data.attributes import Attribute
 from tfvae.data.interactions import Interactions
 from tfvae.data.splits.base import Split, binary_rows, pack, unpack
 from tfvae.data.splits.filters import FilterSettings, filtered, table_counts
@@ -89,6 +91,7 @@ class WeakGeneralization(Split):
         validation: Items to choose settings and epochs by; only in a split for tuning.
         given_validation: `[n_users, n_items]` ones: the training events that the data name as their validation part;
             None if `for_tuning` draws it.
+        attributes: What an items file tells of the items, by name; see `tfvae.data.items_file`.
 
     Example:
         >>> from tfvae.data.interactions import Interactions
@@ -111,6 +114,7 @@ class WeakGeneralization(Split):
     digest: str
     validation: HeldOutShares | None = None
     given_validation: csr_array | None = None
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuses a given validation part that is not one of the training events."""
