@@ -13,9 +13,13 @@ import typer
 from tfvae.system.errors import InputError
 
 __all__ = [
+    "Again",
+    "AtMost",
+    "Categories",
     "Data",
     "DatasetName",
     "Delimiter",
+    "Diversity",
     "Epochs",
     "HeldOut",
     "HoldoutFraction",
@@ -24,6 +28,7 @@ __all__ = [
     "MinRating",
     "MinUsers",
     "Negatives",
+    "Only",
     "OnlyCommon",
     "OwnFile",
     "Protocol",
@@ -35,6 +40,7 @@ __all__ = [
     "TableName",
     "TimeCol",
     "UserCol",
+    "Without",
     "command",
     "file_options",
     "listed",
@@ -45,6 +51,7 @@ __all__ = [
 ]
 
 _FILE = "A file of your own"
+_RULES = "Rules: what may be recommended"
 _CUT = "How the data are cut (a named data set as in its papers, if not given)"
 Data = Annotated[
     str,
@@ -99,7 +106,46 @@ Negatives = Annotated[
 OnlyCommon = Annotated[
     int,
     typer.Option(
-        "--min-users-per-item", min=0, help="Recommend no item that fewer training users have, or have rated."
+        "--min-users-per-item",
+        min=0,
+        rich_help_panel=_RULES,
+        help="Recommend no item that fewer training users have, or have rated.",
+    ),
+]
+Only = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE[:COLUMN]",
+        rich_help_panel=_RULES,
+        help="Recommend these items only: a file with their ids (CSV, JSON lines or Parquet), in its column 'item' if no "
+        "other is named.",
+    ),
+]
+Without = Annotated[
+    str, typer.Option(metavar="FILE[:COLUMN]", rich_help_panel=_RULES, help="Recommend none of these, likewise.")
+]
+Again = Annotated[
+    bool, typer.Option("--again", rich_help_panel=_RULES, help="Recommend items of the history again as well.")
+]
+AtMost = Annotated[
+    int | None, typer.Option(min=1, rich_help_panel=_RULES, help="So many items of one category; with --categories.")
+]
+Categories = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE:COLUMN",
+        rich_help_panel=_RULES,
+        help="A file with a column 'item' and one of categories, several of them with | between; with --at-most.",
+    ),
+]
+Diversity = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        rich_help_panel=_RULES,
+        help="From 0 to 1: how much being unlike the items before it (had by other users) counts beside the score, by "
+        "Maximal Marginal Relevance; .3 is a mild dose.",
     ),
 ]
 MinItems = Annotated[
