@@ -15,6 +15,7 @@ from tfvae.data.splits import LeaveOneOutSettings, leave_one_out
 from tfvae.evaluation.scoring import top_k
 from tfvae.models import MODELS, model_class
 from tfvae.serving.recommendations import Recommendations, recommend, recommend_to_users
+from tfvae.serving.rules import Rules
 from tfvae.serving.saved_model import export
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.training.settings import settings_of
@@ -187,11 +188,11 @@ def test_titles_go_with_their_items_into_the_export(models, tmp_path):
         assert title.decode() == f"Title of {item}"
 
 
-def test_only_candidates_are_recommended_and_others_count_in_histories(models):
+def test_only_wanted_items_are_recommended_and_others_count_in_histories(models):
     wanted = np.isin(np.arange(N_ITEMS), [3, 8, 21, 30])
     matrix = histories_of()
     items, scores = expected_of(models["ease"], matrix, NUMBERS, N_ITEMS)
-    found = recommend(models["ease"], NUMBERS, as_ids(matrix, NUMBERS), N_ITEMS, candidates=wanted)
+    found = recommend(models["ease"], NUMBERS, as_ids(matrix, NUMBERS), N_ITEMS, rules=Rules(only=NUMBERS[wanted]))
     for row in range(N_USERS):
         kept = np.isin(items[row], NUMBERS[wanted]) & np.isfinite(scores[row])
         assert found.items[row, : kept.sum()].tolist() == items[row][kept].tolist()
@@ -213,7 +214,7 @@ def test_an_export_replaces_an_export_and_nothing_else(models, tmp_path):
     export(models["popularity"], NUMBERS, folder)
     (folder / "saved_model.pb").write_bytes(b"damaged")
     export(models["popularity"], NUMBERS, folder)
-    assert len(tf.saved_model.load(folder).signatures) == 2
+    assert len(tf.saved_model.load(folder).signatures) == 4
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     for occupied in ("mine", "mine/letter.txt"):
@@ -255,7 +256,7 @@ def test_scores_that_are_no_numbers_are_refused(tmp_path):
     [
         ({"item_ids": NUMBERS[1:]}, "has 40 items, but 39 item ids"),
         ({"titles": ["one"]}, "has 40 items, but 1 titles"),
-        ({"candidates": [True, False]}, "has 40 items, but 2 candidates"),
+        ({"rules": Rules(only=["x"])}, "none of the 1 ids in only is an item of the training data, such as x"),
         ({"item_ids": np.append(NUMBERS[1:], -1)}, "-1, which marks empty places"),
         ({"item_ids": [*STRINGS[1:], ""]}, "'', which marks empty places"),
         ({"item_ids": np.append(NUMBERS[1:], NUMBERS[1])}, "1 item ids come twice"),
@@ -303,7 +304,7 @@ def test_training_users_are_ranked_for_by_their_ids(name, ids):
     assert found.unknown.tolist() == [0, 0, 0] and found.titles is None and found.sd is None
     as_text = recommend_to_users(model, split, [str(split.user_ids[2])], k=6)
     np.testing.assert_array_equal(as_text.items[0], found.items[1])
-    few = recommend_to_users(model, split, split.user_ids[:1], k=6, candidates=np.arange(split.n_items) < 8)
+    few = recommend_to_users(model, split, split.user_ids[:1], k=6, rules=Rules(only=split.item_ids[:8]))
     assert set(few.items[0]) <= {*split.item_ids[:8].tolist(), found.items.dtype.type(-1 if ids is NUMBERS else "")}
     with pytest.raises(InputError, match="nobody is none of the .* training users"):
         recommend_to_users(model, split, ["nobody"])

@@ -79,9 +79,8 @@ def show_ranking(ranking: Ranking, predicts_ratings: bool, because: Sequence[Seq
         numbers["s.d."] = ranking.sd[0]
     columns |= {name: [f"{value:.3f}" for value in values] for name, values in numbers.items()}
     filled = ranking.scores[0] > float("-inf")
-    rows = [
-        list(map(str, cells)) for cells, real in zip(zip(*columns.values(), strict=True), filled, strict=True) if real
-    ]
+    cells = zip(*columns.values(), strict=True)
+    rows = [list(map(str, row)) for row, real in zip(cells, filled, strict=True) if real]
     last = len(columns) - len(numbers) - 1  # the title, or else the id
     for row, reasons in zip(rows, because or (), strict=False):
         row[last] += f"\n  because of {', '.join(reasons)}" if reasons else "\n  because of nothing in the history"

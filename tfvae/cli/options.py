@@ -117,8 +117,8 @@ Only = Annotated[
     typer.Option(
         metavar="FILE[:COLUMN]",
         rich_help_panel=_RULES,
-        help="Recommend these items only: a file with their ids (CSV, JSON lines or Parquet), in its column 'item' if no "
-        "other is named.",
+        help="Recommend these items only: a file with their ids (CSV, JSON lines or Parquet), in its column 'item' if "
+        "no other is named.",
     ),
 ]
 Without = Annotated[

@@ -20,7 +20,7 @@ EXAMPLES = (
     "tfvae recommend runs/movietweetings-mult-vae --like gravity --like 'the matrix' -k 5",
     "tfvae recommend runs/ml-1m-p-vae --history 318=5,527=4 --like 'the matrix=5'",
     "tfvae recommend runs/ml-1m-neumf --user 42",
-    "tfvae recommend runs/shop-edlae --history 17,23 --only stock.csv:sku --at-most 2 --categories items.csv:kind --why",
+    "tfvae recommend runs/shop-edlae --history 17,23 --only stock.csv --at-most 2 --categories items.csv:kind --why",
     "tfvae recommend runs/shop-edlae --all-users --without sold-out.csv --again --diversity .3 --out top.csv",
     "tfvae recommend runs/shop-edlae --users today.csv --user-col uid --item-col sku --out top.parquet -k 50",
     "tfvae recommend runs/ml-1m-p-vae --all-users --out top.csv",
@@ -115,8 +115,8 @@ def recommend(
     if users or all_users:
         if why:
             raise InputError(
-                "--why is for one person: for each, the model would have to score as many histories as they have items. "
-                "In Python, tfvae.reasons gives those of chosen people."
+                "--why is for one person: for each, the model would have to score as many histories as they have "
+                "items; in Python, tfvae.reasons gives those of chosen people."
             )
         if out is None:
             raise InputError("name the file to write, --out FILE; it ends in .parquet, .csv or .jsonl.")
@@ -162,5 +162,6 @@ def _to_one(run: Path, told: list, user: str, k: int, given: RuleOptions, why: b
     if why:
         filled = ranking.items[0][ranking.scores[0] > float("-inf")].tolist()
         found = reasons(model, items.item_ids, ids, filled, ratings=ratings if rates else None)
-        because = [[items.name_of(reason.item) for reason in of_item] for of_item in found]
+        titles = {} if items.titles is None else dict(zip(items.item_ids.tolist(), items.titles.tolist(), strict=True))
+        because = [[titles.get(reason.item) or str(reason.item) for reason in of_item] for of_item in found]
     show_ranking(ranking, rates, because)

@@ -104,6 +104,7 @@ class Reranker:
         is_all = n < len(items) or n == self._n_items
         items, relevance = items[:n], self._relevance(scores[:n].astype(np.float64), k)
         free, nearest = np.ones(n, bool), np.zeros(n)
+        similarity = None if self._similarity is None else self._similarity.among(items)
         count: Counter[int] = Counter()
         ranks, labels = self._labels_of(items)
         chosen: list[int] = []
@@ -114,8 +115,8 @@ class Reranker:
                 return chosen, False
             chosen.append(best)
             free[best] = False
-            if self._similarity is not None:
-                nearest = np.maximum(nearest, self._similarity(items[best], items))
+            if similarity is not None:
+                nearest = np.maximum(nearest, similarity(best))
             for label in labels[ranks == best].tolist() if len(labels) else ():
                 count[label] += 1
                 if count[label] == self._at_most:
@@ -173,12 +174,14 @@ class _Similarity:
             self._to_all = lru_cache(max(1, BYTES_OF_SIMILARITIES // (8 * vectors.shape[0])))(self._cosines)
         else:
             lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-            self._dense = vectors / np.where(lengths > 0, lengths, 1)
+            self._dense = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
-    def __call__(self, item: int, others: np.ndarray) -> np.ndarray:
-        """The similarity of an item with others, float64 [m] in [0, 1]."""
-        cosines = self._to_all(int(item))[others] if self._dense is None else self._dense[others] @ self._dense[item]
-        return np.clip(cosines, 0, 1)
+    def among(self, items: np.ndarray) -> Callable[[int], np.ndarray]:
+        """A function from the place of one of m items to its similarity with all of them, float64 [m] in [0, 1]."""
+        if self._dense is None:
+            return lambda place: np.clip(self._to_all(int(items[place]))[items], 0, 1)
+        rows = self._dense[items].astype(np.float64)
+        return lambda place: np.clip(rows @ rows[place], 0, 1)
 
     def _cosines(self, item: int) -> np.ndarray:
         """Those of a sparse row with all rows, [n_items]."""
