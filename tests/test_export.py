@@ -41,7 +41,13 @@ for folder in sys.argv[1:]:
         history = tf.constant(asked["history"])
         found = model.signatures["recommend"](history=history, k=tf.constant(int(asked["k"])))
         default = model.signatures["serving_default"](history=history)
-    answers = {name: tensor.numpy() for name, tensor in {**found, "default": default["items"]}.items()}
+        found = {**found, "default": default["items"]}
+        if "allowed" in asked:
+            mask = {"allowed": tf.constant(asked["allowed"])}
+            masked = model.signatures["recommend_allowed"](history=history, k=tf.constant(int(asked["k"])), **mask)
+            found |= {"allowed_" + name: tensor for name, tensor in masked.items()}
+            found["catalogue"] = model.signatures["items"]()["items"]
+    answers = {name: tensor.numpy() for name, tensor in found.items()}
     plain = {name: a.astype(bytes) if a.dtype == object else a for name, a in answers.items()}
     np.savez(folder + ".answers.npz", **plain)
 """
@@ -125,6 +131,42 @@ def test_an_export_answers_the_same_in_a_process_without_tfvae(models, tmp_path)
             np.testing.assert_array_equal(answers["unknown"], 0)
             assert answers["default"].shape == (N_USERS, 100)
             np.testing.assert_array_equal(answers["default"][:, :K], answers["items"])
+
+
+def test_a_mask_of_the_moment_is_an_input_of_an_export_in_a_process_without_tfvae(models, tmp_path):
+    matrix, draw = histories_of(), np.random.default_rng(2)
+    histories, asked = as_ids(matrix, NUMBERS), {}
+    padded = np.full((N_USERS, N_ITEMS), -1)
+    for row, history in enumerate(histories):
+        padded[row, : len(history)] = history
+    for name, n_masks, rules in (("ease", N_USERS, None), ("mult-vae", 1, Rules(again=True, without=NUMBERS[:5]))):
+        folder, allowed = tmp_path / name, draw.random((n_masks, N_ITEMS)) < 0.4
+        export(models[name], NUMBERS, folder, rules=rules)
+        np.savez(f"{folder}.npz", history=padded, k=K, allowed=allowed)
+        expected = [
+            recommend(
+                models[name],
+                NUMBERS,
+                [history],
+                K,
+                rules=Rules(
+                    only=NUMBERS[mask & ((rules is None) | (np.arange(N_ITEMS) >= 5))], again=rules is not None
+                ),
+            )
+            for history, mask in zip(histories, np.broadcast_to(allowed, (N_USERS, N_ITEMS)), strict=True)
+        ]
+        asked[folder] = [np.concatenate([getattr(one, field) for one in expected]) for field in ("items", "scores")]
+    client = [sys.executable, "-c", CLIENT, *map(str, asked)]
+    subprocess.run(client, check=True, cwd=tmp_path, timeout=120, capture_output=True)
+    for folder, (items, scores) in asked.items():
+        with np.load(f"{folder}.answers.npz") as answers:
+            np.testing.assert_array_equal(answers["allowed_items"], items)
+            np.testing.assert_allclose(answers["allowed_scores"], scores, rtol=1e-5, atol=1e-7)
+            np.testing.assert_array_equal(answers["catalogue"], NUMBERS)
+            assert (answers["items"] != items).any()  # the signature without a mask is as it was
+    with pytest.raises(InputError, match="re-rank lists outside the graph"):
+        export(models["ease"], NUMBERS, tmp_path / "no", rules=Rules(at_most=1, categories=["a"] * N_ITEMS))
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize("name", RANKERS)

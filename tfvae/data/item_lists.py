@@ -78,7 +78,7 @@ def categories_of(path: Path, column: str, item_ids: Sequence | np.ndarray) -> t
         if (place := places[number]) is not None:
             of_item[place] += _labels(value)
     if not any(of_item):
-        raise InputError(f"{path}: no item of the training data has anything in the column {column!r}.")
+        raise InputError(f"{path}: for the items of the training data there is nothing in the column {column!r}.")
     return of_item, sum(not labels for labels in of_item)
 
 
