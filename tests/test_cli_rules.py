@@ -72,7 +72,8 @@ def test_one_person_is_ranked_for_by_the_rules(caplog):
     def expected(k=10, **rules):
         return recommend(model, ids, [[100, 103, 107]], k, rules=Rules(**rules)).items[0].tolist()
 
-    told = run("recommend", EASE, *HISTORY, "--only", "stock.csv:sku")
+    told = run("recommend", EASE, *HISTORY, "--only", "stock.csv", "--item-col", "sku")
+    assert run("recommend", EASE, *HISTORY, "--only", "stock.csv:sku").stdout == told.stdout
     assert ids_of(told.stdout) == expected(only=range(110, 130))
     assert "Not in the training data, left out of only: 1 of 21 ids (7)" in caplog.text
     assert ids_of(run("recommend", EASE, *HISTORY, "--without", "sold.csv").stdout) == expected(without=range(100, 110))
@@ -158,6 +159,8 @@ def test_reasons_that_cost_too_much_or_do_not_exist_are_refused():
     assert (
         "--why is for one person" in run("recommend", EASE, "--all-users", "--out", "never.csv", "--why", code=2).stderr
     )
+    needless = run("recommend", EASE, *HISTORY, "--only", "stock.csv:sku", *COLUMNS, code=2).stderr
+    assert "so user would change nothing" in needless
     assert "cannot say why" in run("recommend", GMF, "--user", "u1", "--why", code=2).stderr
 
 

@@ -139,7 +139,8 @@ def test_a_mask_of_the_moment_is_an_input_of_an_export_in_a_process_without_tfva
     padded = np.full((N_USERS, N_ITEMS), -1)
     for row, history in enumerate(histories):
         padded[row, : len(history)] = history
-    for name, n_masks, rules in (("ease", N_USERS, None), ("mult-vae", 1, Rules(again=True, without=NUMBERS[:5]))):
+    cases = (("ease", N_USERS, 0, None), ("mult-vae", 1, 5, Rules(again=True, without=NUMBERS[:5])))
+    for name, n_masks, first, rules in cases:
         folder, allowed = tmp_path / name, draw.random((n_masks, N_ITEMS)) < 0.4
         export(models[name], NUMBERS, folder, rules=rules)
         np.savez(f"{folder}.npz", history=padded, k=K, allowed=allowed)
@@ -149,9 +150,7 @@ def test_a_mask_of_the_moment_is_an_input_of_an_export_in_a_process_without_tfva
                 NUMBERS,
                 [history],
                 K,
-                rules=Rules(
-                    only=NUMBERS[mask & ((rules is None) | (np.arange(N_ITEMS) >= 5))], again=rules is not None
-                ),
+                rules=Rules(only=NUMBERS[mask & (np.arange(N_ITEMS) >= first)], again=first > 0),
             )
             for history, mask in zip(histories, np.broadcast_to(allowed, (N_USERS, N_ITEMS)), strict=True)
         ]

@@ -117,8 +117,8 @@ Only = Annotated[
     typer.Option(
         metavar="FILE[:COLUMN]",
         rich_help_panel=_RULES,
-        help="Recommend these items only: a file with their ids (CSV, JSON lines or Parquet), in its column 'item' if "
-        "no other is named.",
+        help="Recommend these items only: a file with their ids (CSV, JSON lines or Parquet), in --item-col or "
+        "'item' if no column is named.",
     ),
 ]
 Without = Annotated[
@@ -135,7 +135,8 @@ Categories = Annotated[
     typer.Option(
         metavar="FILE:COLUMN",
         rich_help_panel=_RULES,
-        help="A file with a column 'item' and one of categories, several of them with | between; with --at-most.",
+        help="A file with a column of item ids (--item-col, 'item' if not given) and one of categories, several of "
+        "them with | between; with --at-most.",
     ),
 ]
 Diversity = Annotated[

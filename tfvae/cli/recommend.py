@@ -108,9 +108,9 @@ def recommend(
         )
     columns = opt.file_options(user_col, item_col, rating_col, None, delimiter)
     columns |= opt.those_given(min_rating=min_rating)
-    if columns and not users:
-        raise InputError(f"only --users reads a file of events, so {', '.join(columns)} would change nothing.")
-    given = RuleOptions(only, without, again, min_users, categories, at_most, diversity)
+    given = RuleOptions(only, without, again, min_users, categories, at_most, diversity, item_col)
+    if not users and (needless := [name for name in columns if name != "item" or not given.reads_files]):
+        raise InputError(f"only --users reads a file of events, so {', '.join(needless)} would change nothing.")
     given.refuse_unfit()
     if users or all_users:
         if why:

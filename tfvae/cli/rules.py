@@ -27,6 +27,7 @@ class RuleOptions(NamedTuple):
         categories: FILE:COLUMN, or "".
         at_most: How many items of a category; None for any number.
         diversity: From 0 to 1.
+        item_col: The column of item ids in these files, where none is named beside the file; None for "item".
     """
 
     only: str
@@ -36,6 +37,12 @@ class RuleOptions(NamedTuple):
     categories: str
     at_most: int | None
     diversity: float
+    item_col: str | None
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether a file is named, in which there are item ids."""
+        return bool(self.only or self.without or self.categories)
 
     def refuse_unfit(self) -> None:
         """Refuses options that say nothing together, and files that are not there.
@@ -69,23 +76,28 @@ class RuleOptions(NamedTuple):
             InputError: If a file is malformed, or as for `Rules`.
         """
         from tfvae.cli.run_folder import training_split
-        from tfvae.data.item_lists import categories_of, item_list, split_column
+        from tfvae.data.item_lists import ID_COLUMN, categories_of, item_list, split_column
         from tfvae.serving.reranking import training_vectors
         from tfvae.serving.rules import Rules
 
         categories = None
         if self.categories:
             path, column = split_column(self.categories)
-            categories, n_without = categories_of(path, column or "", items.item_ids)
+            categories, n_without = categories_of(path, column or "", items.item_ids, self.item_col or ID_COLUMN)
             if n_without:
                 typer.echo(
                     f"Without a category: {n_without:,} of {items.n_items:,} items, of which any number may be "
                     "recommended",
                     err=True,
                 )
+
+        def listed(text: str) -> list[int | str]:
+            path, column = split_column(text)
+            return item_list(path, column or self.item_col or ID_COLUMN)
+
         rules = Rules(
-            only=item_list(*split_column(self.only)) if self.only else None,
-            without=item_list(*split_column(self.without)) if self.without else (),
+            only=listed(self.only) if self.only else None,
+            without=listed(self.without) if self.without else (),
             again=self.again,
             min_users=self.min_users,
             at_most=self.at_most,

@@ -14,7 +14,7 @@ from tfvae.data import ids
 from tfvae.data.interactions import read_events
 from tfvae.system.errors import InputError
 
-__all__ = ["categories_of", "item_list", "split_column"]
+__all__ = ["ID_COLUMN", "categories_of", "item_list", "split_column"]
 
 ID_COLUMN = "item"
 BETWEEN = "|"
@@ -30,31 +30,34 @@ def split_column(text: str) -> tuple[Path, str | None]:
     return Path(name), column
 
 
-def item_list(path: Path, column: str | None = None) -> list[int | str]:
+def item_list(path: Path, column: str = ID_COLUMN) -> list[int | str]:
     """The distinct ids in a column of a file: CSV, JSON lines or Parquet, recognised by its content.
 
     Args:
         path: The file.
-        column: Name of the column (or key) of item ids; "item" if not given.
+        column: Name of the column (or key) of item ids.
 
     Raises:
         InputError: If the file is missing, empty or malformed, the column is missing, or an id is refused by the rule
             of `tfvae.data.ids`.
     """
-    found = read_events(path, {"item": column or ID_COLUMN})
+    found = read_events(path, {"item": column})
     return ids.numbered(found.columns["item"], "item", path, found.place)[1].tolist()
 
 
-def categories_of(path: Path, column: str, item_ids: Sequence | np.ndarray) -> tuple[list[list[str]], int]:
+def categories_of(
+    path: Path, column: str, item_ids: Sequence | np.ndarray, id_column: str = ID_COLUMN
+) -> tuple[list[list[str]], int]:
     """The categories of a model's items, from a file with a line for each item.
 
     An item has several categories if they stand between bars, as in "Action|Comedy", if a value of Parquet or JSON
     lines is a list, or if the item has several lines. Items are compared as text.
 
     Args:
-        path: The file, with the ids in a column "item".
+        path: The file.
         column: Name of the column (or key) of categories.
         item_ids: The ids of the model's items, [n_items].
+        id_column: Name of the column (or key) of item ids.
 
     Returns:
         The categories of each item of the model, and how many items have none or are not in the file.
@@ -64,7 +67,7 @@ def categories_of(path: Path, column: str, item_ids: Sequence | np.ndarray) -> t
             category.
     """
     # To the readers of events a column of text has the purpose "user".
-    found = read_events(path, {"item": ID_COLUMN, "user": column})
+    found = read_events(path, {"item": id_column, "user": column})
     numbers, names = ids.numbered(found.columns["item"], "item", path, found.place)
     place_of = {str(item): place for place, item in enumerate(np.asarray(item_ids).tolist())}
     places = [place_of.get(str(name)) for name in names.tolist()]
