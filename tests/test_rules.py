@@ -105,8 +105,8 @@ def listing(scores, may, asked):
 
 @given(
     seed=st.integers(0, 2**32 - 1),
-    n_items=st.integers(1, 30),
-    k=st.integers(1, 32),
+    n_items=st.integers(1, 40),
+    k=st.integers(1, 6) | st.just(40),
     diversity=st.sampled_from([0.0, 0.05, 0.3, 0.7, 1.0]),
     at_most=st.sampled_from([None, 1, 2, 5]),
     tied=st.booleans(),
