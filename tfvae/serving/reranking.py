@@ -43,7 +43,8 @@ class Reranker:
     """
 
     def __init__(self, rules: Rules, n_items: int):
-        self._n_items, self._diversity, self._at_most = n_items, float(rules.diversity), rules.at_most
+        self._n_items, self._diversity = n_items, float(rules.diversity)
+        self._at_most = n_items if rules.at_most is None else rules.at_most
         self._similarity = None
         if self._diversity:
             if rules.vectors is None:
@@ -52,7 +53,8 @@ class Reranker:
                     "tfvae.serving.reranking.training_vectors(split.train)."
                 )
             self._similarity = _Similarity(rules.vectors)
-        self._categories = None if rules.categories is None else _flat(rules.categories)
+        self._categories = rules.categories
+        self._flat = None if rules.categories is None else _flat(rules.categories)
 
     def __call__(self, listed: Listed, n_rows: int, k: int) -> dict[str, np.ndarray]:
         """Ranks by the rules.
@@ -102,12 +104,15 @@ class Reranker:
         """
         n = int((items >= 0).sum())
         is_all = n < len(items) or n == self._n_items
+        if self._similarity is None:
+            chosen = self._in_order(items[:n], k)
+            return chosen, is_all or len(chosen) == k
         items, relevance = items[:n], self._relevance(scores[:n].astype(np.float64), k)
         free, nearest = np.ones(n, bool), np.zeros(n)
-        similarity = None if self._similarity is None else self._similarity.among(items)
+        similarity = self._similarity.among(items)
         count: Counter[int] = Counter()
         ranks, labels = self._labels_of(items)
-        chosen: list[int] = []
+        chosen = []
         while len(chosen) < k and free.any():
             value = np.where(free, relevance - self._diversity * nearest, -np.inf)
             best = int(value.argmax())
@@ -115,13 +120,27 @@ class Reranker:
                 return chosen, False
             chosen.append(best)
             free[best] = False
-            if similarity is not None:
-                nearest = np.maximum(nearest, similarity(best))
+            nearest = np.maximum(nearest, similarity(best))
             for label in labels[ranks == best].tolist() if len(labels) else ():
                 count[label] += 1
                 if count[label] == self._at_most:
                     free[ranks[labels == label]] = False
         return chosen, is_all or len(chosen) == k
+
+    def _in_order(self, items: np.ndarray, k: int) -> list[int]:
+        """The ranks of the chosen items where the score alone says which is the best of those that are free."""
+        if self._categories is None:
+            return list(range(min(k, len(items))))
+        count: Counter[str] = Counter()
+        chosen: list[int] = []
+        for rank, item in enumerate(items.tolist()):
+            labels = self._categories[item]
+            if all(count[label] < self._at_most for label in labels):
+                chosen.append(rank)
+                count.update(labels)
+                if len(chosen) == k:
+                    break
+        return chosen
 
     def _relevance(self, scores: np.ndarray, k: int) -> np.ndarray:
         """(1 − δ) times the scores in units in which the best has 1 and the k-th, or the last, has 0."""
@@ -133,9 +152,9 @@ class Reranker:
 
     def _labels_of(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Each pair of an item of the list and a category of it: the item's rank, and the category's number."""
-        if self._categories is None:
+        if self._flat is None:
             return np.empty(0, np.int64), np.empty(0, np.int64)
-        starts, labels = self._categories
+        starts, labels = self._flat
         first, lengths = starts[items], starts[items + 1] - starts[items]
         ranks = np.repeat(np.arange(len(items)), lengths)
         within = np.arange(len(ranks)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
