@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from tfvae.cli.app import app
 from tfvae.data.splits import load_split
 from tfvae.serving.recommendations import recommend, recommend_to_users
+from tfvae.serving.rules import Rules
 from tfvae.training.loop import load_run
 
 pytestmark = pytest.mark.slow
@@ -101,7 +102,13 @@ def test_ratings_come_with_their_sd_and_common_items_only():
     common = np.bincount(split.train.indices, minlength=30) >= 13
     assert 0 < common.sum() < 30 and set(found["item"]) <= {*split.item_ids[common]}
     ann = recommend(
-        load_run(PVAE).model, split.item_ids, [[101]], 30, ratings=[[4]], scale=split.scale, candidates=common
+        load_run(PVAE).model,
+        split.item_ids,
+        [[101]],
+        30,
+        ratings=[[4]],
+        scale=split.scale,
+        rules=Rules(only=split.item_ids[common]),
     )
     mine = found[found.user == "ann"]
     assert mine["item"].tolist() == [item for item in ann.items[0].tolist() if item >= 0]

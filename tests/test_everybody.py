@@ -33,6 +33,7 @@ from tfvae.serving import everybody
 from tfvae.serving.everybody import recommend_to_all
 from tfvae.serving.ranking_files import ranking_table, writing
 from tfvae.serving.recommendations import recommend, recommend_to_users
+from tfvae.serving.rules import Rules
 from tfvae.system.errors import InputError
 from tfvae.training.settings import settings_of
 
@@ -191,8 +192,8 @@ def test_long_rankings_are_kept_in_small_parts(tmp_path):
     ]  # fmt: skip
 
 
-def test_only_candidates_are_recommended_and_who_gets_none_is_counted(models, tmp_path):
-    items, wanted = items_of(NUMBERS), np.isin(np.arange(N_ITEMS), [0, 3])
+def test_only_wanted_items_are_recommended_and_who_gets_none_is_counted(models, tmp_path):
+    items, wanted = items_of(NUMBERS), Rules(only=NUMBERS[[0, 3]])
     matrix = histories_of()
     histories = Histories.from_file(written(tmp_path / "u.csv", events_of(matrix, USERS["numbers"], NUMBERS)), items)
     told = recommend_to_all(models["ease"], items, histories, tmp_path / "top.csv", K, wanted, progress=False)

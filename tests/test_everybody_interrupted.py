@@ -26,6 +26,7 @@ from rating_rows import random_ratings
 from tfvae.data.histories import Histories
 from tfvae.serving import everybody
 from tfvae.serving.everybody import recommend_to_all
+from tfvae.serving.rules import Rules
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.system.locks import held
 
@@ -145,7 +146,11 @@ def test_the_beginning_of_another_ranking_is_left_alone(job, models, tmp_path):
         ({"model": models["ease"]}, "another ranking: the model is other"),
         ({"histories": fewer}, "the histories are other"),
         ({"items": items_of(STRINGS, titles=None)}, "the items are other"),
-        ({"candidates": np.arange(N_ITEMS) < 9, "k": 6}, "k is 5 there, 6 here; the items that may be recommended are"),
+        ({"rules": Rules(only=STRINGS[:9]), "k": 6}, "k is 5 there, 6 here; the rules are other"),
+        ({"rules": Rules(again=True)}, "another ranking: the rules are other"),
+        ({"rules": Rules(min_users=3)}, "another ranking: the rules are other"),
+        ({"rules": Rules(at_most=2, categories=["a"] * N_ITEMS)}, "another ranking: the rules are other"),
+        ({"rules": Rules(diversity=0.1, vectors=np.eye(N_ITEMS))}, "another ranking: the rules are other"),
     ):
         with pytest.raises(InputError, match=message):
             job("top.csv", **options)
@@ -199,7 +204,9 @@ def test_a_ranking_is_replaced_and_nothing_else(job, ending, tmp_path):
         ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
         ({"out": "top.xlsx"}, "expected a name that ends in .parquet, .csv, .jsonl"),
         ({"out": "top"}, "expected a name that ends in"),
-        ({"candidates": [True]}, "has 40 items, but 1 candidates"),
+        ({"rules": Rules(only=["x"])}, "none of the 1 ids in only"),
+        ({"rules": Rules(at_most=1, categories=["a"])}, "the rules have 1 categories for 40 items"),
+        ({"rules": Rules(diversity=0.5)}, "diversity needs the items as vectors"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused_and_leave_nothing(job, options, message, tmp_path):

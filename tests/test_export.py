@@ -15,6 +15,7 @@ from tfvae.data.splits import LeaveOneOutSettings, leave_one_out
 from tfvae.evaluation.scoring import top_k
 from tfvae.models import MODELS, model_class
 from tfvae.serving.recommendations import Recommendations, recommend, recommend_to_users
+from tfvae.serving.rules import Rules
 from tfvae.serving.saved_model import export
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.training.settings import settings_of
@@ -40,7 +41,13 @@ for folder in sys.argv[1:]:
         history = tf.constant(asked["history"])
         found = model.signatures["recommend"](history=history, k=tf.constant(int(asked["k"])))
         default = model.signatures["serving_default"](history=history)
-    answers = {name: tensor.numpy() for name, tensor in {**found, "default": default["items"]}.items()}
+        found = {**found, "default": default["items"]}
+        if "allowed" in asked:
+            mask = {"allowed": tf.constant(asked["allowed"])}
+            masked = model.signatures["recommend_allowed"](history=history, k=tf.constant(int(asked["k"])), **mask)
+            found |= {"allowed_" + name: tensor for name, tensor in masked.items()}
+            found["catalogue"] = model.signatures["items"]()["items"]
+    answers = {name: tensor.numpy() for name, tensor in found.items()}
     plain = {name: a.astype(bytes) if a.dtype == object else a for name, a in answers.items()}
     np.savez(folder + ".answers.npz", **plain)
 """
@@ -126,6 +133,41 @@ def test_an_export_answers_the_same_in_a_process_without_tfvae(models, tmp_path)
             np.testing.assert_array_equal(answers["default"][:, :K], answers["items"])
 
 
+def test_a_mask_of_the_moment_is_an_input_of_an_export_in_a_process_without_tfvae(models, tmp_path):
+    matrix, draw = histories_of(), np.random.default_rng(2)
+    histories, asked = as_ids(matrix, NUMBERS), {}
+    padded = np.full((N_USERS, N_ITEMS), -1)
+    for row, history in enumerate(histories):
+        padded[row, : len(history)] = history
+    cases = (("ease", N_USERS, 0, None), ("mult-vae", 1, 5, Rules(again=True, without=NUMBERS[:5])))
+    for name, n_masks, first, rules in cases:
+        folder, allowed = tmp_path / name, draw.random((n_masks, N_ITEMS)) < 0.4
+        export(models[name], NUMBERS, folder, rules=rules)
+        np.savez(f"{folder}.npz", history=padded, k=K, allowed=allowed)
+        expected = [
+            recommend(
+                models[name],
+                NUMBERS,
+                [history],
+                K,
+                rules=Rules(only=NUMBERS[mask & (np.arange(N_ITEMS) >= first)], again=first > 0),
+            )
+            for history, mask in zip(histories, np.broadcast_to(allowed, (N_USERS, N_ITEMS)), strict=True)
+        ]
+        asked[folder] = [np.concatenate([getattr(one, field) for one in expected]) for field in ("items", "scores")]
+    client = [sys.executable, "-c", CLIENT, *map(str, asked)]
+    subprocess.run(client, check=True, cwd=tmp_path, timeout=120, capture_output=True)
+    for folder, (items, scores) in asked.items():
+        with np.load(f"{folder}.answers.npz") as answers:
+            np.testing.assert_array_equal(answers["allowed_items"], items)
+            np.testing.assert_allclose(answers["allowed_scores"], scores, rtol=1e-5, atol=1e-7)
+            np.testing.assert_array_equal(answers["catalogue"], NUMBERS)
+            assert (answers["items"] != items).any()  # the signature without a mask is as it was
+    with pytest.raises(InputError, match="re-rank lists outside the graph"):
+        export(models["ease"], NUMBERS, tmp_path / "no", rules=Rules(at_most=1, categories=["a"] * N_ITEMS))
+    assert not (tmp_path / "no").exists()
+
+
 @pytest.mark.parametrize("name", RANKERS)
 def test_unknown_and_repeated_ids_change_nothing_but_the_count(servings, name):
     serving = servings[name]
@@ -187,11 +229,11 @@ def test_titles_go_with_their_items_into_the_export(models, tmp_path):
         assert title.decode() == f"Title of {item}"
 
 
-def test_only_candidates_are_recommended_and_others_count_in_histories(models):
+def test_only_wanted_items_are_recommended_and_others_count_in_histories(models):
     wanted = np.isin(np.arange(N_ITEMS), [3, 8, 21, 30])
     matrix = histories_of()
     items, scores = expected_of(models["ease"], matrix, NUMBERS, N_ITEMS)
-    found = recommend(models["ease"], NUMBERS, as_ids(matrix, NUMBERS), N_ITEMS, candidates=wanted)
+    found = recommend(models["ease"], NUMBERS, as_ids(matrix, NUMBERS), N_ITEMS, rules=Rules(only=NUMBERS[wanted]))
     for row in range(N_USERS):
         kept = np.isin(items[row], NUMBERS[wanted]) & np.isfinite(scores[row])
         assert found.items[row, : kept.sum()].tolist() == items[row][kept].tolist()
@@ -213,7 +255,7 @@ def test_an_export_replaces_an_export_and_nothing_else(models, tmp_path):
     export(models["popularity"], NUMBERS, folder)
     (folder / "saved_model.pb").write_bytes(b"damaged")
     export(models["popularity"], NUMBERS, folder)
-    assert len(tf.saved_model.load(folder).signatures) == 2
+    assert len(tf.saved_model.load(folder).signatures) == 4
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     for occupied in ("mine", "mine/letter.txt"):
@@ -255,7 +297,7 @@ def test_scores_that_are_no_numbers_are_refused(tmp_path):
     [
         ({"item_ids": NUMBERS[1:]}, "has 40 items, but 39 item ids"),
         ({"titles": ["one"]}, "has 40 items, but 1 titles"),
-        ({"candidates": [True, False]}, "has 40 items, but 2 candidates"),
+        ({"rules": Rules(only=["x"])}, "none of the 1 ids in only is an item of the training data, such as x"),
         ({"item_ids": np.append(NUMBERS[1:], -1)}, "-1, which marks empty places"),
         ({"item_ids": [*STRINGS[1:], ""]}, "'', which marks empty places"),
         ({"item_ids": np.append(NUMBERS[1:], NUMBERS[1])}, "1 item ids come twice"),
@@ -303,7 +345,7 @@ def test_training_users_are_ranked_for_by_their_ids(name, ids):
     assert found.unknown.tolist() == [0, 0, 0] and found.titles is None and found.sd is None
     as_text = recommend_to_users(model, split, [str(split.user_ids[2])], k=6)
     np.testing.assert_array_equal(as_text.items[0], found.items[1])
-    few = recommend_to_users(model, split, split.user_ids[:1], k=6, candidates=np.arange(split.n_items) < 8)
+    few = recommend_to_users(model, split, split.user_ids[:1], k=6, rules=Rules(only=split.item_ids[:8]))
     assert set(few.items[0]) <= {*split.item_ids[:8].tolist(), found.items.dtype.type(-1 if ids is NUMBERS else "")}
     with pytest.raises(InputError, match="nobody is none of the .* training users"):
         recommend_to_users(model, split, ["nobody"])

@@ -63,12 +63,13 @@ def show_counts_of(measured: Mapping[str, int]) -> None:
     typer.echo(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in measured.items()))
 
 
-def show_ranking(ranking: Ranking, predicts_ratings: bool) -> None:
+def show_ranking(ranking: Ranking, predicts_ratings: bool, because: Sequence[Sequence[str]] | None = None) -> None:
     """Prints the first user's ranking without its empty ranks.
 
     Args:
         ranking: The ranking.
         predicts_ratings: Whether its scores are predicted ratings.
+        because: For each rank that is not empty, the reasons for it; None prints none.
     """
     columns = {"id": ranking.items[0].tolist()}
     if ranking.titles is not None:
@@ -78,8 +79,12 @@ def show_ranking(ranking: Ranking, predicts_ratings: bool) -> None:
         numbers["s.d."] = ranking.sd[0]
     columns |= {name: [f"{value:.3f}" for value in values] for name, values in numbers.items()}
     filled = ranking.scores[0] > float("-inf")
-    rows = (map(str, cells) for cells, real in zip(zip(*columns.values(), strict=True), filled, strict=True) if real)
-    show_table(list(columns), map(list, rows), list(numbers))
+    cells = zip(*columns.values(), strict=True)
+    rows = [list(map(str, row)) for row, real in zip(cells, filled, strict=True) if real]
+    last = len(columns) - len(numbers) - 1  # the title, or else the id
+    for row, reasons in zip(rows, because or (), strict=False):
+        row[last] += f"\n  because of {', '.join(reasons)}" if reasons else "\n  because of nothing in the history"
+    show_table(list(columns), rows, list(numbers))
 
 
 def how_to_serve(folder: Path, item_ids: np.ndarray, scale: tuple[float, float] | None) -> str:

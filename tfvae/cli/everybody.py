@@ -10,12 +10,13 @@ import typer
 from tfvae.system.errors import InputError
 
 if TYPE_CHECKING:
+    from tfvae.cli.rules import RuleOptions
     from tfvae.data.histories import Histories
 
 __all__ = ["to_everybody"]
 
 
-def to_everybody(run: Path, users: str, columns: dict[str, Any], out: Path, k: int, min_users: int) -> None:
+def to_everybody(run: Path, users: str, columns: dict[str, Any], out: Path, k: int, given: RuleOptions) -> None:
     """Writes the rankings of everybody in a file, or of all training users.
 
     Args:
@@ -24,10 +25,10 @@ def to_everybody(run: Path, users: str, columns: dict[str, Any], out: Path, k: i
         columns: Arguments of `Histories.from_file`.
         out: The file to write.
         k: Length of the rankings.
-        min_users: Recommend no item that fewer training users have.
+        given: What may be recommended.
 
     Raises:
-        InputError: If there is no finished run, or as for `Histories.from_file` and `recommend_to_all`.
+        InputError: If there is no finished run, or as for `Histories.from_file`, `Rules` and `recommend_to_all`.
     """
     from tfvae.data.event_files import file_kind
     from tfvae.serving.ranking_files import refuse_output
@@ -39,7 +40,7 @@ def to_everybody(run: Path, users: str, columns: dict[str, Any], out: Path, k: i
         if out.exists() and out.samefile(users):
             raise InputError(f"{out} is the file of histories; give --out another name.")
 
-    from tfvae.cli.run_folder import common_items, items_of, training_split
+    from tfvae.cli.run_folder import items_of, training_split
     from tfvae.data.histories import Histories
     from tfvae.models import model_class
     from tfvae.serving.everybody import recommend_to_all
@@ -56,13 +57,13 @@ def to_everybody(run: Path, users: str, columns: dict[str, Any], out: Path, k: i
             "--all-users."
         )
     items = items_of(run)
-    candidates = common_items(items, min_users)
+    rules = given.rules(run, items)
     if users:
         histories = Histories.from_file(users, items, **columns)
         _tell(histories)
     else:
         histories = Histories.of_training(training_split(run))
-    written = recommend_to_all(load_run(run).model, items, histories, out, k, candidates)
+    written = recommend_to_all(load_run(run).model, items, histories, out, k, rules)
     typer.echo(f"Written: {out}, {written.n_rows:,} rows for {written.n_users:,} users")
     if written.n_without:
         typer.echo(f"No row: {written.n_without:,} users, to whom nothing is left to recommend", err=True)

@@ -21,10 +21,12 @@ def export(
     min_users: opt.OnlyCommon = 0,
 ) -> None:
     """Write a finished run as a SavedModel, which needs TensorFlow alone to recommend."""
-    from tfvae.cli.run_folder import common_items, served
+    from tfvae.cli.run_folder import served
+    from tfvae.serving.rules import Rules
     from tfvae.serving.saved_model import export as write
 
     trained, items = served(run)
     scale = items.scale if trained.model.predicts_ratings else None
-    write(trained.model, items.item_ids, folder, items.titles, scale, common_items(items, min_users))
+    rules = Rules(min_users=min_users, n_users=items.n_users)
+    write(trained.model, items.item_ids, folder, items.titles, scale, rules)
     typer.echo(f"Written: {folder}. To recommend from it:\n{how_to_serve(folder, items.item_ids, scale)}")

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from tfvae.data.items_file import ItemTable
 
 __all__ = [
+    "Again",
+    "AtMost",
+    "Categories",
     "Data",
     "DatasetName",
     "Delimiter",
+    "Diversity",
     "Epochs",
     "HeldOut",
     "HoldoutFraction",
@@ -30,6 +34,7 @@ __all__ = [
     "MinRating",
     "MinUsers",
     "Negatives",
+    "Only",
     "OnlyCommon",
     "OwnFile",
     "Protocol",
@@ -41,6 +46,7 @@ __all__ = [
     "TableName",
     "TimeCol",
     "UserCol",
+    "Without",
     "command",
     "file_options",
     "item_table",
@@ -53,6 +59,7 @@ __all__ = [
 
 _FILE = "A file of your own"
 _ITEMS = "What the items are"
+_RULES = "Rules: what may be recommended"
 _CUT = "How the data are cut (a named data set as in its papers, if not given)"
 Data = Annotated[
     str,
@@ -123,7 +130,47 @@ Negatives = Annotated[
 OnlyCommon = Annotated[
     int,
     typer.Option(
-        "--min-users-per-item", min=0, help="Recommend no item that fewer training users have, or have rated."
+        "--min-users-per-item",
+        min=0,
+        rich_help_panel=_RULES,
+        help="Recommend no item that fewer training users have, or have rated.",
+    ),
+]
+Only = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE[:COLUMN]",
+        rich_help_panel=_RULES,
+        help="Recommend these items only: a file with their ids (CSV, JSON lines or Parquet), in --item-col or "
+        "'item' if no column is named.",
+    ),
+]
+Without = Annotated[
+    str, typer.Option(metavar="FILE[:COLUMN]", rich_help_panel=_RULES, help="Recommend none of these, likewise.")
+]
+Again = Annotated[
+    bool, typer.Option("--again", rich_help_panel=_RULES, help="Recommend items of the history again as well.")
+]
+AtMost = Annotated[
+    int | None, typer.Option(min=1, rich_help_panel=_RULES, help="So many items of one category; with --categories.")
+]
+Categories = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE:COLUMN",
+        rich_help_panel=_RULES,
+        help="A file with a column of item ids (--item-col, 'item' if not given) and one of categories, several of "
+        "them with | between; with --at-most.",
+    ),
+]
+Diversity = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        rich_help_panel=_RULES,
+        help="From 0 to 1: how much being unlike the items before it (had by other users) counts beside the score, by "
+        "Maximal Marginal Relevance; .3 is a mild dose.",
     ),
 ]
 MinItems = Annotated[

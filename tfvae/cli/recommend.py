@@ -10,6 +10,7 @@ import typer
 from tfvae.cli import options as opt
 from tfvae.cli.display import show_ranking
 from tfvae.cli.everybody import to_everybody
+from tfvae.cli.rules import RuleOptions
 from tfvae.system.errors import InputError
 
 __all__ = ["EXAMPLES", "recommend"]
@@ -19,6 +20,8 @@ EXAMPLES = (
     "tfvae recommend runs/movietweetings-mult-vae --like gravity --like 'the matrix' -k 5",
     "tfvae recommend runs/ml-1m-p-vae --history 318=5,527=4 --like 'the matrix=5'",
     "tfvae recommend runs/ml-1m-neumf --user 42",
+    "tfvae recommend runs/shop-edlae --history 17,23 --only stock.csv --at-most 2 --categories items.csv:kind --why",
+    "tfvae recommend runs/shop-edlae --all-users --without sold-out.csv --again --diversity .3 --out top.csv",
     "tfvae recommend runs/shop-edlae --users today.csv --user-col uid --item-col sku --out top.parquet -k 50",
     "tfvae recommend runs/ml-1m-p-vae --all-users --out top.csv",
 )
@@ -46,7 +49,17 @@ def recommend(
         str, typer.Option(metavar="ID", help="Instead of a history: one of the training users, by id.")
     ] = "",
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many to recommend.")] = 10,
+    why: Annotated[
+        bool,
+        typer.Option("--why", help="Say because of which items of the history; for one person, by leaving each out."),
+    ] = False,
+    only: opt.Only = "",
+    without: opt.Without = "",
+    again: opt.Again = False,
     min_users: opt.OnlyCommon = 0,
+    at_most: opt.AtMost = None,
+    categories: opt.Categories = "",
+    diversity: opt.Diversity = 0.0,
     users: Annotated[
         str,
         typer.Option(
@@ -82,6 +95,9 @@ def recommend(
     With --users or --all-users the rankings of many people are written to a file with the columns user, rank, item,
     score, title (where titles are known) and sd (where a model of ratings knows it). If this is interrupted, the same
     command goes on where it was.
+
+    The rules hold for one person and for many. Scores stay those of the model; with --diversity they need not fall
+    from rank to rank.
     """
     if "" in (like or ()):
         raise InputError("--like '' names no item; give a part of a title.")
@@ -92,28 +108,60 @@ def recommend(
         )
     columns = opt.file_options(user_col, item_col, rating_col, None, delimiter)
     columns |= opt.those_given(min_rating=min_rating)
-    if columns and not users:
-        raise InputError(f"only --users reads a file of events, so {', '.join(columns)} would change nothing.")
+    given = RuleOptions(only, without, again, min_users, categories, at_most, diversity, item_col)
+    if not users and (needless := [name for name in columns if name != "item" or not given.reads_files]):
+        raise InputError(f"only --users reads a file of events, so {', '.join(needless)} would change nothing.")
+    given.refuse_unfit()
     if users or all_users:
+        if why:
+            raise InputError(
+                "--why is for one person: for each, the model would have to score as many histories as they have "
+                "items; in Python, tfvae.reasons gives those of chosen people."
+            )
         if out is None:
             raise InputError("name the file to write, --out FILE; it ends in .parquet, .csv or .jsonl.")
-        to_everybody(run, users, columns, out, k, min_users)
+        to_everybody(run, users, columns, out, k, given)
         return
     if out is not None:
         raise InputError("--out is for --users FILE and --all-users; the ranking of one person is printed.")
 
-    from tfvae.cli.run_folder import common_items, history_parts, served, training_split, typed_history
+    _to_one(run, [history or [], history_file, like or []], user, k, given, why)
+
+
+def _to_one(run: Path, told: list, user: str, k: int, given: RuleOptions, why: bool) -> None:
+    """Prints the ranking of one person, who is told by a history or is a training user; checks all before loading."""
+    from tfvae.cli.run_folder import history_parts, items_of, training_split, typed_history
+    from tfvae.models import model_class
+    from tfvae.serving.reasons import reasons
     from tfvae.serving.recommendations import recommend as ranked
     from tfvae.serving.recommendations import recommend_to_users
+    from tfvae.training.loop import load_run
+    from tfvae.training.run_folder import RunFolder
+    from tfvae.training.settings import stored_settings
 
-    trained, items = served(run)
-    rates, candidates, k = trained.model.predicts_ratings, common_items(items, min_users), min(k, items.n_items)
-    if user:
-        ranking = recommend_to_users(trained.model, training_split(run), [user], k, candidates)
+    folder = RunFolder(run)
+    folder.refuse_unfinished()
+    kind = model_class(name := stored_settings(folder.claim().settings).name)
+    if why and not kind.scores_new_users:
+        raise InputError(f"{name} serves its training users by weights of their own, and cannot say why.")
+    items, rates = items_of(run), kind.predicts_ratings
+    rules, k = given.rules(run, items), min(k, items.n_items)
+    split = training_split(run) if user else None
+    if split is None:
+        history, file, like = told
+        ids, ratings = typed_history(items, history_parts(items, history, file), like, rates)
+    model = load_run(run).model
+    if split is not None:
+        ranking = recommend_to_users(model, split, [user], k, rules)
+        row = split.train[[[str(name) for name in split.user_ids.tolist()].index(user)]]
+        ids, ratings = split.item_ids[row.indices].tolist(), row.data.tolist()
     else:
-        parts = history_parts(items, history or [], history_file)
-        ids, ratings = typed_history(items, parts, like or [], rates)
-        told = [ratings] if rates else None
         scale = items.scale if rates else None
-        ranking = ranked(trained.model, items.item_ids, [ids], k, items.titles, told, scale, candidates)
-    show_ranking(ranking, rates)
+        ranking = ranked(model, items.item_ids, [ids], k, items.titles, [ratings] if rates else None, scale, rules)
+    because = None
+    if why:
+        filled = ranking.items[0][ranking.scores[0] > float("-inf")].tolist()
+        found = reasons(model, items.item_ids, ids, filled, ratings=ratings if rates else None)
+        titles = {} if items.titles is None else dict(zip(items.item_ids.tolist(), items.titles.tolist(), strict=True))
+        because = [[titles.get(reason.item) or str(reason.item) for reason in of_item] for of_item in found]
+    show_ranking(ranking, rates, because)

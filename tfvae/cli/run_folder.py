@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import typer
 
 from tfvae.cli.options import command, listed, rated
@@ -40,7 +39,6 @@ from tfvae.training.loop import TrainedModel, load_run
 from tfvae.training.run_folder import SPLIT_FILE, RunFolder
 
 __all__ = [
-    "common_items",
     "finished",
     "history_parts",
     "items_of",
@@ -234,20 +232,6 @@ def next_commands(folder: Path, split: Split, model: Recommender) -> None:
     typer.echo(f"      {command('tfvae', 'recommend', folder, whom)}")
     if not model.has_members:  # whose own training curves go with their folders
         typer.echo(f"      {command('tensorboard', '--logdir', folder)}")
-
-
-def common_items(items: Items, min_users: int) -> np.ndarray | None:
-    """Whether each item has at least `min_users` training users, bool [n_items]; None for no minimum.
-
-    Raises:
-        InputError: If no item has so many.
-    """
-    if not min_users:
-        return None
-    most = items.n_users.max()
-    if most < min_users:
-        raise InputError(f"no item has {min_users:,} training users, the most common has {most:,}; lower it.")
-    return items.n_users >= min_users
 
 
 def history_parts(items: Items, given: Sequence[str], file: str) -> list[str]:

@@ -37,7 +37,8 @@ def similar(
     of BPR, WMF or PMF. For EASE, EDLAE, SLIM and RP3β it is the weight by which having the item raises another one.
     Popularity, RBM, NNMF, LLORMA and ensembles have nothing to compare items by, and say so.
     """
-    from tfvae.cli.run_folder import common_items, served
+    from tfvae.cli.run_folder import served
+    from tfvae.serving.rules import Rules
     from tfvae.serving.similar import similar_items
     from tfvae.serving.typed_history import typed_item
 
@@ -48,7 +49,7 @@ def similar(
         more = ", ".join(f"{name} ({other})" for other, name in fitting[1:4])
         told = f"'{item}' is taken for {title} ({known})" + (f"; there are also: {more}" if more else "")
         typer.echo(told, err=True)
-    candidates = common_items(items, min_users)
+    candidates = Rules(min_users=min_users, n_users=items.n_users).allowed(items.item_ids)
     found = similar_items(trained.model, items.item_ids, known, k, items.titles, candidates)
     if as_json:
         asked = {"item": known} | ({} if title is None else {"title": title})

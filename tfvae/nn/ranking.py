@@ -19,21 +19,25 @@ NO_SPREAD = 1e-6
 """A row whose standard deviation is a smaller share of its largest score has no spread but that of rounding."""
 
 
-def best_unseen(scores: tf.Tensor, batch: SparseBatch, k: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
+def best_unseen(
+    scores: tf.Tensor, batch: SparseBatch, k: tf.Tensor | int, *, again: bool = False
+) -> tuple[tf.Tensor, tf.Tensor]:
     """The best items outside each user's history; equal scores are ranked by item number.
 
     Args:
         scores: float32 [B, n_items].
         batch: The B histories.
         k: Length of the rankings, a number or an int32 scalar tensor.
+        again: Whether items of the history are ranked as well.
 
     Returns:
         Items, int32 [B, k], and their scores, float32 [B, k]; an empty rank has item −1 and score −∞.
     """
     n_items = tf.shape(scores)[1]
-    seen = tf.stack([batch.segment_ids, batch.items], axis=1)
-    unseen = tf.tensor_scatter_nd_update(scores, seen, tf.fill(tf.shape(batch.items), -np.inf))
-    best, items = tf.math.top_k(unseen, tf.minimum(k, n_items))
+    if not again:
+        seen = tf.stack([batch.segment_ids, batch.items], axis=1)
+        scores = tf.tensor_scatter_nd_update(scores, seen, tf.fill(tf.shape(batch.items), -np.inf))
+    best, items = tf.math.top_k(scores, tf.minimum(k, n_items))
     items = tf.where(tf.math.is_inf(best), EMPTY_RANK, items)
     beyond = [[0, 0], [0, tf.maximum(k - n_items, 0)]]
     return tf.pad(items, beyond, constant_values=EMPTY_RANK), tf.pad(best, beyond, constant_values=-np.inf)

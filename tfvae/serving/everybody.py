@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import tensorflow as tf
 from tqdm import tqdm
 
 from tfvae.data.histories import Histories, id_array
-from tfvae.evaluation.scoring import history_store, traced
+from tfvae.data.items import Items
+from tfvae.evaluation.scoring import history_store
 from tfvae.serving.ranker import Ranker, diverged_refused
 from tfvae.serving.ranking_files import ranking_table, refuse_output, writing
-from tfvae.serving.recommendations import DEFAULT_K, USERS_AT_ONCE
+from tfvae.serving.recommendations import DEFAULT_K, USERS_AT_ONCE, rules_for
+from tfvae.serving.rules import Rules
 from tfvae.system.errors import InputError
 from tfvae.system.files import digest, read_json, read_npz, reading, replacing, write_json, write_npz
 from tfvae.system.locks import held
@@ -34,7 +35,6 @@ from tfvae.system.memory import keep_freed_buffers
 from tfvae.system.validation import Strict, checked
 
 if TYPE_CHECKING:
-    from tfvae.data.items import Items
     from tfvae.data.splits import Split
     from tfvae.models.base import Recommender
 
@@ -69,11 +69,11 @@ class _Mark(Strict):
     """The content of `mark.json`: what the parts in its folder are of."""
 
     format: Literal["tfvae ranking"] = "tfvae ranking"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     model: str
     items: str
     histories: str
-    candidates: str | None
+    rules: str
     k: int
     batch_size: int
 
@@ -84,7 +84,7 @@ def recommend_to_all(
     histories: Histories,
     out: Path | str,
     k: int = DEFAULT_K,
-    candidates: Sequence[bool] | np.ndarray | None = None,
+    rules: Rules | None = None,
     *,
     batch_size: int = USERS_AT_ONCE,
     progress: bool = True,
@@ -124,7 +124,8 @@ def recommend_to_all(
         histories: The people and what they have.
         out: The file to write.
         k: Length of the rankings.
-        candidates: bool [n_items], whether each item may be recommended; None allows all. Histories may have any item.
+        rules: What may be recommended; None allows all items. If diversity is asked for without vectors, `items` must
+            be a split, and items are alike that the same training users have.
         batch_size: People scored at once; a larger number needs more memory.
         progress: Whether to show a progress bar with the time left.
 
@@ -135,8 +136,8 @@ def recommend_to_all(
         DivergedError: If a score is NaN or infinite.
         InputError: If `k` or `batch_size` is less than 1; if the file has an unknown ending or is there and no ranking;
             if the model only scores its training users, and these are others; if the items are not those of the model
-            or the candidates not valid; if the folder of parts holds another ranking or other files, or another process
-            holds it.
+            or the rules do not suit them; if the folder of parts holds another ranking or other files, or another
+            process holds it.
     """
     out = Path(out)
     for name, number in (("k", k), ("batch_size", batch_size)):
@@ -151,12 +152,12 @@ def recommend_to_all(
     if not histories.n_users:
         raise InputError("the histories are of nobody; expected those of at least one person.")
     k = min(int(k), model.n_items)
-    rank = Ranker(model, items.item_ids, items.titles, histories.scale, candidates)
+    rank = Ranker(model, items.item_ids, items.titles, histories.scale, _rules_for(items, rules))
     mark = _Mark(
         model=_model_digest(model),
         items=digest(items.item_ids, items.titles),
         histories=histories.digest,
-        candidates=None if candidates is None else digest(np.asarray(candidates, bool)),
+        rules=rank.rules.digest(items.item_ids),
         k=k,
         batch_size=int(batch_size),
     )
@@ -180,6 +181,13 @@ def recommend_to_all(
 def _model_digest(model: Recommender) -> str:
     """SHA-256 of the model's kind, settings and weights, in hexadecimal."""
     return digest(type(model).__name__, model.get_config(), *map(np.asarray, model.weights))
+
+
+def _rules_for(items: Items | Split, rules: Rules | None) -> Rules:
+    """The rules with what is known of the items."""
+    if isinstance(items, Items):
+        return (rules or Rules()).for_items(items.item_ids, items.n_users)
+    return rules_for(items, rules)
 
 
 class _Parts:
@@ -242,7 +250,7 @@ class _Parts:
             if getattr(found, name) != getattr(mark, name)
         ]
         whole = {"model": "the model is", "items": "the items are", "histories": "the histories are"}
-        whole["candidates"] = "the items that may be recommended are"
+        whole["rules"] = "the rules are"
         differing += [f"{what} other" for name, what in whole.items() if getattr(found, name) != getattr(mark, name)]
         if differing:
             raise InputError(
@@ -267,15 +275,8 @@ class _Parts:
 def _ranked(model: Recommender, rank: Ranker, histories: Histories, k: int, batch_size: int) -> Callable[[range], Part]:
     """A function that ranks for some people, given by their rows; its graph is traced once, here."""
     keep_freed_buffers()
-    store = history_store(model, histories.matrix)
-    graph = traced(lambda rows: rank.places(store.gather(rows), tf.constant(k)), tf.TensorSpec([None], tf.int64))
-
-    def part(users: range) -> Part:
-        rows = np.asarray(users, np.int64)
-        found = [graph(tf.constant(rows[start : start + batch_size])) for start in range(0, len(rows), batch_size)]
-        return {name: np.concatenate([batch[name].numpy() for batch in found]) for name in found[0]}
-
-    return part
+    ranked = rank.of_rows(history_store(model, histories.matrix), k, batch_size)
+    return lambda users: ranked(np.asarray(users, np.int64))
 
 
 def _rank_missing(

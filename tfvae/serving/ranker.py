@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,9 +10,12 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from tfvae.evaluation.scoring import traced
 from tfvae.models.base import knows_rating_sd
-from tfvae.nn.batches import SparseBatch
+from tfvae.nn.batches import RowStore, SparseBatch
 from tfvae.nn.ranking import EMPTY_RANK, best_unseen
+from tfvae.serving.reranking import Listed, Reranker
+from tfvae.serving.rules import Rules
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.system.text_arrays import text_array
 
@@ -25,7 +28,7 @@ PADS: dict[tf.DType, Any] = {tf.int64: -1, tf.string: ""}
 
 
 class Ranking(NamedTuple):
-    """The best unseen items of n users, best first.
+    """The best unseen items of n users, best first, or those that rules choose, in the order of the choice.
 
     If fewer than k items can be recommended to a user, the last ranks are empty: their id is the pad (−1 or ""), their
     score −∞, their title "" and their sd NaN.
@@ -54,17 +57,18 @@ class Ranker:
         item_ids: The ids of the model's items, [n_items], whole numbers or strings; all different, and none the pad.
         titles: The items' titles, [n_items], to be returned as well; None returns none.
         scale: The lowest and the highest training rating; for models of ratings only.
-        candidates: bool [n_items], whether each item may be recommended; None allows all.
+        rules: What may be recommended; None allows all items that are not in the history.
 
     Attributes:
         pad: The id in empty ranks.
         dtype: Type of the ids in TensorFlow.
         ids: [n_items + 1], the ids followed by the pad.
         scale: The scale as two floats, or None.
+        rules: The rules for these items.
 
     Raises:
-        InputError: If there are not `n_items` ids, titles or candidates, if an id is not valid, or if the scale is
-            missing, not valid, or given for a model that predicts no ratings.
+        InputError: If there are not `n_items` ids or titles, if an id is not valid, if the scale is missing, not valid,
+            or given for a model that predicts no ratings, or if the rules do not suit the items.
     """
 
     def __init__(
@@ -73,12 +77,11 @@ class Ranker:
         item_ids: Sequence | np.ndarray,
         titles: Sequence[str] | np.ndarray | None,
         scale: tuple[float, float] | None,
-        candidates: Sequence[bool] | np.ndarray | None,
+        rules: Rules | None = None,
     ):
         _refuse_scale(model, scale)
         self.dtype, ids = plain_ids(item_ids, "item ids")
-        columns: dict[str, Sequence | np.ndarray | None] = {"item ids": ids, "titles": titles, "candidates": candidates}
-        for what, given in columns.items():
+        for what, given in (("item ids", ids), ("titles", titles)):
             if given is not None and len(given) != model.n_items:
                 raise InputError(
                     f"{model.name} has {model.n_items} items, but {len(given)} {what} were given; "
@@ -94,44 +97,106 @@ class Ranker:
         self._scores = model.scores
         self._sd = model.rating_sd if knows_rating_sd(model) else None
         self._titles = None if titles is None else tf.constant([*map(str, titles), ""])
-        self._candidates = None if candidates is None else tf.constant(np.asarray(candidates, bool))
+        self.rules = (rules or Rules()).for_items(ids)
+        allowed = self.rules.allowed(ids)
+        self._allowed = None if allowed is None else tf.constant(allowed)
+        self._again = self.rules.again
+        self._rerank = Reranker(self.rules, model.n_items) if self.rules.reranks else None
 
-    def __call__(self, batch: SparseBatch, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Ranks the items that are not in the rows.
+    def __call__(self, batch: SparseBatch, k: tf.Tensor, allowed: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        """Ranks the items that may be recommended, in a graph; rules that re-rank have no effect here.
 
         Args:
             batch: B rows, each with no item twice.
             k: Length of the rankings, an int32 scalar.
+            allowed: bool [B, n_items] or [1, n_items], whether each item may be recommended, beside the rules; None
+                allows all.
 
         Returns:
             The fields of `Ranking`, without `unknown`. A NaN or infinite score raises `InvalidArgumentError` when the
             graph runs.
         """
-        ranking = self.places(batch, k)
+        return self.named(self._listed(batch, k, allowed))
+
+    def named(self, ranking: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """A ranking with ids and titles instead of places, and with predicted ratings within the scale.
+
+        Args:
+            ranking: `items`, int32 [n, k], places among `item_ids`, −1 in empty ranks; and `scores` and perhaps `sd`.
+
+        Returns:
+            The fields of `Ranking`, without `unknown`.
+        """
+        ranking = self._clipped(ranking)
         named = tf.where(ranking["items"] == EMPTY_RANK, self._n_items, ranking["items"])
         ranking["items"] = tf.gather(self.ids, named)
         if self._titles is not None:
             ranking["titles"] = tf.gather(self._titles, named)
         return ranking
 
-    def places(self, batch: SparseBatch, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Ranks as a call does, with the places of the items among `item_ids` instead of their ids and titles.
+    def lists(self, batch: SparseBatch, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What `by_rules` chooses from: places instead of ids and titles, and scores that are not clipped."""
+        return self._listed(batch, k, None)
+
+    def by_rules(self, listed: Listed, n_rows: int, k: int) -> dict[str, np.ndarray]:
+        """Ranks for some rows, by all rules.
 
         Args:
-            batch: B rows, each with no item twice.
-            k: Length of the rankings, an int32 scalar.
+            listed: A function that calls `lists` for some of the rows, of given numbers, and a given length.
+            n_rows: Number of rows.
+            k: Length of the rankings.
 
         Returns:
-            `items`, int32 [B, k], −1 in empty ranks; and `scores` and `sd` as in `Ranking`.
+            `items`, `scores` and perhaps `sd`, which `named` takes.
         """
+        return listed(np.arange(n_rows), k) if self._rerank is None else self._rerank(listed, n_rows, k)
+
+    def of_rows(self, store: RowStore, k: int, batch_size: int) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+        """A function that ranks for rows of a store; its graph is traced once, here.
+
+        Args:
+            store: The histories.
+            k: Length of the rankings.
+            batch_size: Rows scored at once.
+
+        Returns:
+            A function from row numbers, int64 [n], to `items`, int32 [n, k], places among `item_ids`, −1 in empty
+            ranks; and `scores` and `sd` as in `Ranking`.
+        """
+        signature = tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int32)
+        graph = traced(lambda rows, length: self.lists(store.gather(rows), length), *signature)
+
+        def ranked(rows: np.ndarray) -> dict[str, np.ndarray]:
+            def listed(numbers: np.ndarray, length: int) -> dict[str, np.ndarray]:
+                found = graph(tf.constant(rows[numbers]), tf.constant(length, tf.int32))
+                return {name: tensor.numpy() for name, tensor in found.items()}
+
+            clipped = self._clipped(self.by_rules(listed, len(rows), k))
+            return {name: tensor.numpy() for name, tensor in clipped.items()}
+
+        def in_batches(rows: np.ndarray) -> dict[str, np.ndarray]:
+            starts = range(0, max(len(rows), 1), batch_size)
+            found = [ranked(rows[start : start + batch_size]) for start in starts]
+            return {name: np.concatenate([batch[name] for batch in found]) for name in found[0]}
+
+        return in_batches
+
+    def _clipped(self, ranking: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """The ranking with predicted ratings within the scale; they are ranked before, since clipping makes ties."""
+        found = {name: tf.convert_to_tensor(values) for name, values in ranking.items()}
+        if self.scale is not None:
+            clipped = tf.clip_by_value(found["scores"], *self.scale)
+            found["scores"] = tf.where(found["items"] == EMPTY_RANK, found["scores"], clipped)
+        return found
+
+    def _listed(self, batch: SparseBatch, k: tf.Tensor, allowed: tf.Tensor | None) -> dict[str, tf.Tensor]:
         scores = tf.cast(self._scores(batch), tf.float32)
         scores = tf.debugging.check_numerics(scores, f"scores of {self._name}")
-        if self._candidates is not None:
-            scores = tf.where(self._candidates, scores, -np.inf)
-        found, best = best_unseen(scores, batch, k)
+        for mask in (self._allowed, allowed):
+            if mask is not None:
+                scores = tf.where(mask, scores, -np.inf)
+        found, best = best_unseen(scores, batch, k, again=self._again)
         empty = found == EMPTY_RANK
-        if self.scale is not None:
-            best = tf.where(empty, best, tf.clip_by_value(best, *self.scale))
         ranking = {"items": found, "scores": best}
         if self._sd is not None:
             sd = tf.debugging.check_numerics(self._sd(batch), f"uncertainty of {self._name}")

@@ -8,14 +8,17 @@ their ratings.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
-from tfvae.evaluation.scoring import history_store, traced
+from tfvae.evaluation.scoring import history_store
 from tfvae.nn.batches import SparseBatch, unpad
 from tfvae.serving.ranker import Ranker, Ranking, diverged_refused, plain_array, plain_ids
+from tfvae.serving.reranking import training_vectors
+from tfvae.serving.rules import Rules
 from tfvae.system.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,9 +35,9 @@ KINDS = {tf.int64: "whole numbers", tf.string: "strings"}
 class Recommendations(tf.Module):
     """A trained model together with the ids of its items.
 
-    Items of the history are never recommended. A repeated id counts once, unknown ids are ignored and counted, and an
-    empty history gets the model's recommendations for a user about whom nothing is known. Equal scores are ranked by
-    the order of `item_ids`.
+    Items of the history are not recommended, unless the rules say so. A repeated id counts once, unknown ids are
+    ignored and counted, and an empty history gets the model's recommendations for a user about whom nothing is known.
+    Equal scores are ranked by the order of `item_ids`.
 
     A model of ratings is given a rating for each entry of a history; if an id is repeated, its last rating counts.
     Items are ranked by the predicted rating, which is clipped to the scale afterwards, so that items with the same
@@ -46,12 +49,12 @@ class Recommendations(tf.Module):
         item_ids: The ids of the model's items, [n_items], whole numbers or strings; all different, and none the pad.
         titles: The items' titles, [n_items], to be returned as well; None returns none.
         scale: The lowest and the highest training rating, such as `split.scale`; for models of ratings only.
-        candidates: bool [n_items], whether each item may be recommended; None allows all. Histories may have any item.
+        rules: What may be recommended; None allows all items. Histories may have any item.
 
     Raises:
-        InputError: If there are not `n_items` ids, titles or candidates; if an id is not valid; if the scale is
-            missing, not valid, or given for a model that predicts no ratings; or if the model only scores its training
-            users.
+        InputError: If there are not `n_items` ids or titles; if an id is not valid; if the scale is missing, not valid,
+            or given for a model that predicts no ratings; if the model only scores its training users; or if the rules
+            do not suit the items.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class Recommendations(tf.Module):
         item_ids: Sequence | np.ndarray,
         titles: Sequence[str] | np.ndarray | None = None,
         scale: tuple[float, float] | None = None,
-        candidates: Sequence[bool] | np.ndarray | None = None,
+        rules: Rules | None = None,
     ):
         super().__init__(name="recommendations")
         if not model.scores_new_users:
@@ -68,7 +71,7 @@ class Recommendations(tf.Module):
                 f"{model.name} serves its training users only, and cannot answer for a new history; recommend to them "
                 "by their ids, tfvae.recommend_to_users(model, split, users)."
             )
-        self._rank = Ranker(model, item_ids, titles, scale, candidates)
+        self._rank = Ranker(model, item_ids, titles, scale, rules)
         self.pad = self._rank.pad
         self._dtype = dtype = self._rank.dtype
         self._name = model.name
@@ -80,8 +83,15 @@ class Recommendations(tf.Module):
         inputs = [tf.TensorSpec([None, None], dtype, "history")]
         if self._rank.scale is not None:
             inputs.append(tf.TensorSpec([None, None], tf.float32, "ratings"))
-        self.recommend = tf.function(self._recommend, [*inputs, tf.TensorSpec([], tf.int32, "k")])
+        with_k = [*inputs, tf.TensorSpec([], tf.int32, "k")]
+        self.items = tf.function(self._items, [])
+        self.recommend = tf.function(self._recommend, with_k)
         self.recommend_default = tf.function(self._recommend_default, inputs)
+        if self._rank.rules.reranks:
+            self._list = tf.function(self._lists, with_k)
+        else:  # a graph alone follows the rules
+            mask = tf.TensorSpec([None, model.n_items], tf.bool, "allowed")
+            self.recommend_allowed = tf.function(self._recommend_allowed, [*with_k, mask])
         self._weights = list(self.recommend.get_concrete_function().graph.variables)
 
     def __call__(
@@ -110,7 +120,8 @@ class Recommendations(tf.Module):
         elif ratings is not None:
             raise InputError(f"{self._name} ranks by what is in a history, not by ratings; leave the ratings out.")
         with diverged_refused(self._name):
-            found = self.recommend(*inputs, tf.constant(k, tf.int32))
+            rank = self._by_rules if self._rank.rules.reranks else self.recommend
+            found = rank(*inputs, tf.constant(k, tf.int32))
         return Ranking(**{name: plain_array(tensor) for name, tensor in found.items()})
 
     def _padded(self, histories: Sequence[Sequence]) -> tf.Tensor:
@@ -168,14 +179,47 @@ class Recommendations(tf.Module):
     def _recommend_default(self, *told: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._ranking(tf.constant(DEFAULT_K), *told)
 
-    def _ranking(self, k: tf.Tensor, history: tf.Tensor, ratings: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+    def _items(self) -> dict[str, tf.Tensor]:
+        return {"items": self._rank.ids[:-1]}
+
+    def _recommend_allowed(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The function of the signature `recommend_allowed`, which has `allowed` as a further input."""
+        *told, k, allowed = inputs
+        batch, unknown = self._read(*told)
+        return self._rank(batch, k, allowed) | {"unknown": unknown}
+
+    def _ranking(self, k: tf.Tensor, *told: tf.Tensor) -> dict[str, tf.Tensor]:
         """The fields of `Ranking`, in the graph."""
+        batch, unknown = self._read(*told)
+        return self._rank(batch, k) | {"unknown": unknown}
+
+    def _lists(self, *inputs: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """What is re-ranked, and the number of unknown ids."""
+        *told, k = inputs
+        batch, unknown = self._read(*told)
+        return self._rank.lists(batch, k), unknown
+
+    def _by_rules(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What `recommend` returns, by rules that re-rank."""
+        *told, k = inputs
+        n_unknown = np.zeros(len(told[0]), np.int32)
+
+        def listed(rows: np.ndarray, length: int) -> dict[str, np.ndarray]:
+            lists, unknown = self._list(*(tf.gather(padded, rows) for padded in told), tf.constant(length, tf.int32))
+            n_unknown[rows] = unknown
+            return {name: tensor.numpy() for name, tensor in lists.items()}
+
+        ranking = self._rank.by_rules(listed, len(n_unknown), int(k))
+        return self._rank.named(ranking) | {"unknown": tf.constant(n_unknown)}
+
+    def _read(self, history: tf.Tensor, ratings: tf.Tensor | None = None) -> tuple[SparseBatch, tf.Tensor]:
+        """The rows of padded histories, and how many of the ids of each are unknown, int32 [B]."""
         numbers = self._numbers.lookup(history)
         unknown = tf.not_equal(history, self.pad) & tf.less(numbers, 0)
         if ratings is not None:
             ratings = self._on_scale(history, ratings)
         batch = _distinct(unpad(numbers, values=ratings), self._n_items)
-        return self._rank(batch, k) | {"unknown": tf.reduce_sum(tf.cast(unknown, tf.int32), axis=1)}
+        return batch, tf.reduce_sum(tf.cast(unknown, tf.int32), axis=1)
 
     def _on_scale(self, history: tf.Tensor, ratings: tf.Tensor) -> tf.Tensor:
         """The same ratings, in the graph; one off the scale raises `InvalidArgumentError`.
@@ -204,7 +248,7 @@ def recommend(
     titles: Sequence[str] | np.ndarray | None = None,
     ratings: Sequence[Sequence[float]] | None = None,
     scale: tuple[float, float] | None = None,
-    candidates: Sequence[bool] | np.ndarray | None = None,
+    rules: Rules | None = None,
 ) -> Ranking:
     """Recommends items to n users in this process; for more than one call, keep a `Recommendations`.
 
@@ -216,7 +260,7 @@ def recommend(
         titles: The items' titles, [n_items], to be returned as well; None returns none.
         ratings: For a model of ratings, one rating for each entry of the histories.
         scale: For a model of ratings, the lowest and the highest training rating, such as `split.scale`.
-        candidates: bool [n_items], whether each item may be recommended; None allows all.
+        rules: What may be recommended; None allows all items.
 
     Returns:
         The rankings.
@@ -225,7 +269,7 @@ def recommend(
         DivergedError: If a score is NaN or infinite.
         InputError: For the reasons that are given at `Recommendations` and its call.
     """
-    return Recommendations(model, item_ids, titles, scale, candidates)(histories, k, ratings)
+    return Recommendations(model, item_ids, titles, scale, rules)(histories, k, ratings)
 
 
 def recommend_to_users(
@@ -233,7 +277,7 @@ def recommend_to_users(
     split: Split,
     users: Sequence | np.ndarray,
     k: int = DEFAULT_K,
-    candidates: Sequence[bool] | np.ndarray | None = None,
+    rules: Rules | None = None,
 ) -> Ranking:
     """Recommends to training users, given by their ids, items that they do not have; every model can do so.
 
@@ -242,29 +286,36 @@ def recommend_to_users(
         split: The split on which the model was trained.
         users: Ids of training users, such as some of `split.user_ids`; numbers may be given as text.
         k: Length of the rankings.
-        candidates: bool [n_items], whether each item may be recommended; None allows all.
+        rules: What may be recommended; None allows all items. If diversity is asked for without vectors, items are
+            alike that the same training users have.
 
     Returns:
         The rankings; predicted ratings are within `split.scale`.
 
     Raises:
         DivergedError: If a score is NaN or infinite.
-        InputError: If `k` is less than 1, a user is not a training user, the candidates are not valid, or the split has
-            other numbers of items or users than the model.
+        InputError: If `k` is less than 1, a user is not a training user, the rules do not suit the items, or the split
+            has other numbers of items or users than the model.
     """
     if k < 1:
         raise InputError(f"k is {k}; expected at least 1.")
     rows = _training_rows(split, users)
     histories = history_store(model, split.train)
-    rank = Ranker(model, split.item_ids, split.titles, split.scale if model.predicts_ratings else None, candidates)
-    ranked = traced(lambda batch: rank(histories.gather(batch), tf.constant(k)), tf.TensorSpec([None], tf.int64))
-    found = []
+    scale = split.scale if model.predicts_ratings else None
+    rank = Ranker(model, split.item_ids, split.titles, scale, rules_for(split, rules))
     with diverged_refused(model.name):
-        for start in range(0, max(len(rows), 1), USERS_AT_ONCE):
-            part = ranked(tf.constant(rows[start : start + USERS_AT_ONCE]))
-            found.append({name: plain_array(tensor) for name, tensor in part.items()})
-    whole = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+        found = rank.named(rank.of_rows(histories, k, USERS_AT_ONCE)(rows))
+    whole = {name: plain_array(tensor) for name, tensor in found.items()}
     return Ranking(**whole, unknown=np.zeros(len(rows), np.int32))
+
+
+def rules_for(split: Split, rules: Rules | None) -> Rules:
+    """The rules with what a split knows of its items: how many training users each has, and who they are."""
+    rules = rules or Rules()
+    if rules.diversity and rules.vectors is None:
+        rules = replace(rules, vectors=training_vectors(split.train))
+    counts = np.bincount(split.train.indices, minlength=split.n_items) if rules.min_users else None
+    return rules.for_items(split.item_ids, counts)
 
 
 def _training_rows(split: Split, users: Sequence | np.ndarray) -> np.ndarray:

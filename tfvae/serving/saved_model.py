@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from tfvae.models.base import Recommender
 from tfvae.serving.recommendations import Recommendations
+from tfvae.serving.rules import Rules
 from tfvae.system.errors import InputError
 from tfvae.system.files import replacing, write_json
 
@@ -33,18 +34,21 @@ def export(
     folder: Path | str,
     titles: Sequence[str] | np.ndarray | None = None,
     scale: tuple[float, float] | None = None,
-    candidates: Sequence[bool] | np.ndarray | None = None,
+    rules: Rules | None = None,
 ) -> None:
     """Writes a SavedModel that recommends by the ids of the items, and only needs TensorFlow.
 
-    It has two signatures, which rank as `Recommendations` does:
+    It has four signatures, of which three rank as `Recommendations` does:
 
     - `recommend` takes `history` [B, L], ids with pads, −1 (int64) or "" (string), at any place, and `k`, an int32
       scalar. It returns `items` and `scores` [B, k], `unknown` [B] and, if titles are given, `titles` [B, k].
     - `serving_default` takes `history` without `k`, which is 100, since servers that batch requests expect every input
       to have the users as its first axis.
+    - `recommend_allowed` is `recommend` with a further input `allowed`, bool [B, n_items], whether each item may be
+      recommended to each user now; one row, [1, n_items], is for all of them. It comes on top of the rules.
+    - `items` takes nothing, and returns `items` [n_items], the ids in the order of the columns of `allowed`.
 
-    For a model of ratings, both also take `ratings`, float32 [B, L], with any value at pads. Their `scores` are
+    For a model of ratings, the three also take `ratings`, float32 [B, L], with any value at pads. Their `scores` are
     predicted ratings, and they also return `sd` [B, k] if the model has a posterior.
 
     NaN or infinite scores, a negative `k` and a rating off the scale raise `InvalidArgumentError`.
@@ -55,10 +59,12 @@ def export(
         folder: The folder to write, in one step; an earlier export is replaced if nothing was added to it.
         titles: The items' titles, [n_items], to be returned as well; None returns none.
         scale: For a model of ratings, the lowest and the highest training rating, such as `split.scale`.
-        candidates: bool [n_items], whether each item may be recommended; None allows all.
+        rules: What may always be recommended; None allows all items. They are part of the graph, and so can neither
+            have `at_most` nor `diversity`.
 
     Raises:
-        InputError: For the reasons that are given at `Recommendations`, and if the folder holds anything but an export.
+        InputError: For the reasons that are given at `Recommendations`, if the rules re-rank, and if the folder holds
+            anything but an export.
     """
     folder = Path(folder)
     if folder.exists() and not _replaceable(folder):
@@ -66,8 +72,18 @@ def export(
             f"{folder} exists, and is not an exported model of tfvae with nothing else in it; choose another folder, "
             "or remove it."
         )
-    serving = Recommendations(model, item_ids, titles, scale, candidates)
-    signatures = {"recommend": serving.recommend, "serving_default": serving.recommend_default}
+    if rules is not None and rules.reranks:
+        raise InputError(
+            "at_most and diversity re-rank lists outside the graph, which a SavedModel cannot; export without them, "
+            "and take longer lists from it to re-rank."
+        )
+    serving = Recommendations(model, item_ids, titles, scale, rules)
+    signatures = {
+        "recommend": serving.recommend,
+        "serving_default": serving.recommend_default,
+        "recommend_allowed": serving.recommend_allowed,
+        "items": serving.items,
+    }
     with replacing(folder) as draft:
         tf.saved_model.save(serving, draft, signatures)
         files = sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file())
