@@ -43,7 +43,7 @@ def folder(tmp_path_factory) -> Path:
     (folder / "items.csv").write_text("item,kind\n" + "".join(f"{100 + i},{kinds[i % 5]}\n" for i in range(29)))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run("fit", "ratings.csv", *COLUMNS, "--model", "ease")
+        run("fit", "ratings.csv", *COLUMNS, "--model", "ease", "--items", "items.csv")
         run("prepare", "ratings.csv", *COLUMNS, "--protocol", "leave-one-out", "--negatives", "9", "--out", "one.npz")
         run("fit", "one.npz", "--model", "gmf", "--set", "factors=2", "--epochs", "2", "--run", GMF)
         run("fit", "ratings.csv", *COLUMNS, *RATER)
@@ -130,7 +130,7 @@ def test_reasons_are_told_by_title():
         (["--at-most", "0", *KINDS], "equal to 1"),
         (["--diversity", "1.5"], "equal to 1"),
         (["--only", "none.csv"], "none.csv: no such file"),
-        (["--only", "stock.csv"], "no column 'item'"),
+        (["--only", "stock.csv:item"], "no column 'item'"),
         (["--only", "stock.csv:"], "stock.csv:"),
         (["--without", "others.csv"], "none of the 2 ids in without is an item of the training data, such as 1, 2"),
         (["--only", "sold.csv", "--without", "sold.csv"], "10 items are both in only and in without"),
@@ -178,3 +178,17 @@ def test_categories_and_lists_are_read_from_any_format(tmp_path):
     assert split_column(f"{odd}:sku") == (odd, "sku")
     with pytest.raises(InputError, match="expected FILE:COLUMN"):
         split_column(":kind")
+
+
+def test_categories_are_those_of_the_items_file_that_the_run_was_trained_with():
+    by_file = run("recommend", EASE, *HISTORY, "--at-most", "1", *KINDS, "-k", "6").stdout
+    assert run("recommend", EASE, *HISTORY, "--at-most", "1", "--categories", "kind", "-k", "6").stdout == by_file
+    refused = run("recommend", EASE, *HISTORY, "--at-most", "1", "--categories", "kid", code=2).output
+    assert "unknown attribute of the items 'kid'; did you mean 'kind'" in refused
+    refused = run("recommend", PVAE, "--history", "100=5", "--at-most", "1", "--categories", "kind", code=2).output
+    assert "knows no attributes of its items; name FILE:COLUMN" in refused
+
+
+def test_the_column_of_ids_is_known_by_a_usual_name():
+    named = run("recommend", EASE, *HISTORY, "--only", "stock.csv:sku").stdout
+    assert run("recommend", EASE, *HISTORY, "--only", "stock.csv").stdout == named

@@ -141,8 +141,8 @@ Only = Annotated[
     typer.Option(
         metavar="FILE[:COLUMN]",
         rich_help_panel=_RULES,
-        help="Recommend these items only: a file with their ids (CSV, JSON lines or Parquet), in --item-col or "
-        "'item' if no column is named.",
+        help="Recommend these items only: a file with their ids (CSV, JSON lines or Parquet), in the column that "
+        "is named here or by --item-col, or has a usual name.",
     ),
 ]
 Without = Annotated[
@@ -157,10 +157,10 @@ AtMost = Annotated[
 Categories = Annotated[
     str,
     typer.Option(
-        metavar="FILE:COLUMN",
+        metavar="NAME|FILE:COLUMN",
         rich_help_panel=_RULES,
-        help="A file with a column of item ids (--item-col, 'item' if not given) and one of categories, several of "
-        "them with | between; with --at-most.",
+        help="An attribute of the items that the run was trained with (--items), or a file with item ids and a column "
+        "of categories, several of them with | between; with --at-most.",
     ),
 ]
 Diversity = Annotated[

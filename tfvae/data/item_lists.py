@@ -11,12 +11,12 @@ import pandas as pd
 import pyarrow as pa
 
 from tfvae.data import ids
+from tfvae.data.column_names import ITEM_ID, OPTIONS, STANDARD, column_names, recognised
 from tfvae.data.interactions import read_events
 from tfvae.system.errors import InputError
 
-__all__ = ["ID_COLUMN", "categories_of", "item_list", "split_column"]
+__all__ = ["categories_of", "item_list", "split_column"]
 
-ID_COLUMN = "item"
 BETWEEN = "|"
 
 
@@ -30,23 +30,23 @@ def split_column(text: str) -> tuple[Path, str | None]:
     return Path(name), column
 
 
-def item_list(path: Path, column: str = ID_COLUMN) -> list[int | str]:
+def item_list(path: Path, column: str | None = None) -> list[int | str]:
     """The distinct ids in a column of a file: CSV, JSON lines or Parquet, recognised by its content.
 
     Args:
         path: The file.
-        column: Name of the column (or key) of item ids.
+        column: Name of the column (or key) of item ids; None takes the one that has a usual name.
 
     Raises:
         InputError: If the file is missing, empty or malformed, the column is missing, or an id is refused by the rule
             of `tfvae.data.ids`.
     """
-    found = read_events(path, {"item": column})
+    found = read_events(path, {"item": column or _id_column(path)})
     return ids.numbered(found.columns["item"], "item", path, found.place)[1].tolist()
 
 
 def categories_of(
-    path: Path, column: str, item_ids: Sequence | np.ndarray, id_column: str = ID_COLUMN
+    path: Path, column: str, item_ids: Sequence | np.ndarray, id_column: str | None = None
 ) -> tuple[list[list[str]], int]:
     """The categories of a model's items, from a file with a line for each item.
 
@@ -57,7 +57,7 @@ def categories_of(
         path: The file.
         column: Name of the column (or key) of categories.
         item_ids: The ids of the model's items, [n_items].
-        id_column: Name of the column (or key) of item ids.
+        id_column: Name of the column (or key) of item ids; None takes the one that has a usual name.
 
     Returns:
         The categories of each item of the model, and how many items have none or are not in the file.
@@ -67,7 +67,7 @@ def categories_of(
             category.
     """
     # To the readers of events a column of text has the purpose "user".
-    found = read_events(path, {"item": id_column, "user": column})
+    found = read_events(path, {"item": id_column or _id_column(path), "user": column})
     numbers, names = ids.numbered(found.columns["item"], "item", path, found.place)
     place_of = {str(item): place for place, item in enumerate(np.asarray(item_ids).tolist())}
     places = [place_of.get(str(name)) for name in names.tolist()]
@@ -83,6 +83,12 @@ def categories_of(
     if not any(of_item):
         raise InputError(f"{path}: for the items of the training data there is nothing in the column {column!r}.")
     return of_item, sum(not labels for labels in of_item)
+
+
+def _id_column(path: Path) -> str:
+    standard = STANDARD["item"]
+    names = column_names(path)
+    return recognised(path, names, ITEM_ID, standard, "item ids", OPTIONS["item"]) or standard
 
 
 def _plain(column: Any) -> list:
