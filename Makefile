@@ -13,7 +13,7 @@ TESTS   := $(RUN) -m pytest -n 2 --dist loadfile
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast lint types format lab bench bench-torch doctor clean soak
+.PHONY: help install quickstart test test-all test-fast lint types format lab bench bench-torch doctor clean soak
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-19s %s\n", $$1, $$2} /^## /{printf "\n%s\n", substr($$0, 4)} /^##: /{print substr($$0, 5)}' $(MAKEFILE_LIST)
@@ -32,10 +32,12 @@ $(READY): requirements.txt pyproject.toml
 install: $(READY) ## make .venv with the pinned stack and the command .venv/bin/tfvae
 quickstart: $(READY) ## Mult-VAE, Mult-DAE, EASE and popularity on the embedded data: table, picture, model, recommendations (5 min)
 	$(RUN) examples/quickstart.py
-test: $(READY) ## all tests (about 10 min on 2 cores; more where ML-20M, Netflix or MSD lie in TFVAE_DATA)
+test: $(READY) ## the tests (about 10 min on 2 cores; more where ML-20M, Netflix or MSD lie in TFVAE_DATA)
+	$(TESTS) -m "not long"
+test-all: $(READY) ## these, and the long ones: models like others, notebooks that train for long (about 15 min)
 	$(TESTS)
 test-fast: $(READY) ## the tests without the slow ones, for daily work (90 s on 2 cores)
-	$(TESTS) -m "not slow"
+	$(TESTS) -m "not slow and not long"
 lint: $(READY) ## ruff: rules and format; mypy: types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .

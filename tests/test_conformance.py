@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from model_kinds import of_each_kind
 from plain_fit import fit
 from rating_rows import random_ratings, ready
 from scipy.sparse import csr_array
@@ -38,7 +39,7 @@ SCORING_NEW_USERS = [name for name in MODELS if model_class(name).scores_new_use
 every_model = pytest.mark.parametrize("name", MODELS)
 every_rating_model = pytest.mark.parametrize("name", [name for name in MODELS if name in RATING])
 every_model_of_new_users = pytest.mark.parametrize("name", SCORING_NEW_USERS)
-every_gradient_model = pytest.mark.parametrize("name", BY_GRADIENT)
+each_kind_by_gradient = pytest.mark.parametrize("name", of_each_kind(BY_GRADIENT))
 
 
 def settings(name, **changes):
@@ -267,7 +268,7 @@ def test_seen_items_are_never_returned(name, fitted, split_of):
         assert np.isneginf(scores[user][len(unseen) :]).all()
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in RATING])
+@pytest.mark.parametrize("name", of_each_kind(name for name in MODELS if name not in RATING))
 def test_the_checkerboard_is_recovered(name, checkerboard):
     own = model_class(name).checkerboard_settings
     if own is None:
@@ -285,7 +286,7 @@ def test_the_checkerboard_is_recovered(name, checkerboard):
     np.testing.assert_array_equal(items[:, 0], np.arange(n_users))
 
 
-@every_gradient_model
+@each_kind_by_gradient
 def test_two_epochs_and_two_more_are_four(name, split_of, tmp_path):
     def run(folder, epochs):
         return train(settings(name, epochs=epochs), split_of(name), folder, progress=False)
@@ -304,7 +305,7 @@ def test_two_epochs_and_two_more_are_four(name, split_of, tmp_path):
         assert one | {"seconds": 0} == other | {"seconds": 0}
 
 
-@every_gradient_model
+@each_kind_by_gradient
 def test_one_step_on_two_replicas_equals_one_on_one(name, split_of, silent_noise, two_replicas):
     # β is not 0 in the first step, so that what only the divergence trains moves too.
     at_once = {key: 0 for key in ("anneal_updates", "dropout") if key in model_class(name).settings()}
@@ -331,7 +332,7 @@ def test_one_step_on_two_replicas_equals_one_on_one(name, split_of, silent_noise
             assert not np.array_equal(one, first), variable.path
 
 
-@every_gradient_model
+@each_kind_by_gradient
 def test_a_user_without_items_can_be_trained_on(name):
     model = built(name, n_users=6)
     items = np.zeros((6, N_ITEMS), np.float32)
@@ -349,7 +350,7 @@ def test_the_readme_lists_it(name):
     assert f"`{name}`" in README.read_text(encoding="utf-8")
 
 
-@every_model_of_new_users
+@pytest.mark.parametrize("name", of_each_kind(SCORING_NEW_USERS))
 def test_export_equals_in_process(name, fitted, split_of, tmp_path):
     split = split_of(name)
     export(fitted(name), split.item_ids, tmp_path / "exported", scale=split.scale)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from model_kinds import of_each_kind
 from typer.testing import CliRunner
 
 from tfvae.cli.app import app
@@ -66,7 +67,7 @@ def test_hardly_any_data_are_enough_or_refused_under_every_protocol(data, name, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", of_each_kind(MODELS))
 def test_every_model_stands_users_of_the_whole_catalogue_and_items_of_one_user(name, tmp_path):
     for number, data in enumerate(("everybody met everything", "one of a kind")):
         (tmp_path / str(number)).mkdir()

@@ -71,6 +71,7 @@ def test_the_quickstart_does_its_five_steps(tmp_path, monkeypatch):
     assert sorted(path.parent.iterdir()) == before
 
 
+@pytest.mark.long
 def test_the_flexible_prior_is_described_drawn_and_read(tmp_path, monkeypatch):
     path = ROOT / "notebooks" / "02_flexible_priors.ipynb"
     before = sorted(path.parent.iterdir())

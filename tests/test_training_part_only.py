@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from model_kinds import of_each_kind
 
 from tfvae.data.splits import LeaveOneOutSettings, leave_one_out, rating_holdout
 from tfvae.data.synthetic import synthetic
@@ -44,7 +45,7 @@ def watching(method, given):
     return watch
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", of_each_kind(MODELS))
 def test_what_is_given_to_a_model_is_the_training_part(name, splits, tmp_path, monkeypatch):
     split, given = splits[suits(name)], []
     kind = model_class(name)

@@ -1,0 +1,30 @@
+"""Models for tests that train each of them: those whose parts are all run through by another model's test are `long`.
+
+`make test` leaves such tests out and `make test-all` runs them, so that the former takes ten minutes however many
+models there are. A model that is new belongs to none of these; what it owes is tested at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+__all__ = ["of_each_kind"]
+
+LIKE = {
+    "mult-dae": "mult-vae",  # without its divergence
+    "evcf-mult-vae": "h-vamp",
+    "vamp": "h-vamp",
+    "gmf": "neumf",  # one of its two parts
+    "mlp": "neumf",  # the other one
+    "autorec": "p-vae",
+    "two-sided-p-vae": "p-vae",  # two of them
+}
+"""The models that are left out, each with the one that stands for it."""
+
+
+def of_each_kind(names: Iterable[str]) -> list:
+    """The same names as parameters, of which those in `LIKE` are marked `long` if what stands for them is there."""
+    names = list(names)
+    return [pytest.param(name, marks=pytest.mark.long) if LIKE.get(name) in names else name for name in names]
