@@ -76,7 +76,7 @@ def _tell(histories: Histories) -> None:
         examples = ", ".join(map(str, ids[:3])) + (", …" if len(ids) > 3 else "")
         typer.echo(
             f"Not in the training data, left out: {histories.n_unknown:,} of {histories.n_events:,} events, with "
-            f"{len(ids):,} different items ({examples})",
+            f"{len(ids):,} different item{'s' * (len(ids) > 1)} ({examples})",
             err=True,
         )
     if histories.n_empty:

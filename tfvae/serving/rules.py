@@ -85,9 +85,8 @@ class Rules:
         if only is not None and not only:
             raise InputError("only names no item, so that nothing could be recommended.")
         if only and (both := set(map(str, only)) & set(map(str, without))):
-            raise InputError(
-                f"{len(both):,} items are both in only and in without, {_some(sorted(both))}; which of the two holds?"
-            )
+            those = "1 item is" if len(both) == 1 else f"{len(both):,} items are"
+            raise InputError(f"{those} both in only and in without, {_some(sorted(both))}; which of the two holds?")
         _refuse_number("min_users", self.min_users, 0)
         if self.at_most is not None:
             _refuse_number("at_most", self.at_most, 1)
