@@ -32,9 +32,9 @@ $(READY): requirements.txt pyproject.toml
 install: $(READY) ## make .venv with the pinned stack and the command .venv/bin/tfvae
 quickstart: $(READY) ## Mult-VAE, Mult-DAE, EASE and popularity on the embedded data: table, picture, model, recommendations (5 min)
 	$(RUN) examples/quickstart.py
-test: $(READY) ## the tests (about 10 min on 2 cores; more where ML-20M, Netflix or MSD lie in TFVAE_DATA)
+test: $(READY) ## the tests (about 15 min on 2 cores; more where ML-20M, Netflix or MSD lie in TFVAE_DATA)
 	$(TESTS) -m "not long"
-test-all: $(READY) ## these, and the long ones: models like others, notebooks that train for long (about 15 min)
+test-all: $(READY) ## these, and the long ones: models like others, notebooks that train for long (about 17 min)
 	$(TESTS)
 test-fast: $(READY) ## the tests without the slow ones, for daily work (90 s on 2 cores)
 	$(TESTS) -m "not slow and not long"

@@ -1,7 +1,7 @@
 """Models for tests that train each of them: those whose parts are all run through by another model's test are `long`.
 
-`make test` leaves such tests out and `make test-all` runs them, so that the former takes ten minutes however many
-models there are. A model that is new belongs to none of these; what it owes is tested at once.
+`make test` leaves such tests out and `make test-all` runs them, so that the former grows less with the number of
+models. A model that is new belongs to none of these; what it owes is tested at once.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from tfvae.data.splits import (
 from tfvae.data.synthetic import synthetic
 from tfvae.experiments import runner, sweep
 from tfvae.experiments.definitions import load_table
+from tfvae.experiments.report import render
 from tfvae.experiments.results_folder import stored_run, stored_runs, stored_sweep
 from tfvae.experiments.runner import run_table
 from tfvae.experiments.summaries import cells_of
@@ -324,3 +325,14 @@ def test_a_member_learns_from_the_same_rows_as_its_ensemble(raters):
         load_table("raters", raters["results"])
     path.write_text(by_items.replace('"ratings/bias-mf", "ratings/u-p-vae", "ratings/bias-mf"', '"ratings/i-autorec"'))
     assert load_table("raters", raters["results"]).row("all").by == "items"
+
+
+def test_a_row_that_lacks_trials_or_seeds_says_so_in_its_cell(place):
+    run_sweep("home", "ease", "ml-1m", 2, **place)
+    run_table("home", "ml-1m", rows=["ease"], **place)
+    run_table("home", "ml-1m", [1], ["wmf"], **place)
+    render("equal", "ml-1m", place["results"])
+    page = place["results"] / "equal" / "ml-1m" / "README.md"
+    assert "¶ EASE: searched in 2 trials of " in page.read_text() and "¶ WMF: 1 of 2 seeds." in page.read_text()
+    run_table("equal", "ml-1m", rows=["ease", "wmf"], **place)
+    assert "¶" not in page.read_text()

@@ -13,7 +13,8 @@ from tfvae.evaluation.metrics import lower_is_better
 from tfvae.evaluation.stats import PairedTest, mean_and_se, paired_test
 from tfvae.experiments.definitions import RESULTS, Row, Table
 from tfvae.experiments.records import StoredRun
-from tfvae.experiments.results_folder import per_user_metrics, runs_of
+from tfvae.experiments.results_folder import per_user_metrics, runs_of, sweep_of
+from tfvae.models import model_class
 from tfvae.system.errors import InputError
 from tfvae.training.settings import stored_settings
 
@@ -65,6 +66,7 @@ class Cells:
         per_user: For each metric by name, each test user's mean over the seeds, float64 [users]; empty without runs.
         published: The published cells, by metric.
         monitor: The table's monitored metric.
+        lacking: What the row lacks to the terms of a leaderboard, in words; None if it lacks nothing.
     """
 
     row: Row
@@ -72,6 +74,7 @@ class Cells:
     per_user: dict[str, np.ndarray]
     published: dict[str, float]
     monitor: str
+    lacking: str | None = None
 
     @cached_property
     def marks(self) -> dict[str, str]:
@@ -84,6 +87,8 @@ class Cells:
         data = {(run.model, run.data_digest) for run in self.runs}
         if len(data) > 1 or _differing(self.runs):
             marks["§"] = "its seeds were run with differing settings or data"
+        if self.lacking:
+            marks["¶"] = self.lacking
         return marks
 
     def mean(self, metric: str) -> float:
@@ -208,7 +213,7 @@ class SplitCells(Cells):
         if _differing(self.runs):
             marks["§"] = "its splits were run with differing settings"
         if 0 < len(self.runs) < self.n_splits:
-            marks["¶"] = f"{len(self.runs)} of {self.n_splits} splits"
+            marks["¶"] = "; ".join(filter(None, [f"{len(self.runs)} of {self.n_splits} splits", self.lacking]))
         return marks
 
     def se(self, metric: str) -> float:
@@ -246,11 +251,31 @@ def cells_of(table: Table, dataset: str, results: Path = RESULTS) -> list[Cells]
         if table.protocol == "rating-holdout":
             shared = [metric for metric in table.metrics if runs and all(metric in run.metrics for run in runs)]
             values = {metric: np.array([run.metrics[metric]["mean"] for run in runs]) for metric in shared}
-            rows.append(SplitCells(row, runs, values, published, table.monitor, len(table.seeds)))
+            lacking = _lacking(table, row, runs, dataset, results)
+            rows.append(SplitCells(row, runs, values, published, table.monitor, lacking, len(table.seeds)))
         else:
             per_user = _mean_over_seeds(runs, [*table.metrics, *BOUNDS], results)
-            rows.append(Cells(row, runs, per_user, published, table.monitor))
+            lacking = _lacking(table, row, runs, dataset, results)
+            rows.append(Cells(row, runs, per_user, published, table.monitor, lacking))
     return sorted(rows, key=_rank) if table.budget else rows
+
+
+def _lacking(table: Table, row: Row, runs: list[StoredRun], dataset: str, results: Path) -> str | None:
+    """What a row that has runs lacks to a leaderboard's terms, in words; None of a table without a budget."""
+    budget = table.budget
+    if budget is None or not runs or row.model is None:
+        return None
+    lacking = []
+    if row.search or row.tuning_from:
+        sweep = sweep_of(table.name, dataset, row, results)
+        if sweep is None:
+            lacking.append("not searched")
+        elif len(sweep.trials) < budget.trials and sweep.seconds < budget.seconds:
+            lacking.append(f"searched in {len(sweep.trials)} trials of {sweep.seconds:,.0f} s")
+    of_splits = table.protocol == "rating-holdout"  # whose cells tell how many of them were run
+    if len(runs) < len(table.seeds) and not (of_splits or model_class(row.model).is_deterministic):
+        lacking.append(f"{len(runs)} of {len(table.seeds)} seeds")
+    return "; ".join(lacking) or None
 
 
 def _rank(cells: Cells) -> tuple[bool, float]:
