@@ -10,10 +10,11 @@ from scipy.sparse import csr_array
 from tfvae.training.adapt import settings_for
 
 
-def fitted(n_users: int, model: str = "mult-vae", **given):
-    """The settings and what was said of them."""
+def fitted(n_users: int, model: str = "mult-vae", length: int = 0, **given):
+    """The settings for users with so many items each, and what was said of them."""
     said: list[str] = []
-    split = SimpleNamespace(train=csr_array((n_users, 10)), validation=None)
+    train = csr_array(np.ones((n_users, length), np.float32)) if length else csr_array((n_users, 10))
+    split = SimpleNamespace(train=train, validation=None)
     return settings_for(model, given, split, said.append), said
 
 
@@ -88,6 +89,16 @@ def test_a_run_of_ract_reaches_its_third_phase():
 
 
 def test_only_a_recvae_that_anneals_has_an_annealing_to_shorten():
-    assert fitted(400, "recvae", batch_size=20)[1] == []
-    settings, said = fitted(400, "recvae", batch_size=20, kl_weight="annealed", epochs=40)
+    assert fitted(400, "recvae", length=30, batch_size=20)[1] == []
+    settings, said = fitted(400, "recvae", length=30, batch_size=20, kl_weight="annealed", epochs=40)
     assert settings.model["anneal_updates"] == 2_000 and len(said) == 1
+
+
+def test_recvae_is_regularised_more_where_histories_are_short():
+    settings, said = fitted(400, "recvae", length=29, batch_size=20)
+    assert (settings.model["gamma"], settings.model["dropout"]) == (0.01, 0.7)
+    assert all("29.0 items on the mean" in line for line in said) and len(said) == 2
+    settings, said = fitted(400, "recvae", length=29, batch_size=20, gamma=0.003)
+    assert (settings.model["gamma"], settings.model["dropout"]) == (0.003, 0.7) and len(said) == 1
+    settings, said = fitted(400, "recvae", length=29, batch_size=20, dropout=0.8, kl_weight="fixed")
+    assert (settings.model["gamma"], settings.model["dropout"]) == (0.005, 0.8) and not said

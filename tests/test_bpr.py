@@ -50,8 +50,28 @@ def test_what_users_have_is_ranked_above_what_they_have_not():
 
 
 def test_the_bias_is_of_what_everybody_has():
-    biases = fitted(random_rows(), regularization=0.05).item_biases.numpy()
+    biases = fitted(random_rows(), regularization=0.05, popularity_weight=0).item_biases.numpy()
     assert biases[0] > 2 * np.abs(biases[1:]).max()
+
+
+def test_popularity_is_given_back_to_the_biases():
+    x = random_rows()
+    x[:, 7] = 0
+    found = {c: fitted(x, popularity_weight=c) for c in (0.0, 0.5, 1.0)}
+    logarithms = np.log(np.maximum(x.sum(axis=0), 1))
+    for c, model in found.items():
+        gained = model.item_biases.numpy() - found[0.0].item_biases.numpy()
+        np.testing.assert_allclose(gained, c * logarithms, atol=1e-6)
+        np.testing.assert_array_equal(model.item_factors, found[0.0].item_factors)
+
+
+def test_without_tastes_the_scores_are_logits_of_popularity():
+    chances = np.linspace(0.05, 0.6, 12)
+    x = (np.random.default_rng(0).random((3000, 12)) < chances).astype(np.float32)
+    logits = np.log(x.mean(axis=0) / (1 - x.mean(axis=0)))
+    for c, shift in ((1.0, 0), (0.0, -np.log(x.sum(axis=0)))):
+        biases = fitted(x, factors=1, ascent_rate=0.02, regularization=0.0, popularity_weight=c).item_biases.numpy()
+        np.testing.assert_allclose(biases - biases.mean(), (logits + shift) - (logits + shift).mean(), atol=0.25)
 
 
 def test_more_regularization_makes_shorter_factors():

@@ -90,7 +90,9 @@ def test_a_terminal_that_is_not_utf8_ends_no_run(encoding, folder):
     assert b"ndcg@100" in output and (folder / encoding / "run.json").is_file()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)]
+)
 def test_a_signal_ends_a_command_with_one_line_and_nothing_lost(number, code, folder):
     training = process("fit", "odd names.csv", "--epochs", 100_000, "--run", "run")
     states = lambda: list((folder / "run").glob("state-*.npz"))  # noqa: E731

@@ -29,6 +29,7 @@ SMALL = {"mult-vae": {"hidden": [8], "latent_dim": 4}, "mult-dae": {"latent_dim"
 SMALL["ensemble"] = {"members": [{"model": "ease"}, {"model": "wmf", "settings": {"factors": 4}}]}
 RANKERS = [name for name in MODELS if model_class(name).scores_new_users and not model_class(name).predicts_ratings]
 CASES = [*((name, NUMBERS) for name in RANKERS), ("mult-dae", STRINGS)]
+OF_EACH_KIND = [("mult-vae", NUMBERS), ("ease", NUMBERS), ("ensemble", NUMBERS), ("mult-dae", STRINGS)]
 
 CLIENT = """
 import sys
@@ -108,9 +109,10 @@ def test_in_process_it_ranks_as_evaluation_does(models, name, item_ids):
     assert found.titles is None
 
 
-def test_an_export_answers_the_same_in_a_process_without_tfvae(models, tmp_path):
+@pytest.mark.parametrize("cases", [OF_EACH_KIND, pytest.param(CASES, marks=pytest.mark.long)], ids=["kinds", "all"])
+def test_an_export_answers_the_same_in_a_process_without_tfvae(cases, models, tmp_path):
     matrix, asked = histories_of(), {}
-    for name, item_ids in CASES:
+    for name, item_ids in cases:
         kind, pad = ("strings", "") if item_ids is STRINGS else ("numbers", -1)
         folder = tmp_path / f"{name}-{kind}"
         export(models[name], item_ids, folder)

@@ -133,17 +133,18 @@ def test_in_process_it_predicts_as_the_model_does(models, name, item_ids):
     assert (found.sd is not None) == (name == "p-vae")
 
 
-def test_an_export_answers_the_same_in_a_process_without_tfvae(models, tmp_path):
-    for name in NAMES:
+@pytest.mark.parametrize("names", [["p-vae", "bias-mf"], pytest.param(NAMES, marks=pytest.mark.long)], ids=len)
+def test_an_export_answers_the_same_in_a_process_without_tfvae(names, models, tmp_path):
+    for name in names:
         export(models[name], NUMBERS, tmp_path / name, scale=SCALE)
         history, ratings = np.full((9, N_ITEMS), -1), np.full((9, N_ITEMS), 77, np.float32)  # 77 at pads
         for row, (ids, given) in enumerate(zip(*told(STRANGERS), strict=True)):
             places = np.random.default_rng(row).permutation(N_ITEMS)[: len(ids)]
             history[row, places], ratings[row, places] = ids, given
         np.savez(tmp_path / f"{name}.npz", history=history, ratings=ratings)
-    client = [sys.executable, "-c", CLIENT, *(str(tmp_path / name) for name in NAMES)]
+    client = [sys.executable, "-c", CLIENT, *(str(tmp_path / name) for name in names)]
     subprocess.run(client, check=True, cwd=tmp_path, timeout=600, capture_output=True)
-    for name in NAMES:
+    for name in names:
         with np.load(tmp_path / f"{name}.answers.npz") as answers:
             found = {key: answers[key] for key in answers.files if not key.startswith("default")}
             assert_found(found, expected_of(models[name], STRANGERS, NUMBERS))

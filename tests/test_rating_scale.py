@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from model_kinds import of_each_kind
 from scipy.sparse import csr_array
 
 from tfvae.data.splits import RatingHoldout, RatingHoldoutSettings, rating_holdout
@@ -52,7 +53,7 @@ def fitted(name, split, folder):
     return train(settings_of(name, training | example), split, folder, progress=False, log=[].append).model
 
 
-@pytest.mark.parametrize("name", RATING)
+@pytest.mark.parametrize("name", of_each_kind(RATING))
 def test_the_unit_of_the_ratings_changes_no_prediction_but_by_itself(name, split, tmp_path):
     models = {c: fitted(name, times(split, c), tmp_path / str(c)) for c in (1, 20)}
     assert all(model.rating_unit == c * models[1].rating_unit for c, model in models.items())

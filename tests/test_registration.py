@@ -28,7 +28,9 @@ def saved(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("imports", ["import keras, tfvae", "import tfvae, keras"])
+@pytest.mark.parametrize(
+    "imports", ["import keras, tfvae", pytest.param("import tfvae, keras", marks=pytest.mark.long)]
+)
 def test_keras_loads_a_model_after_import_tfvae(imports, saved):
     code = f"""
 import sys

@@ -10,6 +10,11 @@ form. Where the gradient of u_u is zero, 2λu_u is a weighted mean of v_i − v_
 with the scaled mean of their items' factors:
 
     u = scale · Σ_{i∈u} v_i / n_u,   scores = V u + b.
+
+Which pairs are drawn decides what is learnt. In the optimum, u·v_i + b_i is the logit of the probability that u has i,
+less log q(i), where items are drawn from the distribution q and those the user has are skipped. The paper draws them
+uniformly, so that log q is a constant. The library that trains the model draws them by their number of users n_i, which
+takes away what is due to popularity. Therefore c·log n_i is added to b_i; c = 1 gives what uniform draws would.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 from implicit.cpu.bpr import BayesianPersonalizedRanking
 from implicit.recommender_base import ModelFitError
@@ -50,6 +56,8 @@ class BPR(MatrixRecommender):
         iterations: Number of passes; each draws as many (u, i, j) as there are interactions.
         scale: Factor of the mean with which a user is folded in; a larger one gives the user's history more weight
             against the items' biases.
+        popularity_weight: c, the weight of the logarithm of an item's number of users in its bias; 0 leaves the
+            biases of the library.
         threads: Number of threads. Several threads are faster, but overwrite each other's factors, so that no two such
             runs are equal.
         seed: Seed of the initial factors and, on one thread, of the draws.
@@ -57,7 +65,7 @@ class BPR(MatrixRecommender):
 
     Attributes:
         item_factors: V, float32 weight [n_items, factors].
-        item_biases: b, float32 weight [n_items].
+        item_biases: b with c·log n_i, float32 weight [n_items]; an item without users counts as one of one user.
 
     Raises:
         InputError: If a setting is out of range.
@@ -68,7 +76,8 @@ class BPR(MatrixRecommender):
         "ascent_rate": 0.1,
         "regularization": 0.02,
         "iterations": 20,
-        "scale": 2.0,
+        "scale": 1.5,
+        "popularity_weight": 0.5,
         "threads": 2,
     }
     checkerboard_settings: ClassVar[dict[str, Any] | None] = {
@@ -85,7 +94,8 @@ class BPR(MatrixRecommender):
         ascent_rate: PositiveFloat = 0.05,
         regularization: NonNegativeFloat = 0.01,
         iterations: Count = 100,
-        scale: PositiveFloat = 1.0,
+        scale: PositiveFloat = 2.0,
+        popularity_weight: NonNegativeFloat = 1.0,
         threads: Count = 1,
         seed: int = 98765,
         **kwargs,
@@ -96,6 +106,7 @@ class BPR(MatrixRecommender):
         self.regularization = regularization
         self.iterations = iterations
         self.scale = scale
+        self.popularity_weight = popularity_weight
         self.threads = threads
         if not 0 <= regularization < math.inf:
             raise InputError(f"regularization is {regularization}; expected 0 or a positive number.")
@@ -141,7 +152,8 @@ class BPR(MatrixRecommender):
             ) from error
         # The library's last column is the item's bias; the users' last column is 1.
         self.item_factors.assign(bpr.item_factors[:, :-1])
-        self.item_biases.assign(bpr.item_factors[:, -1])
+        n_users = np.bincount(train.indices, minlength=self.n_items)
+        self.item_biases.assign(bpr.item_factors[:, -1] + self.popularity_weight * np.log(np.maximum(n_users, 1)))
 
     def item_vectors(self) -> tf.Tensor:
         """V without the biases, float32 [n_items, factors]; see `HasItemVectors`."""

@@ -42,12 +42,14 @@ class Plan:
 
     Attributes:
         n_users: Number of training users.
+        n_interactions: Number of their interactions.
         epochs: The largest number of passes over the training rows.
         steps: Number of updates in all these epochs together.
         given: Names of the settings that were given explicitly; these are not adapted.
     """
 
     n_users: int
+    n_interactions: int
     epochs: int
     steps: int
     given: frozenset[str] = frozenset()

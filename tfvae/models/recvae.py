@@ -38,6 +38,8 @@ __all__ = ["RecVAE"]
 
 ENCODER, DECODER = "encoder", "decoder"
 USERS_AT_ONCE = 500
+SHORT_HISTORIES = 30
+DROPOUT_OF_SHORT, GAMMA_OF_SHORT = 0.7, 0.01
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
@@ -172,9 +174,19 @@ class RecVAE(VariationalAutoencoder):
 
     @classmethod
     def adapted(cls, settings: Mapping[str, Any], plan: Plan) -> Iterator[tuple[str, Any, str]]:
-        """The same as Mult-VAE's if β is annealed, otherwise nothing."""
+        """Shortens an annealing as Mult-VAE does, and regularises more if histories are short.
+
+        The γ that gives the published values is the larger, the shorter histories are: 0.0035 on Netflix (123 items of
+        a user on the mean), 0.005 on ML-20M (73), 0.01 on MSD (59). On still shorter ones the usual dropout is too
+        little as well: on MovieTweetings (14) RecVAE overfits from its 30th epoch on.
+        """
         if settings["kl_weight"] == "annealed":
             yield from super().adapted(settings, plan)
+        if (length := plan.n_interactions / plan.n_users) < SHORT_HISTORIES:
+            why = f", since training users have {length:.1f} items on the mean."
+            yield "dropout", max(settings["dropout"], DROPOUT_OF_SHORT), why
+            if settings["kl_weight"] == "rescaled":
+                yield "gamma", max(settings["gamma"], GAMMA_OF_SHORT), why
 
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
         """The posterior q(z | x) of B users."""

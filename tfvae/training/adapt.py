@@ -71,7 +71,7 @@ def settings_for(
         settings = settings.with_changes(batch_size=smaller)
     training = settings.training
     planned = training.epochs * steps_per_epoch(n_users, training.batch_size)
-    plan = Plan(n_users, training.epochs, planned, fixed)
+    plan = Plan(n_users, split.train.nnz, training.epochs, planned, fixed)
     changed = {}
     for name, value, why in kind.adapted(settings.model | _pilot_cap(kind, settings), plan):
         if name not in fixed and value != settings.model[name]:
