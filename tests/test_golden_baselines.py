@@ -89,6 +89,7 @@ def test_popularity_on_the_files_of_ncf():
     assert result.mean("ndcg@10") == pytest.approx(0.2542, abs=5e-4)
 
 
+@pytest.mark.long
 def test_ease_on_gowalla_as_graph_models_are_compared():
     """14 GB of memory for 40,981 items, and a quarter of an hour or more on two cores."""
     skip_if_absent("gowalla")
