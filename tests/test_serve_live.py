@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import urllib.request
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -177,11 +178,12 @@ def test_a_new_version_takes_over_under_load_and_nothing_is_lost(runs, link):
 
     with TestClient(create_app(models)) as client, ThreadPoolExecutor(4) as callers:
         asking = [callers.submit(hammer, number) for number in range(4)]
-        seen = [state(client)["version"]]
+        seen, first = [state(client)["version"]], weakref.ref(models.get("shop").current.run)
         for target in (runs[1], runs[0]):
             lead_to(target, link)
             wait_until(lambda: state(client)["version"] != seen[-1])
             seen.append(state(client)["version"])
+        wait_until(lambda: first() is None)  # its memory is free
         n_before = len(answers)
         wait_until(lambda: len(answers) > n_before + 20)
         done.set()
