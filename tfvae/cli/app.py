@@ -15,7 +15,20 @@ import typer
 from typer.core import TyperGroup
 
 import tfvae
-from tfvae.cli import compare, datasets, doctor, ensemble, evaluate, export, fit, prepare, recommend, similar, tables
+from tfvae.cli import (
+    compare,
+    datasets,
+    doctor,
+    ensemble,
+    evaluate,
+    export,
+    fit,
+    prepare,
+    recommend,
+    serve,
+    similar,
+    tables,
+)
 from tfvae.system.errors import TfvaeError
 
 __all__ = ["app", "main"]
@@ -111,6 +124,7 @@ for command, examples in (
     (recommend.recommend, recommend.EXAMPLES),
     (similar.similar, similar.EXAMPLES),
     (export.export, export.EXAMPLES),
+    (serve.serve, serve.EXAMPLES),
     (tables.table, tables.TABLE_EXAMPLES),
     (tables.sweep, tables.SWEEP_EXAMPLES),
     (doctor.doctor, ()),

@@ -32,6 +32,7 @@ from tfvae.evaluation.evaluate import evaluate
 from tfvae.evaluation.results import RatingEvaluation
 from tfvae.models import model_class
 from tfvae.models.base import Recommender
+from tfvae.serving.run_files import items_of, training_split
 from tfvae.serving.typed_history import find_titles, known_ids
 from tfvae.system.errors import InputError
 from tfvae.system.files import reading
@@ -193,24 +194,6 @@ def served(folder: Path) -> tuple[TrainedModel, Items]:
         InputError: As for `finished`.
     """
     return load_run(folder), items_of(folder)
-
-
-def items_of(folder: Path) -> Items:
-    """The items of a run; the split is only read for an older run that has no `items.npz`.
-
-    Raises:
-        InputError: If the file with the items is missing or damaged.
-    """
-    if (folder / ITEMS_FILE).is_file():
-        return Items.load(folder)
-    return Items.of(training_split(folder))
-
-
-def training_split(folder: Path) -> Split:
-    """The split of a run; raises InputError if there is none, or if the run was not trained on it."""
-    split = load_split(folder / SPLIT_FILE)
-    RunFolder(folder).refuse_another_split([split.digest, split.tuning_digest])
-    return split
 
 
 def tuned_on(run: RunFolder, split: Split) -> Split:

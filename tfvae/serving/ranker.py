@@ -134,9 +134,18 @@ class Ranker:
             ranking["titles"] = tf.gather(self._titles, named)
         return ranking
 
-    def lists(self, batch: SparseBatch, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What `by_rules` chooses from: places instead of ids and titles, and scores that are not clipped."""
-        return self._listed(batch, k, None)
+    def lists(
+        self, batch: SparseBatch, k: tf.Tensor, allowed: tf.Tensor | None = None, again: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
+        """What `by_rules` chooses from: places instead of ids and titles, and scores that are not clipped.
+
+        Args:
+            batch: B rows, each with no item twice.
+            k: Length of the lists, an int32 scalar.
+            allowed: bool [B, n_items] or [1, n_items], as when the ranker is called.
+            again: bool [B], whether each row's own items are listed as well; None does what the rules say for all.
+        """
+        return self._listed(batch, k, allowed, again)
 
     def by_rules(self, listed: Listed, n_rows: int, k: int) -> dict[str, np.ndarray]:
         """Ranks for some rows, by all rules.
@@ -189,13 +198,20 @@ class Ranker:
             found["scores"] = tf.where(found["items"] == EMPTY_RANK, found["scores"], clipped)
         return found
 
-    def _listed(self, batch: SparseBatch, k: tf.Tensor, allowed: tf.Tensor | None) -> dict[str, tf.Tensor]:
+    def _listed(
+        self, batch: SparseBatch, k: tf.Tensor, allowed: tf.Tensor | None, again: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
         scores = tf.cast(self._scores(batch), tf.float32)
         scores = tf.debugging.check_numerics(scores, f"scores of {self._name}")
         for mask in (self._allowed, allowed):
             if mask is not None:
                 scores = tf.where(mask, scores, -np.inf)
-        found, best = best_unseen(scores, batch, k, again=self._again)
+        if again is None:
+            found, best = best_unseen(scores, batch, k, again=self._again)
+        else:
+            kept = tf.logical_not(tf.gather(again, batch.segment_ids))
+            kept_items, rows = (tf.boolean_mask(part, kept) for part in (batch.items, batch.segment_ids))
+            found, best = best_unseen(scores, batch._replace(items=kept_items, segment_ids=rows), k)
         empty = found == EMPTY_RANK
         ranking = {"items": found, "scores": best}
         if self._sd is not None:

@@ -20,7 +20,7 @@ from tfvae.system.errors import InputError
 if TYPE_CHECKING:
     from tfvae.models.base import Recommender
 
-__all__ = ["Reason", "reasons"]
+__all__ = ["CELLS_AT_ONCE", "Reason", "reasons", "strongest"]
 
 CELLS_AT_ONCE = 2**24
 """How many scores, or entries of histories, a batch has at most; 64 MiB."""
@@ -103,6 +103,22 @@ def reasons(
         return [[] for _ in wanted]
     with diverged_refused(model.name):
         scores = _scores_without_each(model, items, values, wanted)
+    return strongest(ids, items, wanted, scores, n)
+
+
+def strongest(ids: Sequence, items: np.ndarray, wanted: np.ndarray, scores: np.ndarray, n: int) -> list[list[Reason]]:
+    """The reasons that follow from the scores without each item of a history.
+
+    Args:
+        ids: The ids of all items.
+        items: int [m], the places of the items of the history, ascending.
+        wanted: int [p], the places of the recommended items.
+        scores: float64 [m + 1, p], their scores without each item of the history; the last row is with all of them.
+        n: How many reasons to give for each, at most.
+
+    Returns:
+        What `reasons` returns.
+    """
     whole = scores[-1]
     effects = whole - scores[:-1]
     effects[np.abs(effects) <= ROUNDING * np.abs(whole)] = 0

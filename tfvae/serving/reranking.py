@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from tfvae.serving.rules import Rules
 from tfvae.system.errors import InputError
 
-__all__ = ["Listed", "Reranker", "training_vectors"]
+__all__ = ["Listed", "Reranker", "Similarity", "training_vectors"]
 
 SHORTEST = 100
 LISTS_PER_RANKING = 4
@@ -37,22 +37,23 @@ class Reranker:
     Args:
         rules: Rules that re-rank.
         n_items: Number of items of the model.
+        similarity: That of the items, which several re-rankers can share; None makes it of the rules' vectors.
 
     Raises:
-        InputError: If there is diversity without vectors.
+        InputError: If there is diversity with neither vectors nor a similarity.
     """
 
-    def __init__(self, rules: Rules, n_items: int):
+    def __init__(self, rules: Rules, n_items: int, similarity: Similarity | None = None):
         self._n_items, self._diversity = n_items, float(rules.diversity)
         self._at_most = n_items if rules.at_most is None else rules.at_most
-        self._similarity = None
-        if self._diversity:
+        self._similarity = similarity if self._diversity else None
+        if self._diversity and similarity is None:
             if rules.vectors is None:
                 raise InputError(
                     "diversity needs the items as vectors, [n_items, d]; give the rules vectors, such as "
                     "tfvae.serving.reranking.training_vectors(split.train)."
                 )
-            self._similarity = _Similarity(rules.vectors)
+            self._similarity = Similarity(rules.vectors)
         self._categories = rules.categories
         self._flat = None if rules.categories is None else _flat(rules.categories)
 
@@ -174,7 +175,7 @@ def training_vectors(train: csr_array) -> csr_array:
     return csr_array((ones, train.indices, train.indptr), shape=train.shape).T.tocsr()
 
 
-class _Similarity:
+class Similarity:
     """Cosines of item vectors; negative ones are 0.
 
     Args:

@@ -120,16 +120,27 @@ def read_json(path: str | os.PathLike, what: str) -> Any:
         return finite_json(Path(path).read_text(encoding="utf-8"))
 
 
-def finite_json(text: str) -> Any:
+def finite_json(text: str, *, distinct_keys: bool = False) -> Any:
     """What a text of JSON says.
 
     Args:
         text: The text.
+        distinct_keys: Whether an object in which a key comes twice is refused; otherwise the last one counts.
 
     Raises:
-        ValueError: If it is no JSON, or has a number that is not finite.
+        ValueError: If it is no JSON, has a number that is not finite, or a key twice where that is refused.
     """
-    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+    pairs = _distinct if distinct_keys else None
+    return json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=pairs)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} comes twice")
+    return found
 
 
 def _finite(number: str) -> float:

@@ -1,0 +1,1 @@
+"""Finished runs behind an HTTP service; it needs `pip install 'tfvae[serve]'`."""
