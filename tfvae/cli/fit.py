@@ -10,6 +10,7 @@ import typer
 from tfvae.cli import options as opt
 from tfvae.cli.compare import comparison_folder
 from tfvae.cli.display import show_metrics
+from tfvae.cli.retrain import retrain
 from tfvae.models import MODELS
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EXAMPLES", "fit"]
 
+USUAL = "mult-vae"
+"""The model if none is named."""
 AUTOMATIC = "meld"
 """What `--model auto` takes where no comparison says more."""
 
@@ -26,6 +29,7 @@ EXAMPLES = (
     "tfvae fit data/ml-1m.npz --model mult-dae --set latent_dim=100 --set hidden=[300] --run runs/small",
     "tfvae fit orders.parquet --items products.csv --model edlae",
     "tfvae fit ratings.csv --model p-vae --user-col uid --item-col sku --rating-col stars",
+    "tfvae fit ratings-today.csv --from runs/ratings-mult-vae --epochs 20",
     "tfvae fit gowalla --protocol weak-generalization --model ease --set regularization=80",
 )
 
@@ -33,10 +37,27 @@ EXAMPLES = (
 def fit(
     data: opt.Data,
     model: Annotated[
-        str,
-        typer.Option(help=f"One of {', '.join(MODELS)}; or auto, which takes the one that 'tfvae compare' chose."),
-    ] = "mult-vae",
-    run: Annotated[Path | None, typer.Option(help="The run folder; runs/DATA-MODEL if not given.")] = None,
+        str | None,
+        typer.Option(
+            help=f"One of {', '.join(MODELS)}; or auto, which takes the one that 'tfvae compare' chose. {USUAL} if not "
+            "given, or that of --from."
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="The run folder; runs/DATA-MODEL if not given, with a number if --from finds that taken."),
+    ] = None,
+    former: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="A finished run that goes on with DATA, which are the whole data as they are now, not only what is "
+            "new. Known items keep their weights; held-out users stay held out, and new ones are for training. "
+            "Settings and options of the data are RUN's where no others are given, but for the names of columns and "
+            "--items. RUN is only read.",
+        ),
+    ] = None,
     epochs: opt.Epochs = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order of users and noise.")] = None,
     deterministic: Annotated[
@@ -66,6 +87,8 @@ def fit(
     With --protocol weak-generalization, a fifth of each user's items is for 'tfvae evaluate' and a tenth of the others
     for the choice.
     'tfvae prepare' has more ways to cut the data, and its split can be given as DATA.
+    With --from, new users and items join a finished run, in a folder of its own; what moved is printed, and kept there
+    in retrained.json. Models in closed form are solved anew.
     """
     from tfvae.cli.run_folder import (
         learnt_from,
@@ -83,13 +106,20 @@ def fit(
     from tfvae.training.settings import settings_of
 
     given = opt.settings_from(set_) | opt.those_given(epochs=epochs, seed=seed, deterministic=deterministic or None)
+    columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
+    changes = opt.those_given(min_rating=min_rating, held_out_users=held_out)
+    table = opt.item_table(items, items_id_col, items_title_col)
+    if former is not None:
+        of_the_data = {"source": source, "columns": columns, "changes": changes}
+        retrain(
+            data, former, model=model, run=run, settings=given, by=by, protocol=protocol, table=table, **of_the_data
+        )
+        return
+    model = model or USUAL
     automatic = model == "auto"
     if not automatic:
         settings_of(model, given)  # so that a misspelt setting is reported before large data are read
-    columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
-    changes = opt.those_given(min_rating=min_rating, held_out_users=held_out)
     opened = AUTOMATIC if automatic else model
-    table = opt.item_table(items, items_id_col, items_title_col)
     split = split_for(opened, data, by, protocol, source=source, columns=columns, changes=changes, items=table)
     if automatic:
         model, found = _chosen(data, split)

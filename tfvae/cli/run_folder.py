@@ -59,7 +59,14 @@ __all__ = [
 OF_ALL_USERS = (LeaveOneOut.protocol, WeakGeneralization.protocol)  # which hold items of all users out
 
 
-def split_for(model: str, data: str, by: str = "users", protocol: str | None = None, **given: Any) -> Split:
+def split_for(
+    model: str,
+    data: str,
+    by: str = "users",
+    protocol: str | None = None,
+    former: Split | None = None,
+    **given: Any,
+) -> Split:
     """Opens data with the split that a model needs.
 
     Args:
@@ -67,6 +74,7 @@ def split_for(model: str, data: str, by: str = "users", protocol: str | None = N
         data: The data, as for `open_split`.
         by: The rows of the matrix that a model of ratings learns from, "users" or "items".
         protocol: The kind of split; None takes that of the data if they are already split, or the model's own.
+        former: The split of a run that is retrained, which is continued and whose protocol is taken; see `open_split`.
         **given: Other arguments of `open_split`.
 
     Returns:
@@ -88,10 +96,12 @@ def split_for(model: str, data: str, by: str = "users", protocol: str | None = N
         suits = (StrongGeneralization.protocol, *suits)
     if protocol is not None and protocol not in suits:
         raise InputError(f"{model} cannot learn from a split of kind {protocol!r}, only from {' or '.join(suits)}.")
-    if protocol is None and needed == LeaveOneOut.protocol and _is_saved(data):
+    if former is not None:
+        needed = former.protocol
+    elif protocol is None and needed == LeaveOneOut.protocol and _is_saved(data):
         found = load_split(data).protocol
         needed = found if found in suits else needed
-    split = open_split(data, protocol=protocol or needed, **given)
+    split = open_split(data, protocol=protocol or needed, former=former, **given)
     if split.protocol == RatingHoldout.protocol and not rates:
         raise InputError(f"{data} holds ratings out, of which {model} has no use; expected held-out users or items.")
     if split.test is None:

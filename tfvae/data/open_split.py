@@ -29,6 +29,7 @@ from tfvae.data.splits import (
     StrongGeneralizationSettings,
     WeakGeneralization,
     WeakGeneralizationSettings,
+    continued_generalization,
     leave_one_out,
     load_split,
     rating_holdout,
@@ -114,6 +115,7 @@ def open_split(
     changes: Mapping[str, Any] | None = None,
     protocol: str | None = None,
     items: ItemTable | None = None,
+    former: Split | None = None,
 ) -> Split:
     """Opens data of any kind, and splits them unless they are already split.
 
@@ -141,6 +143,10 @@ def open_split(
         protocol: "strong-generalization", "rating-holdout", "leave-one-out" or "weak-generalization". None means the
             first, except that data which are already split may be of any protocol.
         items: What an items file tells of the data's items (`tfvae.read_items`); it adds titles and attributes.
+        former: The split of the same data at an earlier time, which is continued: its settings hold where `changes` do
+            not say otherwise, and its held-out users stay held out (`tfvae.continued_generalization`). By the other
+            protocols, which hold something of every user out, the data are cut anew. Data which are already split are
+            taken as they are.
 
     Returns:
         The split.
@@ -154,7 +160,7 @@ def open_split(
         >>> split.protocol, len(split.test.user_ids)
         ('strong-generalization', 200)
     """
-    opened = _opened(given, source, dict(columns or {}), dict(changes or {}), protocol)
+    opened = _opened(given, source, dict(columns or {}), dict(changes or {}), protocol, former)
     return opened if items is None else items.described(opened)
 
 
@@ -164,16 +170,23 @@ def _opened(
     columns: dict[str, str],
     changes: dict[str, Any],
     protocol: str | None,
+    former: Split | None,
 ) -> Split:
     """The split, before an items file describes it."""
     name, path = os.fspath(given), Path(given)
     if protocol is not None and protocol not in _PROTOCOLS:
         raise unknown_name("protocol", protocol, _PROTOCOLS)
+    if former is not None:
+        protocol = protocol or former.protocol
+        if protocol != former.protocol:
+            raise InputError(f"a split of kind {former.protocol!r} cannot be continued as one of kind {protocol!r}.")
     how = _PROTOCOLS[protocol or StrongGeneralization.protocol]
     _refuse({key: value for key, value in changes.items() if key not in how.settings.model_fields}, how.why)
+    if isinstance(former, StrongGeneralization) and "held_out_users" in changes:
+        _refuse({"held_out_users": 1}, "those who were held out stay held out")
     if name in DATASETS:
         _refuse(columns, f"{name} is a named data set with columns of its own")
-        return _open_named(name, source, changes, protocol)
+        return _open_named(name, source, changes, protocol, former)
     _refuse({"source": source} if source else {}, f"{name} is no named data set")
     if path.is_dir() or path.suffix == ".npz":
         _refuse(columns | changes, f"{name} is already split")
@@ -183,9 +196,10 @@ def _opened(
         raise unknown_name("file or data set", name, DATASETS)
     if "timestamp" in columns and protocol != LeaveOneOut.protocol:
         _refuse({"timestamp": columns["timestamp"]}, "only leave-one-out asks for times")
+    changes = _settings_of(former) | changes
     with local_file(path) as file:  # a copy of standard input, which is read more than once
         interactions = Interactions.from_file(file, **_with_guesses(file, columns, how, changes, name))
-    return _cut(interactions, how, changes, name)
+    return _cut(interactions, how, changes, name, former)
 
 
 def _with_guesses(
@@ -229,7 +243,13 @@ def whereabouts(name: str) -> str | None:
     return None
 
 
-def _open_named(name: str, source: str | os.PathLike | None, changes: dict[str, Any], protocol: str | None) -> Split:
+def _open_named(
+    name: str,
+    source: str | os.PathLike | None,
+    changes: dict[str, Any],
+    protocol: str | None,
+    former: Split | None,
+) -> Split:
     dataset = DATASETS[name]
     if protocol is not None and protocol not in dataset.protocols:
         raise InputError(f"{name} has no split of the kind {protocol!r}, only {', '.join(dataset.protocols)}.")
@@ -252,18 +272,26 @@ def _open_named(name: str, source: str | os.PathLike | None, changes: dict[str, 
         standard = {"scale": dataset.scale}
     if how.settings is WeakGeneralizationSettings and dataset.strong is not None:
         standard = {key: getattr(dataset.strong, key) for key in FilterSettings.model_fields}
-    return _cut(interactions, how, standard | changes, name)
+    return _cut(interactions, how, standard | _settings_of(former) | changes, name, former)
 
 
-def _cut(interactions: Interactions, how: _Protocol, changes: dict[str, Any], name: str) -> Split:
+def _settings_of(former: Split | None) -> dict[str, Any]:
+    """The settings that a former split was cut with; those that are None are left out, as if they were not given."""
+    if former is None or former.settings is None:
+        return {}
+    return former.settings.model_dump(exclude_none=True)
+
+
+def _cut(interactions: Interactions, how: _Protocol, changes: dict[str, Any], name: str, former: Split | None) -> Split:
     """Cuts events by a protocol; settings that were not given are derived from the events."""
     if how.settings is RatingHoldoutSettings and np.ptp(interactions.values) == 0:
         raise InputError(f"{name}: expected ratings that differ, found {interactions.values[0]:g} throughout.")
     if how.settings is LeaveOneOutSettings and interactions.timestamps is None:
         _log.warning("%s has no time stamps: the last event of each user in it is held out, not the latest", name)
-    return how.cut(
-        interactions, checked(how.settings, how.own(interactions, changes) | changes, f"the split of {name}")
-    )
+    settings = checked(how.settings, how.own(interactions, changes) | changes, f"the split of {name}")
+    if isinstance(former, StrongGeneralization) and isinstance(settings, StrongGeneralizationSettings):
+        return continued_generalization(interactions, former, settings)
+    return how.cut(interactions, settings)
 
 
 def _of_protocol(split: Split, protocol: str | None, name: str) -> Split:

@@ -127,6 +127,16 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         yield from ()
 
     @classmethod
+    def not_warm_started(cls, settings: Mapping[str, Any]) -> str | None:
+        """Why a model with these settings cannot go on from its weights when the data change; None if it can."""
+        return None
+
+    @property
+    def found_by_attach(self) -> Sequence[keras.Variable]:
+        """Weights that each call of `attach` finds in the training rows; a warm start leaves them as they are."""
+        return ()
+
+    @classmethod
     def n_rows(cls, train: sp.csr_array) -> int:
         """Number of rows that an epoch streams: one for each user."""
         return train.shape[0]

@@ -17,6 +17,7 @@ Since the weight is a product, the sum over t is one inner product of vectors of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import keras
@@ -130,6 +131,11 @@ class LLORMA(RatingModel, GradientRecommender):
         self.user_factors = self._table("user_factors", self.n_users, 0 if rank > 1 else None)
         self.item_factors = self._table("item_factors", n_items, rank - 1)
         self.built = True
+
+    @classmethod
+    def not_warm_started(cls, settings: Mapping[str, Any]) -> str | None:
+        """See `GradientRecommender`."""
+        return "its local models lie around ratings that are drawn from the training data; other data give others"
 
     def _table(self, name: str, rows: int, ones: int | None) -> keras.Variable:
         """Factors from N(0, 0.05²); in each local model the coordinate `ones` is 1 instead, unless `ones` is None."""

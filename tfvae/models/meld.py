@@ -196,6 +196,11 @@ class MELD(GradientRecommender):
             counts = np.bincount(train.indices, minlength=self.n_items)
             self.linear_map.fit(train, penalties(counts, self.regularization, self.linear_dropout), self.seed)
 
+    @property
+    def found_by_attach(self) -> Sequence[keras.Variable]:
+        """The linear expert's map; see `GradientRecommender`."""
+        return self.linear_map.variables if "linear" in self.experts else ()
+
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
         """The variational expert's posterior q(z | x) of B users; deterministic without `noise`."""
         return normal_of(self.variational_encoder(batch, noise=noise))

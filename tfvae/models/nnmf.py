@@ -152,6 +152,11 @@ class NNMF(RatingModel, GradientRecommender):
         self.rating_mean.assign(np.mean(self.standard_matrix(train).data, dtype=np.float64))
         super().attach(train)
 
+    @property
+    def found_by_attach(self) -> Sequence[keras.Variable]:
+        """The mean rating; see `GradientRecommender`."""
+        return (self.rating_mean,)
+
     def predict_pairs(self, users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
         """The predictions r̂ of P pairs, float32 [P], from the features of their users and items, [P, D + D'·K]."""
         products = users[:, self.features :] * items[:, self.features :]

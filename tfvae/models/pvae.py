@@ -183,6 +183,13 @@ class PVAE(RatingModel, GradientRecommender):
         return settings["stochastic"]
 
     @classmethod
+    def not_warm_started(cls, settings: Mapping[str, Any]) -> str | None:
+        """See `GradientRecommender`."""
+        if not settings["metadata"]:
+            return None
+        return "its metadata are numbered by the categories that the data have; other data may number them otherwise"
+
+    @classmethod
     def for_split(cls, split: Split, **settings) -> PVAE:
         """An untrained model for a split's columns, with their metadata if the setting `metadata` is true.
 

@@ -8,6 +8,7 @@ from typing import Any
 _HOMES = {
     "load_run": "tfvae.training.loop",
     "prepare_to_fit": "tfvae.training.loop",
+    "retrain": "tfvae.training.retraining",
     "settings_of": "tfvae.training.settings",
     "train": "tfvae.training.loop",
 }

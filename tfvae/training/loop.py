@@ -40,6 +40,7 @@ from tfvae.training.callbacks import (
 )
 from tfvae.training.run_folder import RunFolder, part_files
 from tfvae.training.settings import PILOT_CAP, Settings, as_member
+from tfvae.training.warm_start import WarmStart
 
 __all__ = ["WATCHED", "TrainedModel", "assembled", "in_folder", "keep", "load_run", "prepare_to_fit", "train"]
 
@@ -98,6 +99,7 @@ def train(
     stop: Callable[[], bool] | None = None,
     progress: bool = True,
     log: Callable[[str], None] = print,
+    start: WarmStart | None = None,
 ) -> TrainedModel:
     """Trains a model on a split's training part and selects its epoch on the validation part; test data are not read.
 
@@ -119,6 +121,8 @@ def train(
             then. The members of an ensemble do not ask.
         progress: Whether to show a progress bar.
         log: Called with one line at a time, such as the memory that a fit will need.
+        start: The weights that the model starts from, of a run with settings that give weights of the same shapes; None
+            for its own initial weights. `tfvae.retrain` prepares it, and only a `GradientRecommender` can have one.
 
     Returns:
         The finished run.
@@ -134,7 +138,8 @@ def train(
         settings,
         split,
         folder,
-        lambda run: _trained(settings, split, run, items or Items.of(split), watched, stop, progress, log),
+        lambda run: _trained(settings, split, run, items or Items.of(split), watched, stop, progress, log, start),
+        None if start is None else start.digest,
     )
 
 
@@ -154,7 +159,11 @@ def _refuse_unfit(settings: Settings, split: Split) -> None:
 
 
 def in_folder(
-    settings: Settings, split: Split, folder: Path | str, made: Callable[[RunFolder], TrainedModel]
+    settings: Settings,
+    split: Split,
+    folder: Path | str,
+    made: Callable[[RunFolder], TrainedModel],
+    started_from: str | None = None,
 ) -> TrainedModel:
     """A run in its folder: a finished one is read back, any other one is made while the folder is held.
 
@@ -163,6 +172,7 @@ def in_folder(
         split: Its data.
         folder: The run folder; it is created if it is missing.
         made: Called with the folder; makes the run, and writes its model and items.
+        started_from: As in `Claim`.
 
     Returns:
         The finished run.
@@ -171,10 +181,10 @@ def in_folder(
         InputError: If the folder holds anything but this run, or another process uses it.
     """
     run = RunFolder(folder)
-    run.refuse_others(settings, split.digest)
+    run.refuse_others(settings, split.digest, started_from)
     if run.is_finished and not run.has_training_files:
         return load_run(folder)  # without a lock, since the folder may be read-only
-    with run.taken(settings, split.digest) as resumed:
+    with run.taken(settings, split.digest, started_from) as resumed:
         if run.is_finished:
             trained = load_run(folder)
         else:
@@ -223,6 +233,7 @@ def _trained(
     stop: Callable[[], bool] | None,
     progress: bool,
     log: Callable[[str], None],
+    start: WarmStart | None,
 ) -> TrainedModel:
     """Trains the model and writes it with its items into the folder, which must be held."""
     if settings.training.deterministic:
@@ -243,14 +254,21 @@ def _trained(
     effective, selected_beta = settings, None
     cap = settings.kl_weight_cap
     if cap and settings.training.beta_selection == "peak":
-        run.mark(settings, split.digest)
-        pilot_settings = settings.with_changes(beta_selection="fixed", **{cap: PILOT_CAP})
-        pilot = train(pilot_settings, split, run.pilot, progress=progress, log=log)
-        selected_beta = pilot.best["beta"]
+        if start is not None:
+            selected_beta = start.selected_beta  # the weights that it starts from were trained with this cap
+        else:
+            run.mark(settings, split.digest)
+            pilot_settings = settings.with_changes(beta_selection="fixed", **{cap: PILOT_CAP})
+            pilot = train(pilot_settings, split, run.pilot, progress=progress, log=log)
+            selected_beta = pilot.best["beta"]
         effective = settings.with_changes(beta_selection="fixed", **{cap: selected_beta})
 
     model = effective.build_for(split)
-    run.mark(settings, split.digest)
+    if isinstance(model, GradientRecommender):
+        prepare_to_fit(model, split, settings.training.learning_rate, settings.training.optimizer)
+        if start is not None:
+            start.give_to(model, effective, split)
+    run.mark(settings, split.digest, None if start is None else start.digest)
     begun = time.perf_counter()
     if isinstance(model, GradientRecommender):
         history = _fit(model, effective, split, run, watched, stop, progress, log)
@@ -327,7 +345,6 @@ def _fit(
     log: Callable[[str], None],
 ) -> list[dict[str, float]]:
     training = settings.training
-    prepare_to_fit(model, split, training.learning_rate, training.optimizer)
     monitor = f"val_{training.monitor}"
     keeper = ResumableCheckpoint(run.path, monitor, training.patience, model.patient_from, run.claim().digest, log)
     keeper.set_model(model)

@@ -4,7 +4,7 @@
 `best-<epoch>.npz`; `parts/`, if an interrupted fit can go on from finished parts; `pilot/`, the folder of a pilot run;
 and `members/`, with the folder of a run for each member of an ensemble. `tensorboard/` is kept. `model.keras`,
 `items.npz` and `run.json`, which has the digests of the other two, are the finished run. The commands add `split.npz`
-and `evaluation.json`.
+and `evaluation.json`; a retrained run has `retrained.json`.
 
 A run only uses a folder that is new, that is empty but for `split.npz` and hidden files, or that has the mark of this
 run. In any other folder nothing is written or removed. Files are removed by name; what tfvae did not write is kept.
@@ -54,17 +54,20 @@ class Claim(Strict):
         version: Version of the files in the folder.
         settings: The run's flat settings, as they were stored.
         data_digest: Digest of the split.
+        started_from: SHA-256 of the `model.keras` whose weights the run starts from; None if it starts from none.
     """
 
     format: Literal["tfvae run"] = "tfvae run"
     version: Literal[0, 1] = 0  # files of version 0 have neither key, and their run.json has no digests
     settings: Annotated[dict[str, Any], AfterValidator(_names_a_model)]
     data_digest: str
+    started_from: str | None = None
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the settings, by their present names, and the data."""
-        return digest(stored_settings(self.settings).flat(), self.data_digest)
+        """SHA-256 over the settings, by their present names, the data, and the model that the run starts from."""
+        started_from = [] if self.started_from is None else [self.started_from]
+        return digest(stored_settings(self.settings).flat(), self.data_digest, *started_from)
 
 
 class Outcome(Strict):
@@ -116,12 +119,13 @@ class RunFolder:
         self.members = self.path / "members"
 
     @contextmanager
-    def taken(self, settings: Settings, data_digest: str) -> Iterator[bool]:
+    def taken(self, settings: Settings, data_digest: str, started_from: str | None = None) -> Iterator[bool]:
         """Locks the folder for one run against other processes, without marking it yet.
 
         Args:
             settings: The run's settings.
             data_digest: Digest of its split.
+            started_from: As in `Claim`.
 
         Yields:
             Whether the folder already belongs to this run.
@@ -129,19 +133,20 @@ class RunFolder:
         Raises:
             InputError: If the folder belongs to another run or holds other files, or another process holds it.
         """
-        self.refuse_others(settings, data_digest)
+        self.refuse_others(settings, data_digest, started_from)
         with held(self.path):
-            before = self.refuse_others(settings, data_digest)
+            before = self.refuse_others(settings, data_digest, started_from)
             if before:
                 self._remove_drafts()
             yield before
 
-    def refuse_others(self, settings: Settings, data_digest: str) -> bool:
+    def refuse_others(self, settings: Settings, data_digest: str, started_from: str | None = None) -> bool:
         """Refuses a folder that is neither new, empty nor this run's; it is not locked.
 
         Args:
             settings: The run's settings.
             data_digest: Digest of its split.
+            started_from: As in `Claim`.
 
         Returns:
             Whether the folder already belongs to this run.
@@ -150,17 +155,18 @@ class RunFolder:
             InputError: If the folder belongs to another run or holds other files.
         """
         self._refuse_foreign()
-        return self._is_of(settings, data_digest)
+        return self._is_of(settings, data_digest, started_from)
 
-    def mark(self, settings: Settings, data_digest: str) -> None:
+    def mark(self, settings: Settings, data_digest: str, started_from: str | None = None) -> None:
         """Marks the folder as that of a run.
 
         Args:
             settings: The run's settings.
             data_digest: Digest of its split.
+            started_from: As in `Claim`.
         """
-        claim = Claim(version=1, settings=settings.flat(), data_digest=data_digest)
-        write_json(self.settings_file, claim.model_dump())
+        claim = Claim(version=1, settings=settings.flat(), data_digest=data_digest, started_from=started_from)
+        write_json(self.settings_file, claim.model_dump(exclude=set() if started_from else {"started_from"}))
 
     def claim(self) -> Claim:
         """The mark of the run that the folder belongs to.
@@ -304,7 +310,7 @@ class RunFolder:
                 "new or an empty folder; nothing was touched."
             )
 
-    def _is_of(self, settings: Settings, data_digest: str) -> bool:
+    def _is_of(self, settings: Settings, data_digest: str, started_from: str | None) -> bool:
         """Whether the folder has this run's mark; False without a mark, and InputError if it is another run's."""
         if not self.settings_file.is_file():
             return False
@@ -317,6 +323,8 @@ class RunFolder:
         ]
         if claim.data_digest != data_digest:
             differing.append("the data are others")
+        if claim.started_from != started_from:
+            differing.append("it starts from other weights")
         if differing:
             raise InputError(
                 f"{self.path} holds a run of another configuration: {'; '.join(differing)}. Choose another folder or "

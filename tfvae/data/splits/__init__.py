@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from tfvae.data.splits.base import HeldOut, Split, read_split, restore
+from tfvae.data.splits.continued import continued_generalization, places_in
 from tfvae.data.splits.one_out import HeldOutItems, LeaveOneOut, LeaveOneOutSettings, leave_one_out
 from tfvae.data.splits.ratings import HeldOutRatings, RatingHoldout, RatingHoldoutSettings, rating_holdout
 from tfvae.data.splits.strong import (
@@ -42,8 +43,10 @@ __all__ = [
     "StrongGeneralizationSettings",
     "WeakGeneralization",
     "WeakGeneralizationSettings",
+    "continued_generalization",
     "leave_one_out",
     "load_split",
+    "places_in",
     "rating_holdout",
     "strong_generalization",
     "weak_generalization",

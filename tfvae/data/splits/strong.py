@@ -7,7 +7,7 @@ and of the authors' preprocessing; Mult-VAE, EVCF and RecVAE share the split. Wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -28,6 +28,7 @@ __all__ = [
     "StrongGeneralization",
     "StrongGeneralizationSettings",
     "group_counts",
+    "of_groups",
     "strong_generalization",
 ]
 
@@ -224,39 +225,75 @@ def strong_generalization(interactions: Interactions, settings: StrongGeneraliza
             f"{survivors.size:,} after filtering; hold out fewer than half of them, or filter less."
         )
     shuffled = survivors[np.random.RandomState(settings.seed).permutation(survivors.size)]
+    groups = np.split(shuffled, [n_train, n_train + settings.held_out_users])
+    key = digest(StrongGeneralization.protocol, interactions.digest, settings.model_dump())
+    return of_groups(interactions, settings, groups, (users, items, counts), key)
+
+
+def of_groups(
+    interactions: Interactions,
+    settings: StrongGeneralizationSettings,
+    groups: Sequence[np.ndarray],
+    kept: tuple[np.ndarray, np.ndarray, dict[str, int | float]],
+    key: str,
+    first_items: np.ndarray | None = None,
+) -> StrongGeneralization:
+    """The split of given groups of users.
+
+    Args:
+        interactions: The raw data, before any filter.
+        settings: Fraction and seed of the draw of targets, and what the split was filtered by.
+        groups: The users of training, validation and test, in the order of their rows, as numbers in `interactions`.
+        kept: What `filtered` returned.
+        key: The digest of the split.
+        first_items: [n_first] numbers in `interactions` of items whose columns come before the others', in this order;
+            those that no training user has are left out. None leaves all in the order of their first appearance.
+
+    Returns:
+        The split.
+
+    Raises:
+        InputError: If no user in validation or in test has a target.
+    """
+    users, items, counts = kept
+    sizes = [group.size for group in groups]
     uid_of = np.full(interactions.n_users, -1, dtype=np.int32)
-    uid_of[shuffled] = np.arange(shuffled.size, dtype=np.int32)
+    uid_of[np.concatenate(groups)] = np.arange(sum(sizes), dtype=np.int32)
     uids = uid_of[users]
 
+    n_train = sizes[0]
     in_train = uids < n_train
-    train_columns, train_items = pd.factorize(items[in_train])
+    train_items = pd.unique(items[in_train])
+    if first_items is not None:
+        first = first_items[np.isin(first_items, train_items)]
+        train_items = np.concatenate([first, train_items[~np.isin(train_items, first)]])
     column_of = np.full(interactions.n_items, -1, dtype=np.int32)
     column_of[train_items] = np.arange(train_items.size, dtype=np.int32)
     columns = column_of[items]
-    train, train_lines = binary_rows(uids[in_train], train_columns, (n_train, train_items.size))
+    train, train_lines = binary_rows(uids[in_train], columns[in_train], (n_train, train_items.size))
 
-    user_ids, lines, groups = interactions.user_ids[shuffled], {"train": train_lines}, {}
-    for name, first in (("validation", n_train), ("test", n_train + settings.held_out_users)):
-        members = slice(first, first + settings.held_out_users)
-        own = (uids >= members.start) & (uids < members.stop)
+    lines, held_out, start = {"train": train_lines}, {}, n_train
+    for name, members in zip(("validation", "test"), groups[1:], strict=True):
+        own = (uids >= start) & (uids < start + members.size)
         known = own & (columns >= 0)
         counts[f"{name}_events_on_other_items"] = int(own.sum() - known.sum())
-        shape = (settings.held_out_users, train_items.size)
+        shape = (members.size, train_items.size)
         (history, lines[f"{name}_tr"]), (targets, lines[f"{name}_te"]) = _folded(
-            users[known], uids[known] - first, columns[known], shape, settings
+            users[known], uids[known] - start, columns[known], shape, settings
         )
-        groups[name] = HeldOutUsers(history, targets, user_ids[members])
+        held_out[name] = HeldOutUsers(history, targets, interactions.user_ids[members])
+        start += members.size
 
     return StrongGeneralization(
         train=train,
-        user_ids=user_ids[:n_train],
-        validation=groups["validation"],
-        test=groups["test"],
+        user_ids=interactions.user_ids[groups[0]],
+        validation=held_out["validation"],
+        test=held_out["test"],
         item_ids=interactions.item_ids[train_items],
         titles=None if interactions.titles is None else interactions.titles[train_items],
         settings=settings,
-        counts=counts | group_counts(train, **groups),
-        digest=digest(StrongGeneralization.protocol, interactions.digest, settings.model_dump()),
+        counts=counts | group_counts(train, **held_out),
+        digest=key,
         lines=lines,
     )
 
