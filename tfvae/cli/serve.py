@@ -18,7 +18,7 @@ EXAMPLES = (
     "ln -sfn shop-2026-03 runs/shop && tfvae serve runs/shop --max-history 500",
 )
 
-NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+NEEDED = ("fastapi", "fastapi_offline", "uvicorn", "prometheus_client")
 _LIMITS = "Limits"
 
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -32,6 +33,7 @@ from tfvae.serving.http.bodies import (
 from tfvae.serving.http.errors import RequestError, add_error_handlers, error_response
 from tfvae.serving.http.loaded import Asked, LoadedRun, Ranked
 from tfvae.serving.http.metrics import Metrics
+from tfvae.serving.http.page_files import add_page
 from tfvae.serving.http.questions import (
     found_items,
     near_items,
@@ -97,11 +99,19 @@ def create_app(models: Models) -> FastAPI:
             await watching
         await models.close()
 
-    app = FastAPI(title="tfvae", description=ABOUT, version=tfvae.__version__, lifespan=lifespan)
+    app = FastAPIOffline(
+        redoc_url=None,
+        title="tfvae",
+        description=ABOUT,
+        version=tfvae.__version__,
+        lifespan=lifespan,
+        swagger_ui_parameters={"validatorUrl": None},  # the default is a public server
+    )
     app.state.models, app.state.limits = models, models.limits
     app.add_middleware(_Edge, metrics=models.metrics)
     add_error_handlers(app)
     app.include_router(router)
+    add_page(app)
     return app
 
 

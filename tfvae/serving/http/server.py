@@ -59,7 +59,8 @@ def serve(folders: Sequence[Path], host: str, port: int, limits: Limits, log: Ca
             log("Anybody who reaches this machine can ask: the service has no passwords.")
         names = ", ".join(f"{served.name} ({served.current.run.kind}, {served.current.name})" for served in models)
         shown = f"[{host}]" if ":" in host else host
-        log(f"Serving {names} on http://{shown}:{port}, described at http://{shown}:{port}/docs")
+        address = f"http://{shown}:{port}"
+        log(f"Serving {names} on {address}, where a page shows what they recommend; described at {address}/docs")
         server.run(sockets=[listener])
         log("Stopped; every request was answered.")
 
