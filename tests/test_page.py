@@ -158,6 +158,11 @@ def test_items_are_found_by_title_and_the_lists_are_those_of_the_service(page, a
     first = page.locator('[data-model="p-vae"] .label').first
     assert first.text_content() == TITLES[int(ids_of(wanted)[0][1:])]
     find(page, "sea")
+    page.fill("#search", "i09")
+    page.keyboard.press("Enter")  # which means what was typed, not what the list still shows
+    page.locator("#history li:nth-child(3)").wait_for()
+    assert page.locator("#history .label").last.text_content() == TITLES[9]
+    find(page, "sea")
     page.keyboard.press("Escape")
     assert page.locator("#found").is_hidden()
 

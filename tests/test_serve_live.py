@@ -243,6 +243,7 @@ def test_the_process_serves_until_a_signal_and_answers_what_it_has_begun(number,
         assert line.startswith("Serving first (ease, "), service.stderr.read()
         address = line.split()[-1].removesuffix("/docs")
         assert address.startswith("http://127.0.0.1:")
+        urllib.request.urlopen(f"{address}/health", timeout=60).close()  # on a busy machine it listens before it serves
         request = urllib.request.Request(
             f"{address}/recommend", json.dumps({"history": [1], "k": 3}).encode(), {"Content-Type": "application/json"}
         )

@@ -13,6 +13,8 @@ export function searchBox({ input, list, note }, find, choose) {
   let asking = new AbortController();
   let options = [];
   let active = -1;
+  let typing = false; // the list belongs to an earlier text
+  let hurried = false; // Enter was pressed meanwhile
 
   function activate(number) {
     options[active]?.setAttribute("aria-selected", "false");
@@ -27,14 +29,15 @@ export function searchBox({ input, list, note }, find, choose) {
   function show(items) {
     list.replaceChildren(...items.map((found, number) => optionOf(found, number, () => take(found.item))));
     options = [...list.children];
-    active = -1;
     activate(-1);
+    typing = false;
     list.hidden = !items.length;
     input.setAttribute("aria-expanded", String(items.length > 0));
   }
 
   function close() {
     asking.abort();
+    hurried = false;
     note.textContent = "";
     show([]);
   }
@@ -56,6 +59,7 @@ export function searchBox({ input, list, note }, find, choose) {
       show(items);
       note.classList.remove("problem");
       note.textContent = items.length ? "" : `No item has "${text}" in its title or id.`;
+      if (hurried) options[0]?.click();
     } catch (problem) {
       if (signal.aborted) return;
       show([]);
@@ -65,7 +69,12 @@ export function searchBox({ input, list, note }, find, choose) {
   }
 
   const lookSoon = debounced(() => document.activeElement === input && look(), WAIT);
-  input.addEventListener("input", lookSoon);
+  input.addEventListener("input", () => {
+    asking.abort();
+    typing = true;
+    hurried = false;
+    lookSoon();
+  });
   input.addEventListener("focus", lookSoon);
   input.addEventListener("click", () => list.hidden && lookSoon());
   input.addEventListener("blur", close);
@@ -74,9 +83,11 @@ export function searchBox({ input, list, note }, find, choose) {
       event.preventDefault();
       if (list.hidden) look();
       else activate((active + (event.key === "ArrowDown" ? 1 : active < 0 ? 0 : -1) + options.length) % options.length);
-    } else if (event.key === "Enter" && options.length) {
+    } else if (event.key === "Enter") {
       event.preventDefault();
-      options[Math.max(active, 0)].click();
+      if (active < 0 && !input.value.trim()) return;
+      if (typing) hurried = true;
+      else options[Math.max(active, 0)]?.click();
     } else if (event.key === "Escape" && !list.hidden) {
       event.preventDefault();
       close();
