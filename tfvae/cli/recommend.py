@@ -162,7 +162,8 @@ def _to_one(run: Path, told: list, user: str, k: int, given: RuleOptions, why: b
         ids, ratings = split.item_ids[row.indices].tolist(), row.data.tolist()
     else:
         scale = items.scale if rates else None
-        ranking = ranked(model, items.item_ids, [ids], k, items.titles, [ratings] if rates else None, scale, rules)
+        told_ratings = [ratings] if rates else None
+        ranking = ranked(model, items.item_ids, [ids], k, items.titles, told_ratings, scale, rules, graph=False)
     found: list[list[Reason]] | None = None
     if why:
         from tfvae.serving.reasons import reasons

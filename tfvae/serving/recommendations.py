@@ -253,6 +253,7 @@ def recommend(
     ratings: Sequence[Sequence[float]] | None = None,
     scale: tuple[float, float] | None = None,
     rules: Rules | None = None,
+    graph: bool = True,
 ) -> Ranking:
     """Recommends items to n users in this process; for more than one call, keep a `Recommendations`.
 
@@ -265,6 +266,8 @@ def recommend(
         ratings: For a model of ratings, one rating for each entry of the histories.
         scale: For a model of ratings, the lowest and the highest training rating, such as `split.scale`.
         rules: What may be recommended; None allows all items.
+        graph: Whether to make a graph, as evaluation does. Without one a single answer comes about a second sooner; its
+            scores differ by rounding.
 
     Returns:
         The rankings.
@@ -273,7 +276,7 @@ def recommend(
         DivergedError: If a score is NaN or infinite.
         InputError: For the reasons that are given at `Recommendations` and its call.
     """
-    return Recommendations(model, item_ids, titles, scale, rules, graph=False)(histories, k, ratings)
+    return Recommendations(model, item_ids, titles, scale, rules, graph)(histories, k, ratings)
 
 
 def recommend_to_users(
