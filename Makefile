@@ -59,6 +59,7 @@ bench: $(READY) ## speed and memory of training and evaluation, as ratios within
 	$(RUN) benchmarks/evaluation.py
 	$(RUN) benchmarks/recommend_all.py
 	$(RUN) benchmarks/ratings.py
+	$(RUN) benchmarks/start_up.py
 soak: $(READY) ## damaged files by the million, commands killed, disks full (a day; goes on where it was stopped)
 	$(RUN) benchmarks/soak.py
 	$(RUN) benchmarks/soak_runs.py

@@ -10,8 +10,10 @@ import typer
 from tfvae.cli import options as opt
 from tfvae.cli.compare import comparison_folder
 from tfvae.cli.display import show_metrics
+from tfvae.cli.json_output import AsJson, answer
 from tfvae.cli.retrain import retrain
 from tfvae.models import MODELS
+from tfvae.system.errors import unknown_name
 
 if TYPE_CHECKING:
     from tfvae.data.splits import Split
@@ -79,6 +81,7 @@ def fit(
     by: Annotated[
         Literal["users", "items"], typer.Option(help="What a model of ratings takes as rows; items make it item-based.")
     ] = "users",
+    as_json: AsJson = False,
 ) -> None:
     """Train a recommender into a run folder; an interrupted run goes on when the command is given again.
 
@@ -90,6 +93,32 @@ def fit(
     With --from, new users and items join a finished run, in a folder of its own; what moved is printed, and kept there
     in retrained.json. Models in closed form are solved anew.
     """
+    from tfvae.data.sources import stem
+
+    if model not in (None, "auto", *MODELS):
+        raise unknown_name("model", model, [*MODELS, "auto"])
+    given = opt.settings_from(set_) | opt.those_given(epochs=epochs, seed=seed, deterministic=deterministic or None)
+    columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
+    changes = opt.those_given(min_rating=min_rating, held_out_users=held_out)
+    table = opt.item_table(items, items_id_col, items_title_col)
+    of_the_data: dict[str, Any] = {"source": source, "columns": columns, "changes": changes}
+    if former is not None:
+        typer.echo(f"Training {former} further on {data}")
+        retrain(
+            data, former, model=model, run=run, settings=given, by=by, protocol=protocol, table=table, **of_the_data
+        )
+        return
+    model = model or USUAL
+    automatic = model == "auto"
+
+    def folder_of(model: str) -> Path:
+        return run or Path("runs", f"{stem(data)}-{model}" + ("-by-items" if by == "items" else ""))
+
+    chosen = f"the model that 'tfvae compare' chose, or else {AUTOMATIC},"
+    where = "" if automatic and run is None else f", in {folder_of(model)}"
+    typer.echo(f"Training {chosen if automatic else model} on {data}{where}")
+
+    # What follows takes seconds to load.
     from tfvae.cli.run_folder import (
         learnt_from,
         measure,
@@ -99,33 +128,20 @@ def fit(
         split_for,
     )
     from tfvae.data.items import Items
-    from tfvae.data.sources import stem
     from tfvae.training.adapt import settings_for
     from tfvae.training.loop import train
     from tfvae.training.run_folder import SPLIT_FILE, RunFolder
     from tfvae.training.settings import settings_of
 
-    given = opt.settings_from(set_) | opt.those_given(epochs=epochs, seed=seed, deterministic=deterministic or None)
-    columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
-    changes = opt.those_given(min_rating=min_rating, held_out_users=held_out)
-    table = opt.item_table(items, items_id_col, items_title_col)
-    if former is not None:
-        of_the_data = {"source": source, "columns": columns, "changes": changes}
-        retrain(
-            data, former, model=model, run=run, settings=given, by=by, protocol=protocol, table=table, **of_the_data
-        )
-        return
-    model = model or USUAL
-    automatic = model == "auto"
     if not automatic:
         settings_of(model, given)  # so that a misspelt setting is reported before large data are read
     opened = AUTOMATIC if automatic else model
-    split = split_for(opened, data, by, protocol, source=source, columns=columns, changes=changes, items=table)
+    split = split_for(opened, data, by, protocol, items=table, **of_the_data)
     if automatic:
         model, found = _chosen(data, split)
         given = found | given
     part = learnt_from(split)
-    folder = run or Path("runs", f"{stem(data)}-{model}" + ("-by-items" if by == "items" else ""))
+    folder = folder_of(model)
     refuse_another_split(folder, split)
     if table is not None:
         refuse_other_items(folder, split)
@@ -138,10 +154,23 @@ def fit(
         typer.echo(f"{folder} was trained before; there is nothing left to do.")
     elif trained.best_epoch is not None:
         typer.echo(f"Best epoch: {trained.best_epoch + 1} of {trained.epochs}; {trained.seconds:,.0f} s of training")
-    typer.echo("Validation:")
     summary, counts = measure(trained.model, part.validation_part)
-    show_metrics(summary, counts)
+    told = {
+        "run": folder,
+        "model": model,
+        "trained_before": finished,
+        "epochs": trained.epochs,
+        "best_epoch": trained.best_epoch,
+        "seconds": trained.seconds,
+        "validation": {"metrics": summary, **counts},
+    }
+    answer(told, lambda: _show(summary, counts))
     next_commands(folder, split, trained.model)
+
+
+def _show(summary: dict[str, dict[str, float]], counts: dict[str, int]) -> None:
+    typer.echo("Validation:")
+    show_metrics(summary, counts)
 
 
 def _chosen(data: str, split: Split) -> tuple[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tfvae.cli.display import show_table
+from tfvae.cli.json_output import answer
 from tfvae.system.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def retrain(
         typer.echo(f"{folder} was trained before; there is nothing left to do.")
     elif trained.best_epoch is not None:
         typer.echo(f"Best epoch: {trained.best_epoch + 1} of {trained.epochs}; {trained.seconds:,.0f} s of training")
-    _show(found.report, split, rows)
+    told = {"run": folder, "from": former_run, "model": name, "trained_before": finished, "epochs": trained.epochs}
+    answer(told | {"retrained": found.report.model_dump()}, lambda: _show(found.report, split, rows))
     next_commands(folder, split, trained.model)
 
 

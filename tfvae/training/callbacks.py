@@ -15,7 +15,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorboard.plugins.hparams import api as hparams
 from tqdm import tqdm
 from tqdm.keras import TqdmCallback
 
@@ -358,6 +357,8 @@ class TensorBoardLog(keras.callbacks.TensorBoard):
 
     def on_train_begin(self, logs=None):
         """Writes the settings."""
+        from tensorboard.plugins.hparams import api as hparams  # here, since reading a finished run needs none of it
+
         super().on_train_begin(logs)
         plain = {k: v if isinstance(v, (bool, int, float, str)) else json.dumps(v) for k, v in self._settings.items()}
         with summary_writer(self).as_default():
