@@ -65,6 +65,10 @@ def fit(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Equal bits from run to run on a GPU too; slower there.")
     ] = False,
+    tensorboard: Annotated[
+        Literal["all", "curves", "off"],
+        typer.Option(help="What is logged for TensorBoard; curves leave out the item vectors of its projector."),
+    ] = "all",
     set_: opt.Set = None,
     source: opt.Source = None,
     user_col: opt.UserCol = None,
@@ -147,7 +151,8 @@ def fit(
         refuse_other_items(folder, split)
     finished = RunFolder(folder).is_finished
     # The stored items are those of the whole split, although the model learns from a part of it.
-    trained = train(settings_for(model, given, part, typer.echo), part, folder, items=Items.of(split), log=typer.echo)
+    settings = settings_for(model, given, part, typer.echo)
+    trained = train(settings, part, folder, items=Items.of(split), tensorboard=tensorboard, log=typer.echo)
     if not (folder / SPLIT_FILE).is_file():
         split.save(folder / SPLIT_FILE)
     if finished:
