@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -30,6 +31,7 @@ EXAMPLES = (
     "tfvae fit orders.parquet --items products.csv --model edlae",
     "tfvae fit ratings.csv --model p-vae --user-col uid --item-col sku --rating-col stars",
     "tfvae fit ratings-today.csv --from runs/ratings-mult-vae --epochs 20",
+    "tfvae fit ratings.csv --log mlflow",
     "tfvae fit gowalla --protocol weak-generalization --model ease --set regularization=80",
 )
 
@@ -79,6 +81,13 @@ def fit(
     by: Annotated[
         Literal["users", "items"], typer.Option(help="What a model of ratings takes as rows; items make it item-based.")
     ] = "users",
+    log_to: Annotated[
+        Literal["mlflow"] | None,
+        typer.Option(
+            "--log",
+            help="Log the run to MLflow as well, where MLFLOW_TRACKING_URI says; TensorBoard has it in any case.",
+        ),
+    ] = None,
 ) -> None:
     """Train a recommender into a run folder; an interrupted run goes on when the command is given again.
 
@@ -102,18 +111,20 @@ def fit(
     from tfvae.data.sources import stem
     from tfvae.training.adapt import settings_for
     from tfvae.training.loop import train
+    from tfvae.training.mlflow_log import in_mlflow, refuse_no_mlflow
     from tfvae.training.run_folder import SPLIT_FILE, RunFolder
     from tfvae.training.settings import settings_of
 
     given = opt.settings_from(set_) | opt.those_given(epochs=epochs, seed=seed, deterministic=deterministic or None)
+    if log_to == "mlflow":
+        refuse_no_mlflow()
     columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
     changes = opt.those_given(min_rating=min_rating, held_out_users=held_out)
     table = opt.item_table(items, items_id_col, items_title_col)
     if former is not None:
-        of_the_data = {"source": source, "columns": columns, "changes": changes}
-        retrain(
-            data, former, model=model, run=run, settings=given, by=by, protocol=protocol, table=table, **of_the_data
-        )
+        asked: dict[str, Any] = {"model": model, "run": run, "settings": given, "by": by, "protocol": protocol}
+        asked |= {"source": source, "columns": columns, "changes": changes}
+        retrain(data, former, table=table, log_to=log_to, **asked)
         return
     model = model or USUAL
     automatic = model == "auto"
@@ -131,7 +142,9 @@ def fit(
         refuse_other_items(folder, split)
     finished = RunFolder(folder).is_finished
     # The stored items are those of the whole split, although the model learns from a part of it.
-    trained = train(settings_for(model, given, part, typer.echo), part, folder, items=Items.of(split), log=typer.echo)
+    settings = settings_for(model, given, part, typer.echo)
+    with in_mlflow(folder, typer.echo) if log_to == "mlflow" else nullcontext() as follow:
+        trained = train(settings, part, folder, items=Items.of(split), follow=follow, log=typer.echo)
     if not (folder / SPLIT_FILE).is_file():
         split.save(folder / SPLIT_FILE)
     if finished:

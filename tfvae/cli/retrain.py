@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ def retrain(
     by: str,
     protocol: str | None,
     table: ItemTable | None,
+    log_to: str | None,
     **given: Any,
 ) -> None:
     """Trains the model of a finished run further, and prints what moved.
@@ -44,6 +45,7 @@ def retrain(
         by: The rows of the matrix that were asked for, "users" or "items".
         protocol: The kind of split that was asked for; None for that of the run.
         table: What an items file tells of the items, or None.
+        log_to: "mlflow", or None, as of `--log`.
         **given: Other arguments of `open_split`.
 
     Raises:
@@ -53,6 +55,7 @@ def retrain(
     from tfvae.cli.run_folder import training_split as split_of
     from tfvae.data.items import Items
     from tfvae.data.sources import stem
+    from tfvae.training.mlflow_log import in_mlflow
     from tfvae.training.retraining import planned
     from tfvae.training.retraining import retrain as of_run
     from tfvae.training.run_folder import SPLIT_FILE, RunFolder
@@ -75,7 +78,9 @@ def retrain(
     if table is not None:
         refuse_other_items(folder, split)
     finished = RunFolder(folder).is_finished
-    found = of_run(former_run, part, folder, former=former, changes=settings, items=Items.of(split), log=typer.echo)
+    told: Any = {"former": former, "changes": settings, "items": Items.of(split), "log": typer.echo}
+    with in_mlflow(folder, typer.echo) if log_to == "mlflow" else nullcontext() as follow:
+        found = of_run(former_run, part, folder, follow=follow, **told)
     if not (folder / SPLIT_FILE).is_file():
         split.save(folder / SPLIT_FILE)
     trained = found.trained

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 
 from tfvae.data.items import Items
@@ -97,6 +98,7 @@ def train(
     items: Items | None = None,
     watched: HeldOut | None = None,
     stop: Callable[[], bool] | None = None,
+    follow: Callable[[list[dict[str, float]]], None] | None = None,
     progress: bool = True,
     log: Callable[[str], None] = print,
     start: WarmStart | None = None,
@@ -119,6 +121,8 @@ def train(
             these metrics. The members of an ensemble are not measured on them.
         stop: Asked after each epoch whether training shall end with it, as where time is limited; the run is finished
             then. The members of an ensemble do not ask.
+        follow: Called with the history so far before the first epoch and after each, as by `in_mlflow`. The members of
+            an ensemble are not followed.
         progress: Whether to show a progress bar.
         log: Called with one line at a time, such as the memory that a fit will need.
         start: The weights that the model starts from, of a run with settings that give weights of the same shapes; None
@@ -138,7 +142,9 @@ def train(
         settings,
         split,
         folder,
-        lambda run: _trained(settings, split, run, items or Items.of(split), watched, stop, progress, log, start),
+        lambda run: _trained(
+            settings, split, run, items or Items.of(split), watched, stop, follow, progress, log, start
+        ),
         None if start is None else start.digest,
     )
 
@@ -231,6 +237,7 @@ def _trained(
     items: Items,
     watched: HeldOut | None,
     stop: Callable[[], bool] | None,
+    follow: Callable[[list[dict[str, float]]], None] | None,
     progress: bool,
     log: Callable[[str], None],
     start: WarmStart | None,
@@ -271,7 +278,7 @@ def _trained(
     run.mark(settings, split.digest, None if start is None else start.digest)
     begun = time.perf_counter()
     if isinstance(model, GradientRecommender):
-        history = _fit(model, effective, split, run, watched, stop, progress, log)
+        history = _fit(model, effective, split, run, watched, stop, follow, progress, log)
         seconds = sum(entry["seconds"] for entry in history)
         model.detach()
     else:
@@ -341,6 +348,7 @@ def _fit(
     run: RunFolder,
     watched: HeldOut | None,
     stop: Callable[[], bool] | None,
+    follow: Callable[[list[dict[str, float]]], None] | None,
     progress: bool,
     log: Callable[[str], None],
 ) -> list[dict[str, float]]:
@@ -359,6 +367,13 @@ def _fit(
     callbacks.append(keeper)
     if stop is not None:
         callbacks.append(StopWhen(stop))
+    if follow is not None:  # after `keeper`, whose history then has the epoch
+        callbacks.append(
+            keras.callbacks.LambdaCallback(
+                on_train_begin=lambda logs: follow(keeper.history),
+                on_epoch_end=lambda epoch, logs: follow(keeper.history),
+            )
+        )
     if training.final_learning_rate_factor < 1:
         callbacks.append(LearningRateDecay(training.learning_rate, training.final_learning_rate_factor))
     callbacks.append(TensorBoardLog(run.tensorboard, settings.flat()))

@@ -135,6 +135,7 @@ def retrain(
     former: Split | None = None,
     changes: Mapping[str, Any] | None = None,
     items: Items | None = None,
+    follow: Callable[[list[dict[str, float]]], None] | None = None,
     progress: bool = True,
     log: Callable[[str], None] = print,
 ) -> Retrained:
@@ -168,6 +169,7 @@ def retrain(
         former: The split that the run was trained on; None reads it from `split.npz` in its folder.
         changes: Settings that differ from the former run's, by name.
         items: The items that are stored beside the model; None takes those of the split.
+        follow: Called with the new run's history, as by `train`.
         progress: Whether to show a progress bar.
         log: Called with one line at a time.
 
@@ -198,7 +200,7 @@ def retrain(
         log(f"Starts from the weights of {run}.")
     else:
         log(f"{plan.settings.name} is solved anew on all data; it has no weights to go on from.")
-    trained = train(plan.settings, split, folder, items=items, progress=progress, log=log, start=start)
+    trained = train(plan.settings, split, folder, items=items, follow=follow, progress=progress, log=log, start=start)
     measured, metrics = _changes(load_model(old.model_file), trained, former, split)
     report = RetrainingReport(
         former_model=plan.former_model,
