@@ -368,12 +368,8 @@ def _fit(
     if stop is not None:
         callbacks.append(StopWhen(stop))
     if follow is not None:  # after `keeper`, whose history then has the epoch
-        callbacks.append(
-            keras.callbacks.LambdaCallback(
-                on_train_begin=lambda logs: follow(keeper.history),
-                on_epoch_end=lambda epoch, logs: follow(keeper.history),
-            )
-        )
+        told = dict.fromkeys(("on_train_begin", "on_epoch_end"), lambda *_: follow(keeper.history))
+        callbacks.append(keras.callbacks.LambdaCallback(**told))
     if training.final_learning_rate_factor < 1:
         callbacks.append(LearningRateDecay(training.learning_rate, training.final_learning_rate_factor))
     callbacks.append(TensorBoardLog(run.tensorboard, settings.flat()))
