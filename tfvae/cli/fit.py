@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,6 +33,7 @@ EXAMPLES = (
     "tfvae fit orders.parquet --items products.csv --model edlae",
     "tfvae fit ratings.csv --model p-vae --user-col uid --item-col sku --rating-col stars",
     "tfvae fit ratings-today.csv --from runs/ratings-mult-vae --epochs 20",
+    "tfvae fit ratings.csv --log mlflow",
     "tfvae fit gowalla --protocol weak-generalization --model ease --set regularization=80",
 )
 
@@ -85,6 +87,13 @@ def fit(
     by: Annotated[
         Literal["users", "items"], typer.Option(help="What a model of ratings takes as rows; items make it item-based.")
     ] = "users",
+    log_to: Annotated[
+        Literal["mlflow"] | None,
+        typer.Option(
+            "--log",
+            help="Log the run to MLflow as well, where MLFLOW_TRACKING_URI says; TensorBoard has it in any case.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a recommender into a run folder; an interrupted run goes on when the command is given again.
@@ -99,8 +108,12 @@ def fit(
     """
     from tfvae.data.sources import stem
 
-    if model not in (None, "auto", *MODELS):
+    if model is not None and model not in ("auto", *MODELS):
         raise unknown_name("model", model, [*MODELS, "auto"])
+    if log_to == "mlflow":
+        from tfvae.training.mlflow_log import refuse_no_mlflow
+
+        refuse_no_mlflow()
     given = opt.settings_from(set_) | opt.those_given(epochs=epochs, seed=seed, deterministic=deterministic or None)
     columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
     changes = opt.those_given(min_rating=min_rating, held_out_users=held_out)
@@ -108,9 +121,15 @@ def fit(
     of_the_data: dict[str, Any] = {"source": source, "columns": columns, "changes": changes}
     if former is not None:
         typer.echo(f"Training {former} further on {data}")
-        retrain(
-            data, former, model=model, run=run, settings=given, by=by, protocol=protocol, table=table, **of_the_data
-        )
+        asked: dict[str, Any] = {
+            "model": model,
+            "run": run,
+            "settings": given,
+            "by": by,
+            "protocol": protocol,
+            "table": table,
+        }
+        retrain(data, former, tensorboard=tensorboard, log_to=log_to, **asked, **of_the_data)
         return
     model = model or USUAL
     automatic = model == "auto"
@@ -134,6 +153,7 @@ def fit(
     from tfvae.data.items import Items
     from tfvae.training.adapt import settings_for
     from tfvae.training.loop import train
+    from tfvae.training.mlflow_log import in_mlflow
     from tfvae.training.run_folder import SPLIT_FILE, RunFolder
     from tfvae.training.settings import settings_of
 
@@ -152,7 +172,10 @@ def fit(
     finished = RunFolder(folder).is_finished
     # The stored items are those of the whole split, although the model learns from a part of it.
     settings = settings_for(model, given, part, typer.echo)
-    trained = train(settings, part, folder, items=Items.of(split), tensorboard=tensorboard, log=typer.echo)
+    with in_mlflow(folder, typer.echo) if log_to == "mlflow" else nullcontext() as follow:
+        trained = train(
+            settings, part, folder, items=Items.of(split), follow=follow, tensorboard=tensorboard, log=typer.echo
+        )
     if not (folder / SPLIT_FILE).is_file():
         split.save(folder / SPLIT_FILE)
     if finished:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tfvae.data.splits import Split
     from tfvae.models.base import Recommender
 
-__all__ = ["DEFAULT_K", "Ranking", "Recommendations", "recommend", "recommend_to_users"]
+__all__ = ["DEFAULT_K", "Ranking", "Recommendations", "recommend", "recommend_to_users", "refuse_training_users_only"]
 
 DEFAULT_K = 100
 USERS_AT_ONCE = 500
@@ -69,11 +69,7 @@ class Recommendations(tf.Module):
         graph: bool = True,
     ):
         super().__init__(name="recommendations")
-        if not model.scores_new_users:
-            raise InputError(
-                f"{model.name} serves its training users only, and cannot answer for a new history; recommend to them "
-                "by their ids, tfvae.recommend_to_users(model, split, users)."
-            )
+        refuse_training_users_only(model)
         self._rank = Ranker(model, item_ids, titles, scale, rules)
         self.pad = self._rank.pad
         self._dtype = dtype = self._rank.dtype
@@ -242,6 +238,15 @@ class Recommendations(tf.Module):
         )
         with tf.control_dependencies([on_scale]):
             return tf.identity(ratings)
+
+
+def refuse_training_users_only(model: Recommender) -> None:
+    """Raises InputError if a model only scores its training users."""
+    if not model.scores_new_users:
+        raise InputError(
+            f"{model.name} serves its training users only, and cannot answer for a new history; recommend to them "
+            "by their ids, tfvae.recommend_to_users(model, split, users)."
+        )
 
 
 def recommend(

@@ -6,21 +6,20 @@ A finished run is read back, and an interrupted one is resumed; `tfvae.training.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
+import keras
 import tensorflow as tf
 
 from tfvae.data.items import Items
 from tfvae.data.splits import HeldOut, Split
 from tfvae.evaluation.calibration import LEVEL, calibration
 from tfvae.evaluation.evaluate import default_metrics, evaluator, refuse_unknown_users
-from tfvae.evaluation.mixing import choose_weights
 from tfvae.models import model_class
 from tfvae.models.base import HasItemVectors, Recommender
-from tfvae.models.ensemble import AnyEnsemble
 from tfvae.models.gradient import GradientRecommender
 from tfvae.models.rating_model import RatingModel
 from tfvae.models.saved import load_model
@@ -30,6 +29,7 @@ from tfvae.system.errors import DivergedError, InputError, unknown_name
 from tfvae.system.files import replacing
 from tfvae.system.memory import keep_freed_buffers
 from tfvae.training.adapt import members_for
+from tfvae.training.assembly import assembled
 from tfvae.training.callbacks import (
     LearningRateDecay,
     Progress,
@@ -45,11 +45,23 @@ from tfvae.training.settings import PILOT_CAP, Settings, as_member
 from tfvae.training.tensorboard import Detail, logged, run_points
 from tfvae.training.warm_start import WarmStart
 
-__all__ = ["WATCHED", "TrainedModel", "assembled", "in_folder", "keep", "load_run", "prepare_to_fit", "train"]
+__all__ = ["WATCHED", "TrainedModel", "in_folder", "keep", "load_run", "prepare_to_fit", "train"]
 
 WATCHED = "test_"  # the prefix of metrics on data that are only watched
 
 OUTCOME = ("history", "best_epoch", "seconds", "selected_beta")  # kept in run.json
+
+
+@dataclass(frozen=True, eq=False)
+class _Following:
+    """What `train` is given to follow a run and to end it."""
+
+    watched: HeldOut | None
+    stop: Callable[[], bool] | None
+    follow: Callable[[list[dict[str, float]]], None] | None
+    progress: bool
+    tensorboard: Detail
+    log: Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +112,7 @@ def train(
     items: Items | None = None,
     watched: HeldOut | None = None,
     stop: Callable[[], bool] | None = None,
+    follow: Callable[[list[dict[str, float]]], None] | None = None,
     progress: bool = True,
     tensorboard: Detail = "all",
     log: Callable[[str], None] = print,
@@ -123,6 +136,8 @@ def train(
             these metrics. The members of an ensemble are not measured on them.
         stop: Asked after each epoch whether training shall end with it, as where time is limited; the run is finished
             then. The members of an ensemble do not ask.
+        follow: Called with the history so far before the first epoch and after each, as by `in_mlflow`. The members of
+            an ensemble are not followed.
         progress: Whether to show a progress bar.
         tensorboard: What is logged for TensorBoard: "all"; "curves", without the item vectors for the projector; or
             "off". It changes nothing about the model, and is no setting of the run.
@@ -142,13 +157,12 @@ def train(
     if tensorboard not in get_args(Detail):
         raise unknown_name("detail of TensorBoard's log", tensorboard, get_args(Detail))
     _refuse_unfit(settings, split)
+    following = _Following(watched, stop, follow, progress, tensorboard, log)
     return in_folder(
         settings,
         split,
         folder,
-        lambda run: _trained(
-            settings, split, run, items or Items.of(split), watched, stop, progress, tensorboard, log, start
-        ),
+        lambda run: _trained(settings, split, run, items or Items.of(split), following, start),
         None if start is None else start.digest,
     )
 
@@ -239,17 +253,14 @@ def _trained(
     split: Split,
     run: RunFolder,
     items: Items,
-    watched: HeldOut | None,
-    stop: Callable[[], bool] | None,
-    progress: bool,
-    tensorboard: Detail,
-    log: Callable[[str], None],
+    following: _Following,
     start: WarmStart | None,
 ) -> TrainedModel:
     """Trains the model and writes it with its items into the folder, which must be held."""
     if settings.training.deterministic:
         tf.config.experimental.enable_op_determinism()
     keep_freed_buffers()
+    progress, tensorboard, log = following.progress, following.tensorboard, following.log
     parts: Detail = "off" if tensorboard == "off" else "curves"
     if settings.members:
         members = members_for(settings, split, log)
@@ -283,7 +294,7 @@ def _trained(
     run.mark(settings, split.digest, None if start is None else start.digest)
     begun = time.perf_counter()
     if isinstance(model, GradientRecommender):
-        history = _fit(model, effective, split, run, watched, stop, progress, tensorboard, log)
+        history = _fit(model, effective, split, run, following)
         seconds = sum(entry["seconds"] for entry in history)
         model.detach()
     else:
@@ -300,36 +311,6 @@ def _trained(
         if 0 < shown < items.n_items:
             log(f"TensorBoard's projector has the {shown:,} items that most users have, of {items.n_items:,}.")
     return trained
-
-
-def assembled(
-    settings: Settings, split: Split, runs: Iterable[TrainedModel], log: Callable[[str], None]
-) -> tuple[AnyEnsemble, float]:
-    """An ensemble of trained members, with its weights.
-
-    Args:
-        settings: The settings of the ensemble, of which those of the members are complete.
-        split: The data, on whose validation part the weights are chosen; without one they stay equal.
-        runs: The finished runs of the members, in their order.
-        log: Called with one line at a time.
-
-    Returns:
-        The ensemble, and the sum of the members' seconds of training.
-
-    Raises:
-        InputError: If a member has other settings than it is said to have.
-    """
-    ensemble, seconds = settings.build_for(split), 0.0
-    assert isinstance(ensemble, AnyEnsemble)
-    for number, run in enumerate(runs):
-        ensemble.adopt(number, run.model)
-        seconds += run.seconds
-    if ensemble.weighting == "validation":
-        if split.validation is None:
-            log("There is no validation part on which weights could be chosen; they stay equal.")
-        else:
-            choose_weights(ensemble, split.validation, settings.training.monitor, log)
-    return ensemble, seconds
 
 
 def keep(trained: TrainedModel, split: Split, run: RunFolder, items: Items, log: Callable[[str], None]) -> TrainedModel:
@@ -359,15 +340,13 @@ def _fit(
     settings: Settings,
     split: Split,
     run: RunFolder,
-    watched: HeldOut | None,
-    stop: Callable[[], bool] | None,
-    progress: bool,
-    tensorboard: Detail,
-    log: Callable[[str], None],
+    following: _Following,
 ) -> list[dict[str, float]]:
     training = settings.training
     monitor = f"val_{training.monitor}"
-    keeper = ResumableCheckpoint(run.path, monitor, training.patience, model.patient_from, run.claim().digest, log)
+    keeper = ResumableCheckpoint(
+        run.path, monitor, training.patience, model.patient_from, run.claim().digest, following.log
+    )
     keeper.set_model(model)
     keeper.resume()
     done = len(keeper.history)
@@ -375,18 +354,21 @@ def _fit(
     if split.validation is not None:
         metrics = dict.fromkeys([training.monitor, *default_metrics(split.validation)])
         callbacks.append(Validation(evaluator(model, split.validation, list(metrics))))
-    if watched is not None:
-        callbacks.append(Validation(evaluator(model, watched), WATCHED))
+    if following.watched is not None:
+        callbacks.append(Validation(evaluator(model, following.watched), WATCHED))
     callbacks.append(keeper)
-    if stop is not None:
-        callbacks.append(StopWhen(stop))
+    if following.stop is not None:
+        callbacks.append(StopWhen(following.stop))
+    if (follow := following.follow) is not None:  # after `keeper`, whose history then has the epoch
+        told = dict.fromkeys(("on_train_begin", "on_epoch_end"), lambda *_: follow(keeper.history))
+        callbacks.append(keras.callbacks.LambdaCallback(**told))
     if training.final_learning_rate_factor < 1:
         callbacks.append(LearningRateDecay(training.learning_rate, training.final_learning_rate_factor))
-    if progress and not keeper.out_of_patience:
+    if following.progress and not keeper.out_of_patience:
         callbacks.append(Progress(settings.name, training.epochs, done, monitor))
     n_rows = model.histories.n_rows
     batches = row_numbers(n_rows, training.batch_size, training.seed, first_epoch=done)
-    with logged(run, settings, keeper, model, split.validation, tensorboard) as boards:
+    with logged(run, settings, keeper, model, split.validation, following.tensorboard) as boards:
         if not keeper.out_of_patience:
             try:
                 model.fit(
