@@ -13,7 +13,8 @@ TESTS   := $(RUN) -m pytest -n 2 --dist loadfile
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-all test-fast lint types format lab bench bench-torch doctor clean soak
+.PHONY: help install quickstart test test-all test-fast lint types format lab tensorboard bench bench-torch doctor clean \
+	soak
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-19s %s\n", $$1, $$2} /^## /{printf "\n%s\n", substr($$0, 4)} /^##: /{print substr($$0, 5)}' $(MAKEFILE_LIST)
@@ -49,6 +50,9 @@ format: $(READY) ## let ruff mend what it can
 	$(RUN) -m ruff format .
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(RUN) -m jupyterlab notebooks
+tensorboard: $(READY) ## watch runs in the browser at http://localhost:6006; of one run: make tensorboard LOGDIR=runs/NAME
+	$(RUN) -m tensorboard.main --logdir "$(LOGDIR)"
+LOGDIR := runs
 doctor: $(READY) ## can this machine run tfvae?
 	$(TFVAE) doctor --device
 clean: ## remove runs, exports and prepared data; keep .venv, results and downloads
@@ -59,6 +63,7 @@ bench: $(READY) ## speed and memory of training and evaluation, as ratios within
 	$(RUN) benchmarks/evaluation.py
 	$(RUN) benchmarks/recommend_all.py
 	$(RUN) benchmarks/ratings.py
+	$(RUN) benchmarks/start_up.py
 soak: $(READY) ## damaged files by the million, commands killed, disks full (a day; goes on where it was stopped)
 	$(RUN) benchmarks/soak.py
 	$(RUN) benchmarks/soak_runs.py

@@ -194,7 +194,7 @@ def end_of(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if "tfevents" in name:  # a resumed run writes on in another file, named after its process
+        if "tfevents" in name:  # a resumed run writes on in another file, named after its time
             continue
         if path.is_file():
             found[name] = hashlib.sha256(_content(path)).hexdigest()

@@ -47,7 +47,7 @@ def moved_in(told: str) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A working folder with a log as it was and as it is now, and three runs on the former."""
+    """A working folder with a log as it was and as it is now, and two runs on the former."""
     folder = tmp_path_factory.mktemp("work")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -58,7 +58,6 @@ def trained(tmp_path_factory):
         write(folder / "foreign.csv", range(140), 20, first=900)
         run("fit", "old.csv", *COLUMNS, *SMALL, "--epochs", "1")
         run("fit", "old.csv", *RATINGS, "--min-rating", "2", "--model", "ease")
-        run("fit", "old.csv", *RATINGS, "--model", "autorec", "--by", "items", "--set", "units=4", "--epochs", "1")
     return folder
 
 
@@ -105,7 +104,9 @@ def test_models_in_closed_form_are_solved_anew_and_the_options_of_the_data_hold(
     assert not (folder / "runs/old-ease-3").exists()
 
 
+@pytest.mark.long
 def test_a_run_with_items_as_rows_stays_one(folder):
+    run("fit", "old.csv", *RATINGS, "--model", "autorec", "--by", "items", "--set", "units=4", "--epochs", "1")
     told = run("fit", "new.csv", *RATINGS, "--from", "runs/old-autorec-by-items", "--epochs", "1").output
     assert moved_in(told)["users"] == ["100", "40", "0"] and moved_in(told)["items"] == ["30", "10", "0"]
     assert "looks too good here" in told and " ratings:" in told

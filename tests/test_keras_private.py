@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfvae.nn.keras_private import BuiltByConstructor, adam_moments, forget_step, summary_writer, use_step
+from tfvae.nn.keras_private import BuiltByConstructor, adam_moments, forget_step, use_step
 
 PACKAGE = Path(__file__).parents[1] / "tfvae"
-NAMES = "maybe_symbolic_build|make_train_function|train_function|get_variable_index|momentums|velocities|train_writer"
+NAMES = "maybe_symbolic_build|make_train_function|train_function|get_variable_index|momentums|velocities"
 PRIVATE = rf"(?:\.|def )_?({NAMES})\b"
 
 
@@ -123,13 +123,3 @@ def test_moments_are_those_of_their_variable():
         np.testing.assert_allclose(first.numpy(), 0.1 * gradient, rtol=1e-5)
         np.testing.assert_allclose(second.numpy(), 0.01 * gradient**2, rtol=1e-5)
         assert first.handle is not None and second.handle is not None
-
-
-def test_the_writer_writes_where_the_callback_does(tmp_path):
-    callback = keras.callbacks.TensorBoard(str(tmp_path), write_graph=False)
-    callback.set_model(Counted())
-    with summary_writer(callback).as_default():
-        tf.summary.text("settings", "of this run", step=0)
-    callback.on_train_end()
-    (file,) = (tmp_path / "train").glob("events.out.tfevents.*")
-    assert b"of this run" in file.read_bytes()

@@ -15,7 +15,10 @@ from tfvae.data.catalogue import DATASETS
 
 ROOT = Path(__file__).parents[1]
 TABLES = sorted(path.stem for path in (ROOT / "tfvae" / "experiments" / "tables").glob("*.toml"))
-TEXTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "paper_results/README.md")]
+TEXTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "paper_results/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 SHORT = {"ncf-ml-1m": "ml1m", "ncf-pinterest": "pinterest"}
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
@@ -50,6 +53,17 @@ def test_targets_that_texts_name_exist():
     assert len(named) > 10
     for command in named:
         make("-n", *command.split())  # fails where there is none
+
+
+def test_links_between_texts_lead_somewhere():
+    links = [
+        (path, link)
+        for path in TEXTS
+        for link in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))
+        if "://" not in link
+    ]
+    assert len(links) > 20
+    assert not [f"{path.name}: {link}" for path, link in links if not (path.parent / link).exists()]
 
 
 def test_help_names_every_table_and_is_narrow():

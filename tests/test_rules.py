@@ -181,7 +181,7 @@ def test_vectors_of_the_training_matrix_have_the_cosines_of_its_columns():
     lengths[lengths == 0] = 1
     expected = binary.T @ binary / np.outer(lengths, lengths)
     for vectors in (training_vectors(train), training_vectors(train).toarray()):
-        similarity = reranking._Similarity(vectors).among(np.arange(9))
+        similarity = reranking.Similarity(vectors).among(np.arange(9))
         np.testing.assert_allclose([similarity(item) for item in range(9)], expected, atol=1e-6)
 
 

@@ -295,7 +295,7 @@ def test_a_folder_that_another_process_holds_is_refused_until_that_is_gone(tmp_p
         holder.send_signal(signal.SIGKILL)
     assert names_in(folder) == [locks.LOCK_FILE]
     trained(EASE, tiny_split, folder)
-    assert names_in(folder) == ["items.npz", "model.keras", "run.json", "settings.json"]
+    assert names_in(folder) == ["items.npz", "model.keras", "run.json", "settings.json", "tensorboard"]
 
 
 def test_a_file_system_without_locks_is_warned_of_and_used(tmp_path, monkeypatch, caplog):

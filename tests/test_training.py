@@ -12,7 +12,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tfvae.data.splits import StrongGeneralization
 from tfvae.evaluation.evaluate import evaluate
@@ -120,20 +119,6 @@ def test_a_finished_folder_has_no_leftovers(whole):
     assert sorted(path.name for path in folder.iterdir()) == [
         *("items.npz", "model.keras", "run.json", "settings.json", "tensorboard")
     ]
-
-
-def test_tensorboard_has_losses_kl_beta_metrics_rate_and_settings(whole):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    train_log, validation_log = (
-        EventAccumulator(str(whole[1] / "tensorboard" / part)).Reload() for part in ("train", "validation")
-    )
-    losses = {f"epoch_{name}" for name in ("loss", "nll", "kl", "beta", "learning_rate")}
-    assert losses | {"settings"} <= set(train_log.Tags()["tensors"])
-    assert {"epoch_ndcg@10", "epoch_recall@20", "epoch_recall@50"} <= set(validation_log.Tags()["tensors"])
-    betas = [tf.make_ndarray(event.tensor_proto) for event in train_log.Tensors("epoch_beta")]
-    assert betas == pytest.approx([entry["beta"] for entry in whole[0].history])
-    assert b"latent_dim = 4" in train_log.Tensors("settings")[0].tensor_proto.string_val[0]
 
 
 def in_another_process(split, folder, settings, last_epoch=-1, moment="after"):

@@ -30,6 +30,7 @@ from tfvae.cli import (
     tables,
 )
 from tfvae.system.errors import TfvaeError
+from tfvae.system.start_up import prepare_start
 
 __all__ = ["app", "main"]
 
@@ -109,9 +110,9 @@ def _before_all(
     """Variational autoencoders for recommendation: from raw data to a table, or to a model that serves.
 
     'tfvae COMMAND --help' explains each command.
+
+    Exit codes: 0 done; 1 a fault, or a finding of 'tfvae doctor'; 2 wrong input, no memory or disk; 130, 143 stopped.
     """
-    # It must be set before TensorFlow is loaded, whose messages at start-up do not help users.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 for command, examples in (
@@ -139,6 +140,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a character that a terminal cannot show must not end a run
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    prepare_start()
     try:
         app(prog_name="tfvae")
     except _Terminated:  # raised before or after the command itself

@@ -9,6 +9,7 @@ import typer
 
 from tfvae.cli import options as opt
 from tfvae.cli.display import show_table
+from tfvae.cli.json_output import AsJson, answer
 from tfvae.system.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,12 +52,18 @@ def compare(
     items_title_col: opt.ItemsTitleCol = None,
     min_rating: opt.MinRating = None,
     held_out: opt.HeldOut = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train several models within a time, and say which one to take and how sure that is.
 
     The model is chosen on validation users. The test users only tell how good it is, and whether the others are worse.
     'tfvae fit DATA --model auto' takes the chosen model.
     """
+    folder = out or comparison_folder(data)
+    what = models or ("models of ratings" if ratings else "models that rank")
+    typer.echo(f"Comparing {what} on {data} within {minutes:g} minutes of training, in {folder}")
+
+    # What follows takes seconds to load.
     from tfvae.cli.run_folder import learnt_from, refuse_other_items, split_for
     from tfvae.experiments import comparison
     from tfvae.training.run_folder import SPLIT_FILE
@@ -69,7 +76,6 @@ def compare(
     table = opt.item_table(items, items_id_col, items_title_col)
     split = split_for(next(iter(chosen)), data, source=source, columns=columns, changes=changes, items=table)
     part = learnt_from(split)
-    folder = out or comparison_folder(data)
     if table is not None:
         for name in chosen:
             refuse_other_items(folder / name, split)
@@ -77,7 +83,8 @@ def compare(
     for entry in found.entries:
         if entry.problem is None and not (folder / entry.model / SPLIT_FILE).is_file():
             split.save(folder / entry.model / SPLIT_FILE)
-    _show(found, folder)
+    document = {**found.model_dump(exclude={"format"}), "as_good": found.as_good}
+    answer({"folder": folder, "chosen": found.chosen.model, **document}, lambda: _show(found, folder))
 
 
 def _refuse_other_kinds(names: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,17 @@ if TYPE_CHECKING:
     from tfvae.experiments.records import StoredRun
     from tfvae.serving.ranker import Ranking
 
-__all__ = ["how_to_serve", "show_counts", "show_counts_of", "show_metrics", "show_ranking", "show_runs", "show_table"]
+__all__ = [
+    "how_to_run_litert",
+    "how_to_serve",
+    "how_to_start_serving",
+    "show_counts",
+    "show_counts_of",
+    "show_metrics",
+    "show_ranking",
+    "show_runs",
+    "show_table",
+]
 
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[str] = ()) -> None:
@@ -102,6 +113,34 @@ def how_to_serve(folder: Path, item_ids: np.ndarray, scale: tuple[float, float] 
         "  import tensorflow as tf\n"
         f"  model = tf.saved_model.load({str(folder)!r})\n"
         f'  model.signatures["recommend"](history=tf.constant([{history}], tf.{dtype}), {ratings}k=tf.constant(10))'
+    )
+
+
+def how_to_start_serving(folder: Path) -> str:
+    """The command that lets TensorFlow Serving serve the newest version of an exported model.
+
+    Args:
+        folder: The folder of its versions.
+    """
+    place = folder.resolve()
+    volume = shlex.quote(f"{place}:/models/{place.name}")
+    name = shlex.quote(f"MODEL_NAME={place.name}")
+    return f"  docker run -p 8500:8500 -p 8501:8501 -v {volume} -e {name} tensorflow/serving"
+
+
+def how_to_run_litert(folder: Path, scale: tuple[float, float] | None) -> str:
+    """Lines of Python that recommend items with a LiteRT file, by the items' numbers.
+
+    Args:
+        folder: The folder of the export.
+        scale: For a model of ratings, the lowest and the highest rating; None for a model that ranks.
+    """
+    ratings = "" if scale is None else f"ratings=np.array([[{scale[1]:.1f}, {scale[0]:.1f}]], np.float32), "
+    return (
+        "  import numpy as np\n"
+        "  from ai_edge_litert.interpreter import Interpreter\n"
+        f"  recommend = Interpreter({str(folder / 'model.tflite')!r}).get_signature_runner('recommend')\n"
+        f"  recommend(history=np.array([[0, 1]], np.int32), {ratings}k=np.int32(10))  # numbers of items.csv"
     )
 
 

@@ -9,16 +9,16 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-import psutil
 import typer
-from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
-from packaging.version import Version
 
 from tfvae.cli.display import show_table
+from tfvae.cli.json_output import AsJson, answer
 from tfvae.system.errors import InputError
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 __all__ = ["Finding", "doctor", "examine"]
 
@@ -56,6 +56,9 @@ def examine(device: bool = False) -> list[Finding]:
 
 
 def _versions() -> Iterator[Finding]:
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
     try:
         project = distribution("tfvae")
     except PackageNotFoundError:
@@ -95,6 +98,8 @@ def _variables() -> Iterator[Finding]:
 
 
 def _machine() -> Iterator[Finding]:
+    import psutil
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Finding("cores", str(cores))
     for what, free, least in (
@@ -132,14 +137,20 @@ def _version(package: str) -> str | None:
 
 
 def _minor(version: str) -> str:
+    from packaging.version import Version
+
     return ".".join(map(str, Version(version).release[:2]))
 
 
 def doctor(
     device: Annotated[bool, typer.Option("--device", help="Also load TensorFlow and name the device.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Look whether this machine can run tfvae; the exit code is 1 if something is broken."""
     findings = examine(device)
     lines = (("BROKEN" if broken else "ok", what, seen, broken) for what, seen, broken in findings)
-    show_table(("", "what", "found", "what to do"), lines)
+    answer(
+        {"findings": [finding._asdict() for finding in findings]},
+        lambda: show_table(("", "what", "found", "what to do"), lines),
+    )
     raise typer.Exit(int(any(finding.broken for finding in findings)))

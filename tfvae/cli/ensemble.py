@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tfvae.cli.display import show_counts_of, show_table
+from tfvae.cli.json_output import AsJson, answer
 
 __all__ = ["EXAMPLES", "ensemble"]
 
@@ -26,6 +27,7 @@ def ensemble(
     equal: Annotated[
         bool, typer.Option("--equal", help="Give all the same weight, instead of choosing weights on validation data.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make one recommender of several finished runs, by the weighted mean of their scores.
 
@@ -33,6 +35,9 @@ def ensemble(
     result is a run folder like any other; the runs themselves are only read. To train an ensemble from the beginning:
     'tfvae fit DATA --model ensemble'.
     """
+    typer.echo(f"Making an ensemble of {', '.join(map(str, runs))}, in {run}")
+
+    # What follows takes seconds to load.
     from tfvae.cli.run_folder import measure, next_commands, refuse_another_split, training_split, tuned_on
     from tfvae.data.items import Items
     from tfvae.models.ensemble import AnyEnsemble
@@ -55,14 +60,31 @@ def ensemble(
         typer.echo(f"{run} was made before; there is nothing left to do.")
     model = trained.model
     assert isinstance(model, AnyEnsemble)
+    members: list[dict[str, Any]] = [
+        {"run": str(member), "weight": weight}
+        for member, weight in zip(runs, model.member_weights.numpy().tolist(), strict=True)
+    ]
+    told: dict[str, Any] = {"run": str(run), "made_before": finished, "members": members, "validation": None}
+    counts: dict[str, int] = {}
     if part.validation is not None:
-        rows, counts = [], dict[str, int]()
-        measured = [*zip(map(str, runs), model.recommenders, strict=True), (str(run), model)]
-        weights = [*(f"{weight:.3f}" for weight in model.member_weights.numpy()), ""]
-        for (name, each), weight in zip(measured, weights, strict=True):
-            summary, counts = measure(each, part.validation)
-            rows.append((name, weight, *(f"{value['mean']:.4f} ± {value['se']:.4f}" for value in summary.values())))
-        typer.echo("Validation:")
-        show_table(("run", "weight", *summary), rows, ("weight", *summary))
-        show_counts_of(counts)
+        for member, each in zip(members, model.recommenders, strict=True):
+            member["metrics"], _ = measure(each, part.validation)
+        summary, counts = measure(model, part.validation)
+        told["validation"] = {"metrics": summary, **counts}
+    answer(told, lambda: _show(told, counts))
     next_commands(run, split, model)
+
+
+def _show(told: dict[str, Any], counts: dict[str, int]) -> None:
+    if told["validation"] is None:
+        return
+    metrics = told["validation"]["metrics"]
+    rows = [(member["run"], f"{member['weight']:.3f}", *_cells(member["metrics"])) for member in told["members"]]
+    rows.append((told["run"], "", *_cells(metrics)))
+    typer.echo("Validation:")
+    show_table(("run", "weight", *metrics), rows, ("weight", *metrics))
+    show_counts_of(counts)
+
+
+def _cells(summary: dict[str, dict[str, float]]) -> list[str]:
+    return [f"{value['mean']:.4f} ± {value['se']:.4f}" for value in summary.values()]

@@ -8,6 +8,7 @@ import typer
 
 from tfvae.cli import options as opt
 from tfvae.cli.display import show_metrics
+from tfvae.cli.json_output import AsJson, answer
 
 __all__ = ["EXAMPLES", "evaluate"]
 
@@ -24,6 +25,7 @@ def evaluate(
             "ndcg@100,recall@20,recall@50 if not given. Of ratings rmse and mae.",
         ),
     ] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Measure a finished run on the test users or ratings; the result is also written to evaluation.json."""
     from tfvae.cli.run_folder import finished, measure
@@ -39,7 +41,7 @@ def evaluate(
         "environment": environment(),
         "commit": commit(),
     }
-    show_metrics(summary, counts)
+    answer({"run": run, **outcome}, lambda: show_metrics(summary, counts))
     try:
         write_json(run / "evaluation.json", outcome)
     except OSError as problem:

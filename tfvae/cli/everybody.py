@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from tfvae.cli.json_output import answer
 from tfvae.system.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,7 +65,10 @@ def to_everybody(run: Path, users: str, columns: dict[str, Any], out: Path, k: i
     else:
         histories = Histories.of_training(training_split(run))
     written = recommend_to_all(load_run(run).model, items, histories, out, k, rules)
-    typer.echo(f"Written: {out}, {written.n_rows:,} rows for {written.n_users:,} users")
+    answer(
+        {"out": out, "rows": written.n_rows, "users": written.n_users, "users_without": written.n_without},
+        lambda: typer.echo(f"Written: {out}, {written.n_rows:,} rows for {written.n_users:,} users"),
+    )
     if written.n_without:
         typer.echo(f"No row: {written.n_without:,} users, to whom nothing is left to recommend", err=True)
 

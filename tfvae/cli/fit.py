@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,8 +11,10 @@ import typer
 from tfvae.cli import options as opt
 from tfvae.cli.compare import comparison_folder
 from tfvae.cli.display import show_metrics
+from tfvae.cli.json_output import AsJson, answer
 from tfvae.cli.retrain import retrain
 from tfvae.models import MODELS
+from tfvae.system.errors import unknown_name
 
 if TYPE_CHECKING:
     from tfvae.data.splits import Split
@@ -30,6 +33,7 @@ EXAMPLES = (
     "tfvae fit orders.parquet --items products.csv --model edlae",
     "tfvae fit ratings.csv --model p-vae --user-col uid --item-col sku --rating-col stars",
     "tfvae fit ratings-today.csv --from runs/ratings-mult-vae --epochs 20",
+    "tfvae fit ratings.csv --log mlflow",
     "tfvae fit gowalla --protocol weak-generalization --model ease --set regularization=80",
 )
 
@@ -63,6 +67,10 @@ def fit(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Equal bits from run to run on a GPU too; slower there.")
     ] = False,
+    tensorboard: Annotated[
+        Literal["all", "curves", "off"],
+        typer.Option(help="What is logged for TensorBoard; curves leave out the item vectors of its projector."),
+    ] = "all",
     set_: opt.Set = None,
     source: opt.Source = None,
     user_col: opt.UserCol = None,
@@ -79,6 +87,14 @@ def fit(
     by: Annotated[
         Literal["users", "items"], typer.Option(help="What a model of ratings takes as rows; items make it item-based.")
     ] = "users",
+    log_to: Annotated[
+        Literal["mlflow"] | None,
+        typer.Option(
+            "--log",
+            help="Log the run to MLflow as well, where MLFLOW_TRACKING_URI says; TensorBoard has it in any case.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train a recommender into a run folder; an interrupted run goes on when the command is given again.
 
@@ -90,6 +106,42 @@ def fit(
     With --from, new users and items join a finished run, in a folder of its own; what moved is printed, and kept there
     in retrained.json. Models in closed form are solved anew.
     """
+    from tfvae.data.sources import stem
+
+    if model is not None and model not in ("auto", *MODELS):
+        raise unknown_name("model", model, [*MODELS, "auto"])
+    if log_to == "mlflow":
+        from tfvae.training.mlflow_log import refuse_no_mlflow
+
+        refuse_no_mlflow()
+    given = opt.settings_from(set_) | opt.those_given(epochs=epochs, seed=seed, deterministic=deterministic or None)
+    columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
+    changes = opt.those_given(min_rating=min_rating, held_out_users=held_out)
+    table = opt.item_table(items, items_id_col, items_title_col)
+    of_the_data: dict[str, Any] = {"source": source, "columns": columns, "changes": changes}
+    if former is not None:
+        typer.echo(f"Training {former} further on {data}")
+        asked: dict[str, Any] = {
+            "model": model,
+            "run": run,
+            "settings": given,
+            "by": by,
+            "protocol": protocol,
+            "table": table,
+        }
+        retrain(data, former, tensorboard=tensorboard, log_to=log_to, **asked, **of_the_data)
+        return
+    model = model or USUAL
+    automatic = model == "auto"
+
+    def folder_of(model: str) -> Path:
+        return run or Path("runs", f"{stem(data)}-{model}" + ("-by-items" if by == "items" else ""))
+
+    chosen = f"the model that 'tfvae compare' chose, or else {AUTOMATIC},"
+    where = "" if automatic and run is None else f", in {folder_of(model)}"
+    typer.echo(f"Training {chosen if automatic else model} on {data}{where}")
+
+    # What follows takes seconds to load.
     from tfvae.cli.run_folder import (
         learnt_from,
         measure,
@@ -99,49 +151,54 @@ def fit(
         split_for,
     )
     from tfvae.data.items import Items
-    from tfvae.data.sources import stem
     from tfvae.training.adapt import settings_for
     from tfvae.training.loop import train
+    from tfvae.training.mlflow_log import in_mlflow
     from tfvae.training.run_folder import SPLIT_FILE, RunFolder
     from tfvae.training.settings import settings_of
 
-    given = opt.settings_from(set_) | opt.those_given(epochs=epochs, seed=seed, deterministic=deterministic or None)
-    columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
-    changes = opt.those_given(min_rating=min_rating, held_out_users=held_out)
-    table = opt.item_table(items, items_id_col, items_title_col)
-    if former is not None:
-        of_the_data = {"source": source, "columns": columns, "changes": changes}
-        retrain(
-            data, former, model=model, run=run, settings=given, by=by, protocol=protocol, table=table, **of_the_data
-        )
-        return
-    model = model or USUAL
-    automatic = model == "auto"
     if not automatic:
         settings_of(model, given)  # so that a misspelt setting is reported before large data are read
     opened = AUTOMATIC if automatic else model
-    split = split_for(opened, data, by, protocol, source=source, columns=columns, changes=changes, items=table)
+    split = split_for(opened, data, by, protocol, items=table, **of_the_data)
     if automatic:
         model, found = _chosen(data, split)
         given = found | given
     part = learnt_from(split)
-    folder = run or Path("runs", f"{stem(data)}-{model}" + ("-by-items" if by == "items" else ""))
+    folder = folder_of(model)
     refuse_another_split(folder, split)
     if table is not None:
         refuse_other_items(folder, split)
     finished = RunFolder(folder).is_finished
     # The stored items are those of the whole split, although the model learns from a part of it.
-    trained = train(settings_for(model, given, part, typer.echo), part, folder, items=Items.of(split), log=typer.echo)
+    settings = settings_for(model, given, part, typer.echo)
+    with in_mlflow(folder, typer.echo) if log_to == "mlflow" else nullcontext() as follow:
+        trained = train(
+            settings, part, folder, items=Items.of(split), follow=follow, tensorboard=tensorboard, log=typer.echo
+        )
     if not (folder / SPLIT_FILE).is_file():
         split.save(folder / SPLIT_FILE)
     if finished:
         typer.echo(f"{folder} was trained before; there is nothing left to do.")
     elif trained.best_epoch is not None:
         typer.echo(f"Best epoch: {trained.best_epoch + 1} of {trained.epochs}; {trained.seconds:,.0f} s of training")
-    typer.echo("Validation:")
     summary, counts = measure(trained.model, part.validation_part)
-    show_metrics(summary, counts)
+    told = {
+        "run": folder,
+        "model": model,
+        "trained_before": finished,
+        "epochs": trained.epochs,
+        "best_epoch": trained.best_epoch,
+        "seconds": trained.seconds,
+        "validation": {"metrics": summary, **counts},
+    }
+    answer(told, lambda: _show(summary, counts))
     next_commands(folder, split, trained.model)
+
+
+def _show(summary: dict[str, dict[str, float]], counts: dict[str, int]) -> None:
+    typer.echo("Validation:")
+    show_metrics(summary, counts)
 
 
 def _chosen(data: str, split: Split) -> tuple[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ import typer
 
 from tfvae.cli import options as opt
 from tfvae.cli.display import show_counts
+from tfvae.cli.json_output import AsJson, answer
 from tfvae.system.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def prepare(
     negatives: opt.Negatives = None,
     split_seed: opt.SplitSeed = None,
     protocol: opt.Protocol = None,
+    as_json: AsJson = False,
 ) -> None:
     """Split data into training, validation and test users as the papers did, or hold out ratings or items; save it."""
     from tfvae.data.open_split import open_split
@@ -82,7 +84,9 @@ def prepare(
     else:
         _refuse_to_replace_a_runs(split, out if out.suffix != ".npz" else out.parent, out.name)
         out = split.save(out)
-    show_counts(split.counts)
+    counts = split.counts
+    found = {"out": out, "protocol": split.protocol, "digest": split.digest, "counts": counts}
+    answer(found, lambda: show_counts(counts))
     typer.echo(f"Written: {out}")
     suits = {"rating-holdout": ("--model", "p-vae"), "leave-one-out": ("--model", "neumf")}
     typer.echo(f"Next: {opt.command('tfvae', 'fit', out, *suits.get(split.protocol, ()))}")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tfvae.cli import options as opt
 from tfvae.cli.display import show_ranking
 from tfvae.cli.everybody import to_everybody
+from tfvae.cli.json_output import AsJson, answer
 from tfvae.cli.rules import RuleOptions
 from tfvae.system.errors import InputError
+
+if TYPE_CHECKING:
+    from tfvae.serving.ranker import Ranking
+    from tfvae.serving.reasons import Reason
 
 __all__ = ["EXAMPLES", "recommend"]
 
@@ -86,6 +91,7 @@ def recommend(
             help="First drop events rated below, as 'tfvae fit' was told to; for models that rank.",
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Recommend items to somebody with a history, whom the model need not know, or to one of its training users.
 
@@ -132,7 +138,6 @@ def _to_one(run: Path, told: list, user: str, k: int, given: RuleOptions, why: b
     """Prints the ranking of one person, who is told by a history or is a training user; checks all before loading."""
     from tfvae.cli.run_folder import history_parts, items_of, training_split, typed_history
     from tfvae.models import model_class
-    from tfvae.serving.reasons import reasons
     from tfvae.serving.recommendations import recommend as ranked
     from tfvae.serving.recommendations import recommend_to_users
     from tfvae.training.loop import load_run
@@ -157,11 +162,27 @@ def _to_one(run: Path, told: list, user: str, k: int, given: RuleOptions, why: b
         ids, ratings = split.item_ids[row.indices].tolist(), row.data.tolist()
     else:
         scale = items.scale if rates else None
-        ranking = ranked(model, items.item_ids, [ids], k, items.titles, [ratings] if rates else None, scale, rules)
-    because = None
+        told_ratings = [ratings] if rates else None
+        ranking = ranked(model, items.item_ids, [ids], k, items.titles, told_ratings, scale, rules, graph=False)
+    found: list[list[Reason]] | None = None
     if why:
+        from tfvae.serving.reasons import reasons
+
         filled = ranking.items[0][ranking.scores[0] > float("-inf")].tolist()
         found = reasons(model, items.item_ids, ids, filled, ratings=ratings if rates else None)
+    because = None
+    if found is not None:
         titles = {} if items.titles is None else dict(zip(items.item_ids.tolist(), items.titles.tolist(), strict=True))
         because = [[titles.get(reason.item) or str(reason.item) for reason in of_item] for of_item in found]
-    show_ranking(ranking, rates, because)
+    answer({"recommended": _records(ranking, found)}, lambda: show_ranking(ranking, rates, because))
+
+
+def _records(ranking: Ranking, because: list[list[Reason]] | None) -> list[dict[str, Any]]:
+    """What is known of each item of the first user's ranking, without empty ranks; as the columns of a written file."""
+    filled = int((ranking.scores[0] > float("-inf")).sum())
+    columns = {"item": ranking.items, "title": ranking.titles, "score": ranking.scores, "sd": ranking.sd}
+    known = {name: values[0].tolist() for name, values in columns.items() if values is not None}
+    records = [{"rank": place + 1} | {name: values[place] for name, values in known.items()} for place in range(filled)]
+    for record, reasons in zip(records, because or (), strict=False):
+        record["because"] = [reason._asdict() for reason in reasons]
+    return records

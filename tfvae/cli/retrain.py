@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tfvae.cli.display import show_table
+from tfvae.cli.json_output import answer
 from tfvae.system.errors import InputError
 
 if TYPE_CHECKING:
     from tfvae.data.items_file import ItemTable
     from tfvae.data.splits import Split
     from tfvae.training.retraining import Planned, RetrainingReport
+    from tfvae.training.tensorboard import Detail
 
 __all__ = ["retrain"]
 
@@ -31,6 +33,8 @@ def retrain(
     by: str,
     protocol: str | None,
     table: ItemTable | None,
+    tensorboard: Detail,
+    log_to: str | None,
     **given: Any,
 ) -> None:
     """Trains the model of a finished run further, and prints what moved.
@@ -44,6 +48,8 @@ def retrain(
         by: The rows of the matrix that were asked for, "users" or "items".
         protocol: The kind of split that was asked for; None for that of the run.
         table: What an items file tells of the items, or None.
+        tensorboard: What is logged for TensorBoard, as by `--tensorboard`.
+        log_to: "mlflow", or None, as of `--log`.
         **given: Other arguments of `open_split`.
 
     Raises:
@@ -53,6 +59,7 @@ def retrain(
     from tfvae.cli.run_folder import training_split as split_of
     from tfvae.data.items import Items
     from tfvae.data.sources import stem
+    from tfvae.training.mlflow_log import in_mlflow
     from tfvae.training.retraining import planned
     from tfvae.training.retraining import retrain as of_run
     from tfvae.training.run_folder import SPLIT_FILE, RunFolder
@@ -75,7 +82,9 @@ def retrain(
     if table is not None:
         refuse_other_items(folder, split)
     finished = RunFolder(folder).is_finished
-    found = of_run(former_run, part, folder, former=former, changes=settings, items=Items.of(split), log=typer.echo)
+    told: Any = {"former": former, "changes": settings, "items": Items.of(split), "log": typer.echo}
+    with in_mlflow(folder, typer.echo) if log_to == "mlflow" else nullcontext() as follow:
+        found = of_run(former_run, part, folder, follow=follow, tensorboard=tensorboard, **told)
     if not (folder / SPLIT_FILE).is_file():
         split.save(folder / SPLIT_FILE)
     trained = found.trained
@@ -83,7 +92,8 @@ def retrain(
         typer.echo(f"{folder} was trained before; there is nothing left to do.")
     elif trained.best_epoch is not None:
         typer.echo(f"Best epoch: {trained.best_epoch + 1} of {trained.epochs}; {trained.seconds:,.0f} s of training")
-    _show(found.report, split, rows)
+    document = {"run": folder, "from": former_run, "model": name, "trained_before": finished, "epochs": trained.epochs}
+    answer(document | {"retrained": found.report.model_dump()}, lambda: _show(found.report, split, rows))
     next_commands(folder, split, trained.model)
 
 

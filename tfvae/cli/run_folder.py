@@ -223,7 +223,7 @@ def next_commands(folder: Path, split: Split, model: Recommender) -> None:
     whom = f"--history={split.item_ids[0]}{rating}" if model.scores_new_users else f"--user={split.user_ids[0]}"
     typer.echo(f"Next: {command('tfvae', 'evaluate', folder)}")
     typer.echo(f"      {command('tfvae', 'recommend', folder, whom)}")
-    if not model.has_members:  # whose own training curves go with their folders
+    if RunFolder(folder).tensorboard.is_dir():
         typer.echo(f"      {command('tensorboard', '--logdir', folder)}")
 
 

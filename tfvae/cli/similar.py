@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tfvae.cli import options as opt
 from tfvae.cli.display import show_table
+from tfvae.cli.json_output import AsJson, answer
 
 if TYPE_CHECKING:
     from tfvae.serving.similar import SimilarItems
@@ -29,7 +29,7 @@ def similar(
     min_users: Annotated[
         int, typer.Option("--min-users-per-item", min=0, help="Show no item that fewer training users have.")
     ] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the items that are nearest to an item, as the model sees them.
 
@@ -51,10 +51,11 @@ def similar(
         typer.echo(told, err=True)
     candidates = Rules(min_users=min_users, n_users=items.n_users).allowed(items.item_ids)
     found = similar_items(trained.model, items.item_ids, known, k, items.titles, candidates)
-    if as_json:
-        asked = {"item": known} | ({} if title is None else {"title": title})
-        typer.echo(json.dumps(asked | {"measure": found.measure, "similar": _records(found)}, ensure_ascii=False))
-        return
+    asked = {"item": known} | ({} if title is None else {"title": title})
+    answer(asked | {"measure": found.measure, "similar": _records(found)}, lambda: _show(found))
+
+
+def _show(found: SimilarItems) -> None:
     headings = ["id", *(["title"] if found.titles is not None else []), found.measure]
     rows = [[_shown(value) for name, value in record.items() if name != "rank"] for record in _records(found)]
     show_table(headings, rows, [found.measure])
@@ -65,7 +66,7 @@ def _records(found: SimilarItems) -> list[dict[str, Any]]:
     columns: dict[str, list] = {"rank": list(range(1, len(found.items) + 1)), "item": found.items.tolist()}
     if found.titles is not None:
         columns["title"] = found.titles.tolist()
-    columns["similarity"] = [round(float(value), 6) for value in found.similarities]
+    columns["similarity"] = found.similarities.tolist()
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

@@ -9,6 +9,7 @@ import typer
 
 from tfvae.cli import options as opt
 from tfvae.cli.display import show_runs
+from tfvae.cli.json_output import AsJson, answer
 from tfvae.system.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ SWEEP_EXAMPLES = (
     "tfvae sweep multvae-table2 --row mult-vae --dataset ml-1m --trials 20",
     "tfvae sweep multvae-table2 --row mult-vae --data ratings.csv --user-col uid --item-col sku --trials 20",
 )
+
+IN_DOCUMENT = {"row", "slug", "model", "seed", "metrics", "validation", "users", "seconds", "epochs", "shortened"}
+"""What of a stored run is in the document of --json; the stored file has the rest."""
 
 
 def table(
@@ -51,8 +55,11 @@ def table(
     negatives: opt.Negatives = None,
     split_seed: opt.SplitSeed = None,
     render_only: Annotated[bool, typer.Option("--render-only", help="Run nothing; render what is stored.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Bring a paper's table up to date on a data set: run what is missing, then render it."""
+    if not render_only and (data or dataset):
+        typer.echo(f"Running what {name} lacks on {data or dataset}, into paper_results")
     columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
     changes = opt.those_given(
         min_rating=min_rating,
@@ -66,7 +73,8 @@ def table(
     if render_only:
         from tfvae.experiments.report import render, render_overview
 
-        typer.echo(f"Written: {render(name, _stored_data(name, own.name if own else dataset))}, {render_overview()}")
+        pages = [render(name, _stored_data(name, own.name if own else dataset)), render_overview()]
+        answer({"pages": pages}, lambda: typer.echo(f"Written: {', '.join(map(str, pages))}"))
         return
     from tfvae.experiments.definitions import load_table
     from tfvae.experiments.runner import run_table
@@ -84,8 +92,11 @@ def table(
         own=own,
         log=typer.echo,
     )
-    if runs:
-        show_runs(runs)
+    found = [run.model_dump(mode="json", include=IN_DOCUMENT) for run in runs]
+    answer(
+        {"table": name, "dataset": own.name if own else dataset, "runs": found},
+        lambda: show_runs(runs) if runs else None,
+    )
 
 
 def sweep(
@@ -109,8 +120,15 @@ def sweep(
     held_out: opt.HeldOut = None,
     negatives: opt.Negatives = None,
     split_seed: opt.SplitSeed = None,
+    as_json: AsJson = False,
 ) -> None:
     """Search a row's settings on validation users; 'tfvae table' then uses the best."""
+    if data or dataset:
+        typer.echo(
+            f"Searching the settings of {row} of {table} on {data or dataset}, {trials} trials, into paper_results"
+        )
+
+    # What follows takes seconds to load.
     from tfvae.experiments.sweep import run_sweep
 
     columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
@@ -128,7 +146,11 @@ def sweep(
     )
     if found.best is None:
         raise InputError(f"none of {len(found.trials)} trials came through; see their reasons above.")
-    typer.echo(f"Best of {len(found.trials)}: {found.monitor} {found.best.value:.4f} with {found.best.params}")
+    best, told = found.best, found.model_dump(include={"table", "row", "dataset", "seed", "monitor", "trials"})
+    answer(
+        {**told, "best": best.model_dump()},
+        lambda: typer.echo(f"Best of {len(found.trials)}: {found.monitor} {best.value:.4f} with {best.params}"),
+    )
 
 
 def _own_data(data: Path | None, columns: dict[str, str], changes: dict[str, Any]) -> OwnData | None:

@@ -10,8 +10,6 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import pooch
-
 from tfvae.data.streams import AnyPath, members
 from tfvae.system.errors import InputError
 
@@ -115,6 +113,8 @@ def data_folder() -> Path | None:
 
 def cache_folder() -> Path:
     """The folder of downloads: `TFVAE_CACHE` if it is set, otherwise one in the platform's folder for caches."""
+    import pooch  # here, since it loads asyncio and more, and most commands download nothing
+
     return Path(os.environ.get("TFVAE_CACHE") or pooch.os_cache("tfvae")).expanduser()
 
 
@@ -132,6 +132,8 @@ def download(urls: Sequence[str], checksum: str, file_name: str) -> Path:
     Raises:
         InputError: If no address gives it; the message has the reason for each. No partial file is left behind.
     """
+    import pooch
+
     failures = []
     for url in urls:
         try:

@@ -23,6 +23,7 @@ import tensorflow_probability as tfp
 from scipy.sparse import csr_array
 from sklearn.decomposition import PCA
 
+from tfvae.evaluation.codes import active_units, spaced
 from tfvae.evaluation.scoring import traced
 from tfvae.models.base import HasPosterior, Recommender
 from tfvae.nn.batches import RowStore
@@ -34,7 +35,6 @@ from tfvae.system.memory import keep_freed_buffers
 __all__ = ["LatentDiagnostics", "latent_diagnostics", "has_latents"]
 
 SAMPLES = 100
-ACTIVE_VARIANCE = 0.01  # Burda et al., section 5
 USERS_OF_MIXTURE = 5000
 POINTS = 2000
 USERS_PER_DRAW = 64
@@ -112,14 +112,14 @@ def latent_diagnostics(
     if diverged := np.count_nonzero(~np.isfinite(iwae + elbo)):
         raise DivergedError(f"{model.name} gives {diverged} of {n_users} users a bound that is not finite.")
 
-    mixture = _spaced(n_users, USERS_OF_MIXTURE)
-    drawn = _spaced(len(mixture), POINTS)
+    mixture = spaced(n_users, USERS_OF_MIXTURE)
+    drawn = spaced(len(mixture), POINTS)
     log_prior, of_prior = _at_prior(model, len(drawn), seed)(tf.constant(z[mixture]))
     log_aggregated = _log_mixture(z[mixture], mean[mixture], sd[mixture])
     values = {
         "samples": float(samples),
         "latent_dim": float(z.shape[1]),
-        "active_units": float(np.count_nonzero(mean.var(axis=0, dtype=np.float64) > ACTIVE_VARIANCE)),
+        "active_units": float(active_units(mean)),
         "marginal_kl": float(np.mean(log_aggregated - log_prior.numpy().astype(np.float64))),
         "marginal_users": float(len(mixture)),
     }
@@ -199,11 +199,6 @@ def _log_mixture(z: np.ndarray, mean: np.ndarray, sd: np.ndarray, codes_at_once:
     starts = range(0, len(z), codes_at_once)
     parts = [mixture.log_prob(z[first : first + codes_at_once].astype(np.float64)) for first in starts]
     return np.concatenate(parts)
-
-
-def _spaced(n: int, at_most: int) -> np.ndarray:
-    """At most `at_most` evenly spaced whole numbers from 0 to n - 1, int64; all n of them if n is not larger."""
-    return np.linspace(0, n - 1, min(n, at_most)).astype(np.int64)
 
 
 def _principal_plane(posterior: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from tfvae.system.errors import InputError
 
@@ -69,6 +68,8 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0, level: float = 0.95) -
     values = _per_user(values, at_least=1)
     if len(values) == 1:
         return float(values[0]), float(values[0])
+    from scipy import stats  # here, since it takes a second, and rankings need none of it
+
     low, high = stats.bootstrap(
         (values,),
         np.mean,
@@ -103,6 +104,8 @@ def paired_test(a: np.ndarray, b: np.ndarray) -> PairedTest:
     if np.all(difference == difference[0]):
         shift = float(difference[0])
         return PairedTest(shift, 0.0, float(np.sign(shift) * np.inf) if shift else 0.0, 0.0 if shift else 1.0)
+    from scipy import stats
+
     test = stats.ttest_rel(a, b)
     return PairedTest(float(difference.mean()), float(stats.sem(difference)), float(test.statistic), float(test.pvalue))
 

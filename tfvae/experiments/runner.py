@@ -30,7 +30,9 @@ from tfvae.experiments.plan import Job, Log, Plan, outdated, plans_of, shortened
 from tfvae.experiments.protocols import OwnData, data_name, splits_of
 from tfvae.experiments.records import Attributes, StoredRun
 from tfvae.experiments.results_folder import searched_as, store_attributes, store_run, stored_run, stored_sweep
+from tfvae.experiments.sections import PICTURES
 from tfvae.experiments.sweep import run_sweep, validation_value
+from tfvae.experiments.tensorboard import log_pictures
 from tfvae.system.environment import commit, environment
 from tfvae.system.errors import DivergedError, InputError, TooLargeError
 from tfvae.system.files import digest
@@ -110,7 +112,9 @@ def run_table(
             log(f"{plan.row.name}, seed {plan.seed}: failed: {error}")
             failures.append(error)
     for shown in tables_showing(name, {row.stored_in(name) for row in chosen}, results):
-        log(f"written: {report.render(shown, stored_under, results)}")
+        page = report.render(shown, stored_under, results)
+        log_pictures(Path(work) / shown / stored_under / "pictures", [page.parent / name for name in PICTURES])
+        log(f"written: {page}")
     report.render_overview(results)
     if failures:
         raise failures[0]
@@ -170,7 +174,9 @@ def _run(plan: Plan) -> StoredRun:
     folder = Path(job.work) / table.name / dataset / f"{row.slug}.seed{plan.seed}-{key}"
     forget_peak()
     watched = split.test if table.watch_test else None
-    trained = train(plan.settings, split, folder, watched=watched, progress=job.progress, log=job.log)
+    trained = train(
+        plan.settings, split, folder, watched=watched, progress=job.progress, tensorboard="curves", log=job.log
+    )
     test = split.test_part
     evaluation = evaluate(trained.model, test, tuple(table.metrics))
     predictive = None

@@ -20,7 +20,7 @@ from tfvae.experiments.rendering import named, printed_metric, template
 from tfvae.experiments.results_folder import folder_of, stored_latents, sweep_of
 from tfvae.experiments.summaries import ROUNDING, SIGNIFICANT, Cells, compared
 
-__all__ = ["Page", "written"]
+__all__ = ["PICTURES", "Page", "written"]
 
 OVER = {  # by protocol: what paired tests are over, and what validation values are measured on
     "strong-generalization": ("test users", "validation users"),
@@ -31,6 +31,8 @@ OVER = {  # by protocol: what paired tests are over, and what validation values 
 PICTURE = "learning-curves.png"
 PICTURE_OF_LATENTS = "latents.png"
 PICTURE_OF_SHAPES = "learning-curves-by-round.png"
+PICTURES = (PICTURE, PICTURE_OF_SHAPES, PICTURE_OF_LATENTS)
+"""The names of the files that a page may show."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from tfvae.experiments.protocols import OwnData, data_name, splits_of
 from tfvae.experiments.records import Sweep, Trial
 from tfvae.experiments.results_folder import stored_sweep, sweep_path
 from tfvae.experiments.search import SearchSpace
+from tfvae.experiments.tensorboard import log_stored_trials, log_trial
 from tfvae.models import model_class
 from tfvae.models.gradient import GradientRecommender
 from tfvae.system.environment import commit, environment
@@ -46,6 +47,8 @@ from tfvae.training.run_folder import RunFolder
 from tfvae.training.settings import settings_of, stored_settings
 
 __all__ = ["run_sweep", "search_problem", "validation_value"]
+
+TENSORBOARD = "tensorboard"  # in the sweep's working folder, with a run for each trial; it is kept
 
 
 def run_sweep(
@@ -79,7 +82,8 @@ def run_sweep(
         source: Data fetched by hand (see `tfvae.experiments.runner.run_table`).
         own: A user's own data, instead of a named data set.
         results: The results folder.
-        work: The folder of the trials' working folders, which are removed after each trial.
+        work: The folder of the trials' working folders, which are removed after each trial, and of the trials' logs
+            for TensorBoard, which are kept.
         progress: Whether training shows its progress.
         log: Called with one line after each trial.
 
@@ -106,6 +110,7 @@ def run_sweep(
     deadline = time.perf_counter() + (seconds if seconds is not None else np.inf)
     with held(Path(work) / table / stored_under / f"{row}.sweep") as folder:
         sweep = _begun(definition, chosen, stored_under, whole.digest, seed, epochs, results, split)
+        log_stored_trials(folder / TENSORBOARD, sweep)
         while len(sweep.trials) < trials and sweep.seconds < budget_seconds and time.perf_counter() < deadline:
             params = _next_params(sweep)
             trial = _tried(sweep, params, split, folder, progress)
@@ -218,14 +223,18 @@ def _tried(sweep: Sweep, params: dict[str, Any], split: Split, folder: Path, pro
     trial = folder / f"trial{len(sweep.trials)}-{digest(settings.flat(), split.digest)[:8]}"
     started = time.perf_counter()
     outcome: dict[str, Any]
+    history: list[dict[str, float]] = []
     try:
-        trained = train(settings, split, trial, progress=progress, log=_silent)
+        trained = train(settings, split, trial, progress=progress, tensorboard="curves", log=_silent)
+        history = trained.history
         value = validation_value(trained, split, sweep.monitor)
         outcome = {"state": "complete", "value": value, "best_epoch": trained.best_epoch}
     except (DivergedError, TooLargeError) as error:
         outcome = {"state": "failed", "value": None, "best_epoch": None, "reason": str(error)}
     seconds = round(time.perf_counter() - started, 1)
-    return Trial(number=len(sweep.trials), params=params, seconds=seconds, **outcome)
+    tried = Trial(number=len(sweep.trials), params=params, seconds=seconds, **outcome)
+    log_trial(folder / TENSORBOARD, sweep, tried, history)
+    return tried
 
 
 def _remove_trials(folder: Path) -> None:

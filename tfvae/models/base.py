@@ -363,6 +363,9 @@ class HasRatingPosterior(Protocol):
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
         """The posterior q(z | r_O) of B rows."""
 
+    def prior(self) -> tfd.Distribution:
+        """The prior p(z)."""
+
     def standard(self, batch: SparseBatch) -> SparseBatch:
         """Rows of ratings on the standard scale, on which the decoder's ratings are."""
 

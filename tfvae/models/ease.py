@@ -21,7 +21,6 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 from pydantic import PositiveFloat
-from scipy.linalg import lapack
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
@@ -34,10 +33,6 @@ from tfvae.system.progress import OncePerMinute
 
 __all__ = ["EASE"]
 
-PRECISIONS = {
-    "float32": (np.float32, lapack.spotrf, lapack.spotri),
-    "float64": (np.float64, lapack.dpotrf, lapack.dpotri),
-}
 ROWS_AT_ONCE = 1000
 MOST_AT_ONCE = 25_000  # items whose Gram matrix is left to LAPACK; its inversion of larger ones crashed in OpenBLAS
 
@@ -109,9 +104,12 @@ class EASE(ItemItem):
             TooLargeError: If the Gram matrix does not fit in memory.
             InputError: If the matrix is not binary or has another number of items, or if no inverse is found.
         """
+        from scipy.linalg import get_lapack_funcs  # here, since it is slow to load, and a ranking needs none of it
+
         check_matrix(self, train)
         name = type(self).__name__
-        dtype, factorise, invert = PRECISIONS[self.gram_precision]
+        dtype = np.dtype(self.gram_precision)
+        factorise, invert = get_lapack_funcs(("potrf", "potri"), dtype=dtype)
         need = self.require_memory(dtype, "the Gram matrix")
         log(f"{name}: {need} for the Gram matrix of {self.n_items:,} items, inverted in place")
         matrix = gram(train, dtype)

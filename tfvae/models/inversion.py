@@ -16,14 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.linalg import lapack
 
 __all__ = ["invert_in_blocks"]
 
 BLOCK = 1024
 STRIP = 2048
-_FACTORISE = {np.dtype(np.float32): lapack.spotrf, np.dtype(np.float64): lapack.dpotrf}
-_INVERT = {np.dtype(np.float32): lapack.spotri, np.dtype(np.float64): lapack.dpotri}
 
 
 def invert_in_blocks(matrix: np.ndarray, progress: Callable[[int], None] = lambda done: None) -> bool:
@@ -62,10 +59,13 @@ def invert_in_blocks(matrix: np.ndarray, progress: Callable[[int], None] = lambd
 
 def _inverse(block: np.ndarray) -> np.ndarray | None:
     """The inverse of a small symmetric block, whole; None if the block is not positive definite."""
-    factor, failed = _FACTORISE[block.dtype](block, lower=1, clean=0)
+    from scipy.linalg import get_lapack_funcs  # here, since it is slow to load, and a ranking needs none of it
+
+    factorise, invert = get_lapack_funcs(("potrf", "potri"), dtype=block.dtype)
+    factor, failed = factorise(block, lower=1, clean=0)
     if failed:
         return None
-    inverse, failed = _INVERT[block.dtype](factor, lower=1, overwrite_c=1)
+    inverse, failed = invert(factor, lower=1, overwrite_c=1)
     if failed:
         return None
     return np.tril(inverse) + np.tril(inverse, -1).T

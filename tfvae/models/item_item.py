@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 
 from tfvae.models.matrix import MatrixRecommender
 from tfvae.nn.batches import SparseBatch
+from tfvae.nn.sparse_ops import binary_matmul
 from tfvae.system.errors import TooLargeError
 
 __all__ = ["ItemItem", "gram"]
@@ -49,12 +50,8 @@ class ItemItem(MatrixRecommender):
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """The sum of the matrix rows of each user's items, float32 [B, n_items]."""
-        total = tf.raw_ops.SparseSegmentSumWithNumSegments(
-            data=tf.convert_to_tensor(self.item_weights.value),
-            indices=batch.items,
-            segment_ids=batch.segment_ids,
-            num_segments=tf.shape(batch.lengths)[0],
-        )
+        matrix = tf.convert_to_tensor(self.item_weights.value)
+        total = binary_matmul(matrix, batch.items, batch.segment_ids, tf.shape(batch.lengths)[0])
         return tf.ensure_shape(total, (None, self.n_items))
 
     def map_row(self, item: int) -> tf.Tensor:

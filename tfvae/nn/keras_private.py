@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-__all__ = ["BuiltByConstructor", "adam_moments", "forget_step", "summary_writer", "use_step"]
+__all__ = ["BuiltByConstructor", "adam_moments", "forget_step", "use_step"]
 
 
 class BuiltByConstructor:
@@ -57,8 +57,3 @@ def adam_moments(optimizer: keras.optimizers.Adam, variable: keras.Variable) -> 
     """
     index = optimizer._get_variable_index(variable)
     return optimizer._momentums[index].value, optimizer._velocities[index].value
-
-
-def summary_writer(callback: keras.callbacks.TensorBoard) -> tf.summary.SummaryWriter:
-    """The writer with which a TensorBoard callback writes the training curves."""
-    return callback._train_writer

@@ -18,7 +18,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfvae.nn.batches import SparseBatch
-from tfvae.nn.sparse_ops import binary_matmul, refuse_gradient
+from tfvae.nn.sparse_ops import add_at, binary_matmul, refuse_gradient
 from tfvae.system.errors import InputError, unknown_name
 
 __all__ = ["LIKELIHOODS", "Bernoulli", "Gaussian", "Logistic", "Multinomial", "likelihood"]
@@ -65,7 +65,7 @@ class ItemLikelihood(tfp.distributions.Distribution):
 
             def gradient(upstream):
                 at_items = sparse_slope * tf.gather(upstream, batch.segment_ids)
-                return _add_at(dense_pullback(upstream[:, None]), at, at_items)
+                return add_at(dense_pullback(upstream[:, None]), at, at_items)
 
             return total, gradient
 
@@ -78,15 +78,6 @@ class ItemLikelihood(tfp.distributions.Distribution):
     @abc.abstractmethod
     def _at_the_items(self, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """What each item of a user adds to log p, [nnz], and its derivative, [nnz]."""
-
-
-def _add_at(dense: tf.Tensor, at: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """The matrix `dense` with `values` [nnz] added at the places `at` [nnz, 2]."""
-    if tf.config.list_logical_devices("GPU"):  # SparseTensorDenseAdd has no GPU kernel
-        return tf.tensor_scatter_nd_add(dense, at, values)
-    # On a CPU this takes a third of the scatter's time, including the copy.
-    shape = tf.shape(dense, tf.int64)
-    return tf.raw_ops.SparseTensorDenseAdd(a_indices=tf.cast(at, tf.int64), a_values=values, a_shape=shape, b=dense)
 
 
 class Multinomial(ItemLikelihood):

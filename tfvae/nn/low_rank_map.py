@@ -69,5 +69,7 @@ class LowRankMap(keras.layers.Layer):
         codes = tf.ensure_shape(codes, (None, self.factors.shape[1]))
         products = tf.matmul(codes, factors, transpose_b=True)
         own = tf.gather(tf.reduce_sum(tf.square(factors), axis=1), batch.items)
-        products = tf.tensor_scatter_nd_sub(products, tf.stack([batch.segment_ids, batch.items], axis=1), own)
+        places = tf.stack([batch.segment_ids, batch.items], axis=1)
+        # Put in place, since LiteRT has no kernel that adds at places.
+        products = tf.tensor_scatter_nd_update(products, places, tf.gather_nd(products, places) - own)
         return products / self.diagonal.value

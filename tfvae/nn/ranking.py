@@ -38,7 +38,7 @@ def best_unseen(
         seen = tf.stack([batch.segment_ids, batch.items], axis=1)
         scores = tf.tensor_scatter_nd_update(scores, seen, tf.fill(tf.shape(batch.items), -np.inf))
     best, items = tf.math.top_k(scores, tf.minimum(k, n_items))
-    items = tf.where(tf.math.is_inf(best), EMPTY_RANK, items)
+    items = tf.where(best <= tf.float32.min, EMPTY_RANK, items)  # LiteRT makes −∞ the lowest finite number
     beyond = [[0, 0], [0, tf.maximum(k - n_items, 0)]]
     return tf.pad(items, beyond, constant_values=EMPTY_RANK), tf.pad(best, beyond, constant_values=-np.inf)
 

@@ -126,7 +126,8 @@ class SetEncoder(keras.layers.Layer):
         # one int64. Nothing is rounded, so that splitting the bits again gives the item and the rating.
         pairs = tf.bitcast(tf.stack([batch.items, tf.bitcast(batch.values, tf.int32)], axis=1), tf.int64)
         pairs, places = tf.unique(pairs)
-        items, ratings = tf.unstack(tf.bitcast(pairs, tf.int32), axis=1)
+        pairs = tf.bitcast(pairs, tf.int32)
+        items, ratings = pairs[:, 0], pairs[:, 1]  # LiteRT cannot unstack what is empty
         known, ratings = tf.gather(self._table(), items), tf.bitcast(ratings, tf.float32)[:, None]
         elements = tf.concat([known, ratings], axis=1) if self.concatenates else known * ratings
         for layer in self.element_layers:

@@ -2,18 +2,46 @@
 
 Every floating-point input has its true gradient; the integers that give the places of the non-zeros have none. Each
 gradient adds its terms in a fixed order, so that equal runs are equal to the last bit.
+
+A graph that is traced within `portable_ops` has the same products in operations that every runtime knows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import tensorflow as tf
 
-__all__ = ["binary_matmul", "products_at", "refuse_gradient", "sparse_matmul"]
+__all__ = ["add_at", "binary_matmul", "portable_ops", "products_at", "refuse_gradient", "sparse_matmul"]
+
+_PORTABLE = ContextVar("portable", default=False)
+
+
+@contextmanager
+def portable_ops() -> Iterator[None]:
+    """Within it, graphs are traced with gathers and segment sums, since LiteRT has no kernels for sparse products.
+
+    The results differ by rounding only. A gathered row of the matrix takes memory for each non-zero, and the order in
+    which gradients add their terms is not fixed; so such graphs are for serving a few users at a time.
+    """
+    before = _PORTABLE.set(True)
+    try:
+        yield
+    finally:
+        _PORTABLE.reset(before)
+
+
+def binary_matmul(kernel: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, n_users: tf.Tensor) -> tf.Tensor:
+    """The sparse product X·kernel for binary X, [B, units], whose gradient is the same kind of product with X'."""
+    if _PORTABLE.get():
+        return tf.math.unsorted_segment_sum(tf.gather(kernel, items), segment_ids, n_users)
+    return _binary_matmul(kernel, items, segment_ids, n_users)
 
 
 @tf.custom_gradient
-def binary_matmul(kernel: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, n_users: tf.Tensor):
-    """The sparse product X·kernel for binary X, [B, units], whose gradient is the same kind of product with X'."""
+def _binary_matmul(kernel: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, n_users: tf.Tensor):
     total = tf.raw_ops.SparseSegmentSumWithNumSegments(
         data=kernel, indices=items, segment_ids=segment_ids, num_segments=n_users
     )
@@ -59,12 +87,20 @@ def _transposed_product(
     return _sparse_product(values, segment_ids, items, shape[::-1], dense)
 
 
-@tf.custom_gradient
-def sparse_matmul(kernel: tf.Tensor, values: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, n_users: tf.Tensor):
+def sparse_matmul(
+    kernel: tf.Tensor, values: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, n_users: tf.Tensor
+) -> tf.Tensor:
     """The sparse product X·kernel, [B, units], for X with the given values; kernel and values have gradients.
 
     If the values are data, their gradient costs nothing in a compiled step, since TensorFlow removes unused results.
     """
+    if _PORTABLE.get():
+        return tf.math.unsorted_segment_sum(values[:, None] * tf.gather(kernel, items), segment_ids, n_users)
+    return _sparse_matmul(kernel, values, items, segment_ids, n_users)
+
+
+@tf.custom_gradient
+def _sparse_matmul(kernel: tf.Tensor, values: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, n_users: tf.Tensor):
     # The gradient must not reuse the sparse matrix of the forward pass, since such a function cannot be saved.
     where = values, items, segment_ids, [n_users, tf.shape(kernel)[0]]
 
@@ -91,6 +127,17 @@ def products_at(hidden: tf.Tensor, kernel: tf.Tensor, items: tf.Tensor, segment_
         return tf.cast(hidden_gradient, hidden.dtype), tf.cast(of_kernel, kernel.dtype), None, None
 
     return products, gradient
+
+
+def add_at(dense: tf.Tensor, at: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """The matrix `dense` with `values` [nnz] added at the places `at` [nnz, 2]."""
+    if _PORTABLE.get():
+        return dense + tf.scatter_nd(at, values, tf.shape(dense))
+    if tf.config.list_logical_devices("GPU"):  # SparseTensorDenseAdd has no GPU kernel
+        return tf.tensor_scatter_nd_add(dense, at, values)
+    # On a CPU this takes a third of the scatter's time, including the copy.
+    shape = tf.shape(dense, tf.int64)
+    return tf.raw_ops.SparseTensorDenseAdd(a_indices=tf.cast(at, tf.int64), a_values=values, a_shape=shape, b=dense)
 
 
 def refuse_gradient(tensor: tf.Tensor, reason: str) -> tf.Tensor:

@@ -58,6 +58,7 @@ class Ranker:
         titles: The items' titles, [n_items], to be returned as well; None returns none.
         scale: The lowest and the highest training rating; for models of ratings only.
         rules: What may be recommended; None allows all items that are not in the history.
+        with_sd: Whether rankings have the standard deviations of predicted ratings, if the model knows them.
 
     Attributes:
         pad: The id in empty ranks.
@@ -78,6 +79,8 @@ class Ranker:
         titles: Sequence[str] | np.ndarray | None,
         scale: tuple[float, float] | None,
         rules: Rules | None = None,
+        *,
+        with_sd: bool = True,
     ):
         _refuse_scale(model, scale)
         self.dtype, ids = plain_ids(item_ids, "item ids")
@@ -95,7 +98,7 @@ class Ranker:
         self._n_items = model.n_items
         # The model itself is no attribute: a SavedModel would then hold its variables a second time.
         self._scores = model.scores
-        self._sd = model.rating_sd if knows_rating_sd(model) else None
+        self._sd = model.rating_sd if with_sd and knows_rating_sd(model) else None
         self._titles = None if titles is None else tf.constant([*map(str, titles), ""])
         self.rules = (rules or Rules()).for_items(ids)
         allowed = self.rules.allowed(ids)
@@ -133,6 +136,10 @@ class Ranker:
         if self._titles is not None:
             ranking["titles"] = tf.gather(self._titles, named)
         return ranking
+
+    def places(self, batch: SparseBatch, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As the call, with `items` as places among `item_ids`, int32 [B, k], −1 in empty ranks, and no titles."""
+        return self._clipped(self._listed(batch, k, None))
 
     def lists(
         self, batch: SparseBatch, k: tf.Tensor, allowed: tf.Tensor | None = None, again: tf.Tensor | None = None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tfvae.data.splits import Split
     from tfvae.models.base import Recommender
 
-__all__ = ["DEFAULT_K", "Ranking", "Recommendations", "recommend", "recommend_to_users"]
+__all__ = ["DEFAULT_K", "Ranking", "Recommendations", "recommend", "recommend_to_users", "refuse_training_users_only"]
 
 DEFAULT_K = 100
 USERS_AT_ONCE = 500
@@ -50,6 +50,8 @@ class Recommendations(tf.Module):
         titles: The items' titles, [n_items], to be returned as well; None returns none.
         scale: The lowest and the highest training rating, such as `split.scale`; for models of ratings only.
         rules: What may be recommended; None allows all items. Histories may have any item.
+        graph: Whether to make a graph, which takes longer than a single answer does, and makes each of many quicker.
+            A SavedModel needs it.
 
     Raises:
         InputError: If there are not `n_items` ids or titles; if an id is not valid; if the scale is missing, not valid,
@@ -64,13 +66,10 @@ class Recommendations(tf.Module):
         titles: Sequence[str] | np.ndarray | None = None,
         scale: tuple[float, float] | None = None,
         rules: Rules | None = None,
+        graph: bool = True,
     ):
         super().__init__(name="recommendations")
-        if not model.scores_new_users:
-            raise InputError(
-                f"{model.name} serves its training users only, and cannot answer for a new history; recommend to them "
-                "by their ids, tfvae.recommend_to_users(model, split, users)."
-            )
+        refuse_training_users_only(model)
         self._rank = Ranker(model, item_ids, titles, scale, rules)
         self.pad = self._rank.pad
         self._dtype = dtype = self._rank.dtype
@@ -88,11 +87,12 @@ class Recommendations(tf.Module):
         self.recommend = tf.function(self._recommend, with_k)
         self.recommend_default = tf.function(self._recommend_default, inputs)
         if self._rank.rules.reranks:
-            self._list = tf.function(self._lists, with_k)
+            self._list = tf.function(self._lists, with_k) if graph else self._lists
         else:  # a graph alone follows the rules
             mask = tf.TensorSpec([None, model.n_items], tf.bool, "allowed")
             self.recommend_allowed = tf.function(self._recommend_allowed, [*with_k, mask])
-        self._weights = list(self.recommend.get_concrete_function().graph.variables)
+        self._answer = self.recommend if graph else self._recommend
+        self._weights = list(self.recommend.get_concrete_function().graph.variables) if graph else []
 
     def __call__(
         self, histories: Sequence[Sequence], k: int = DEFAULT_K, ratings: Sequence[Sequence[float]] | None = None
@@ -120,7 +120,7 @@ class Recommendations(tf.Module):
         elif ratings is not None:
             raise InputError(f"{self._name} ranks by what is in a history, not by ratings; leave the ratings out.")
         with diverged_refused(self._name):
-            rank = self._by_rules if self._rank.rules.reranks else self.recommend
+            rank = self._by_rules if self._rank.rules.reranks else self._answer
             found = rank(*inputs, tf.constant(k, tf.int32))
         return Ranking(**{name: plain_array(tensor) for name, tensor in found.items()})
 
@@ -240,6 +240,15 @@ class Recommendations(tf.Module):
             return tf.identity(ratings)
 
 
+def refuse_training_users_only(model: Recommender) -> None:
+    """Raises InputError if a model only scores its training users."""
+    if not model.scores_new_users:
+        raise InputError(
+            f"{model.name} serves its training users only, and cannot answer for a new history; recommend to them "
+            "by their ids, tfvae.recommend_to_users(model, split, users)."
+        )
+
+
 def recommend(
     model: Recommender,
     item_ids: Sequence | np.ndarray,
@@ -249,6 +258,7 @@ def recommend(
     ratings: Sequence[Sequence[float]] | None = None,
     scale: tuple[float, float] | None = None,
     rules: Rules | None = None,
+    graph: bool = True,
 ) -> Ranking:
     """Recommends items to n users in this process; for more than one call, keep a `Recommendations`.
 
@@ -261,6 +271,8 @@ def recommend(
         ratings: For a model of ratings, one rating for each entry of the histories.
         scale: For a model of ratings, the lowest and the highest training rating, such as `split.scale`.
         rules: What may be recommended; None allows all items.
+        graph: Whether to make a graph, as evaluation does. Without one a single answer comes about a second sooner; its
+            scores differ by rounding.
 
     Returns:
         The rankings.
@@ -269,7 +281,7 @@ def recommend(
         DivergedError: If a score is NaN or infinite.
         InputError: For the reasons that are given at `Recommendations` and its call.
     """
-    return Recommendations(model, item_ids, titles, scale, rules)(histories, k, ratings)
+    return Recommendations(model, item_ids, titles, scale, rules, graph)(histories, k, ratings)
 
 
 def recommend_to_users(

@@ -10,7 +10,6 @@ The outputs of the signatures are tensors, in which strings are UTF-8 bytes; in 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,14 +17,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae.models.base import Recommender
+from tfvae.serving.export_folder import exporting, refuse_export
 from tfvae.serving.recommendations import Recommendations
 from tfvae.serving.rules import Rules
-from tfvae.system.errors import InputError
-from tfvae.system.files import replacing, write_json
 
 __all__ = ["export"]
-
-MARK = "tfvae-export.json"  # lists the files of an export, so that no other files are ever replaced
 
 
 def export(
@@ -67,16 +63,7 @@ def export(
             anything but an export.
     """
     folder = Path(folder)
-    if folder.exists() and not _replaceable(folder):
-        raise InputError(
-            f"{folder} exists, and is not an exported model of tfvae with nothing else in it; choose another folder, "
-            "or remove it."
-        )
-    if rules is not None and rules.reranks:
-        raise InputError(
-            "at_most and diversity re-rank lists outside the graph, which a SavedModel cannot; export without them, "
-            "and take longer lists from it to re-rank."
-        )
+    refuse_export(folder, rules)
     serving = Recommendations(model, item_ids, titles, scale, rules)
     signatures = {
         "recommend": serving.recommend,
@@ -84,21 +71,5 @@ def export(
         "recommend_allowed": serving.recommend_allowed,
         "items": serving.items,
     }
-    with replacing(folder) as draft:
+    with exporting(folder) as draft:
         tf.saved_model.save(serving, draft, signatures)
-        files = sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file())
-        write_json(draft / MARK, {"format": "tfvae export", "version": 1, "files": [*files, MARK]})
-
-
-def _replaceable(folder: Path) -> bool:
-    """Whether the folder is empty, or an export to which nothing was added."""
-    if not folder.is_dir():
-        return False
-    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
-    if not there:
-        return not any(folder.iterdir())
-    try:
-        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
-        return mark["format"] == "tfvae export" and there <= set(mark["files"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return False

@@ -1,4 +1,4 @@
-"""Callbacks between epochs: validation, selection, checkpoints for an exact resume, progress, TensorBoard."""
+"""Callbacks between epochs: validation, selection, checkpoints for an exact resume, progress."""
 
 from __future__ import annotations
 
@@ -14,21 +14,17 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
-from tensorboard.plugins.hparams import api as hparams
 from tqdm import tqdm
 from tqdm.keras import TqdmCallback
 
 from tfvae.evaluation.metrics import lower_is_better
 from tfvae.evaluation.results import Evaluation, RatingEvaluation
-from tfvae.nn.keras_private import summary_writer
 from tfvae.system.errors import InputError
 from tfvae.system.files import reading, write_npz
 from tfvae.training.history import checked_history
 from tfvae.training.run_folder import CHECKPOINT
 
 __all__ = [
-    "TensorBoardLog",
     "LearningRateDecay",
     "ResumableCheckpoint",
     "Progress",
@@ -339,33 +335,3 @@ class _EpochBar(tqdm):
         if self._latest is not None:
             shown |= {self._monitor: f"{self._latest:.4f}", "best": f"{self._best:.4f}"}
         super().set_postfix(shown, refresh=refresh)
-
-
-class TensorBoardLog(keras.callbacks.TensorBoard):
-    """Keras's TensorBoard log with the run's settings beside the curves.
-
-    All entries of an epoch's logs are scalars: losses, β, validation metrics, the learning rate. The settings are
-    logged as text and for TensorBoard's HParams page.
-
-    Args:
-        folder: The log folder.
-        settings: The run's flat settings.
-    """
-
-    def __init__(self, folder: Path, settings: dict[str, Any]):
-        super().__init__(str(folder), write_graph=False)
-        self._settings = settings
-
-    def on_train_begin(self, logs=None):
-        """Writes the settings."""
-        super().on_train_begin(logs)
-        plain = {k: v if isinstance(v, (bool, int, float, str)) else json.dumps(v) for k, v in self._settings.items()}
-        with summary_writer(self).as_default():
-            tf.summary.text("settings", "\n".join(f"    {name} = {value}" for name, value in plain.items()), step=0)
-            hparams.hparams(plain)
-
-    def on_train_batch_begin(self, batch, logs=None):
-        """Does nothing; Keras would time each batch, which takes a tenth of a small model's training time."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Does nothing, as above."""

@@ -13,7 +13,8 @@ from tfvae.models import model_class
 from tfvae.models.ensemble import Weighting
 from tfvae.system.errors import InputError
 from tfvae.training.adapt import settings_for
-from tfvae.training.loop import TrainedModel, assembled, in_folder, keep, load_run
+from tfvae.training.assembly import assembled
+from tfvae.training.loop import TrainedModel, in_folder, keep, load_run
 from tfvae.training.run_folder import RunFolder
 from tfvae.training.settings import as_member
 

@@ -6,47 +6,62 @@ A finished run is read back, and an interrupted one is resumed; `tfvae.training.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
+import keras
 import tensorflow as tf
 
 from tfvae.data.items import Items
 from tfvae.data.splits import HeldOut, Split
 from tfvae.evaluation.calibration import LEVEL, calibration
 from tfvae.evaluation.evaluate import default_metrics, evaluator, refuse_unknown_users
-from tfvae.evaluation.mixing import choose_weights
 from tfvae.models import model_class
-from tfvae.models.base import Recommender
-from tfvae.models.ensemble import AnyEnsemble
+from tfvae.models.base import HasItemVectors, Recommender
 from tfvae.models.gradient import GradientRecommender
 from tfvae.models.rating_model import RatingModel
 from tfvae.models.saved import load_model
 from tfvae.nn.batches import check_batch_size, row_numbers, steps_per_epoch
 from tfvae.nn.optimizers import OPTIMIZERS
-from tfvae.system.errors import DivergedError, InputError
+from tfvae.system.errors import DivergedError, InputError, unknown_name
 from tfvae.system.files import replacing
 from tfvae.system.memory import keep_freed_buffers
 from tfvae.training.adapt import members_for
+from tfvae.training.assembly import assembled
 from tfvae.training.callbacks import (
     LearningRateDecay,
     Progress,
     ResumableCheckpoint,
     StopWhen,
-    TensorBoardLog,
     Validation,
     best_of,
 )
+from tfvae.training.event_log import EventLog
+from tfvae.training.projector import write_projector
 from tfvae.training.run_folder import RunFolder, part_files
 from tfvae.training.settings import PILOT_CAP, Settings, as_member
+from tfvae.training.tensorboard import Detail, logged, run_points
 from tfvae.training.warm_start import WarmStart
 
-__all__ = ["WATCHED", "TrainedModel", "assembled", "in_folder", "keep", "load_run", "prepare_to_fit", "train"]
+__all__ = ["WATCHED", "TrainedModel", "in_folder", "keep", "load_run", "prepare_to_fit", "train"]
 
 WATCHED = "test_"  # the prefix of metrics on data that are only watched
 
 OUTCOME = ("history", "best_epoch", "seconds", "selected_beta")  # kept in run.json
+
+
+@dataclass(frozen=True, eq=False)
+class _Following:
+    """What `train` is given to follow a run and to end it."""
+
+    watched: HeldOut | None
+    stop: Callable[[], bool] | None
+    follow: Callable[[list[dict[str, float]]], None] | None
+    progress: bool
+    tensorboard: Detail
+    log: Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +112,9 @@ def train(
     items: Items | None = None,
     watched: HeldOut | None = None,
     stop: Callable[[], bool] | None = None,
+    follow: Callable[[list[dict[str, float]]], None] | None = None,
     progress: bool = True,
+    tensorboard: Detail = "all",
     log: Callable[[str], None] = print,
     start: WarmStart | None = None,
 ) -> TrainedModel:
@@ -119,7 +136,11 @@ def train(
             these metrics. The members of an ensemble are not measured on them.
         stop: Asked after each epoch whether training shall end with it, as where time is limited; the run is finished
             then. The members of an ensemble do not ask.
+        follow: Called with the history so far before the first epoch and after each, as by `in_mlflow`. The members of
+            an ensemble are not followed.
         progress: Whether to show a progress bar.
+        tensorboard: What is logged for TensorBoard: "all"; "curves", without the item vectors for the projector; or
+            "off". It changes nothing about the model, and is no setting of the run.
         log: Called with one line at a time, such as the memory that a fit will need.
         start: The weights that the model starts from, of a run with settings that give weights of the same shapes; None
             for its own initial weights. `tfvae.retrain` prepares it, and only a `GradientRecommender` can have one.
@@ -128,17 +149,20 @@ def train(
         The finished run.
 
     Raises:
-        InputError: If the folder holds anything but this run, or another process uses it; if a batch is larger than the
-            data; if the KL weight is to be selected without a validation part; or if a model that only scores its
-            training users is to be validated on other users.
+        InputError: If `tensorboard` is no such word; if the folder holds anything but this run, or another process uses
+            it; if a batch is larger than the data; if the KL weight is to be selected without a validation part; or if
+            a model that only scores its training users is to be validated on other users.
         DivergedError: If the loss is NaN or infinite; the folder keeps the last good epoch.
     """
+    if tensorboard not in get_args(Detail):
+        raise unknown_name("detail of TensorBoard's log", tensorboard, get_args(Detail))
     _refuse_unfit(settings, split)
+    following = _Following(watched, stop, follow, progress, tensorboard, log)
     return in_folder(
         settings,
         split,
         folder,
-        lambda run: _trained(settings, split, run, items or Items.of(split), watched, stop, progress, log, start),
+        lambda run: _trained(settings, split, run, items or Items.of(split), following, start),
         None if start is None else start.digest,
     )
 
@@ -229,23 +253,22 @@ def _trained(
     split: Split,
     run: RunFolder,
     items: Items,
-    watched: HeldOut | None,
-    stop: Callable[[], bool] | None,
-    progress: bool,
-    log: Callable[[str], None],
+    following: _Following,
     start: WarmStart | None,
 ) -> TrainedModel:
     """Trains the model and writes it with its items into the folder, which must be held."""
     if settings.training.deterministic:
         tf.config.experimental.enable_op_determinism()
     keep_freed_buffers()
+    progress, tensorboard, log = following.progress, following.tensorboard, following.log
+    parts: Detail = "off" if tensorboard == "off" else "curves"
     if settings.members:
         members = members_for(settings, split, log)
         run.mark(settings, split.digest)
         folders = run.member_folders(settings)
         for member, folder in zip(members, folders, strict=True):
             log(f"Member {folder.name}:")
-            train(member, split, folder, items=items, progress=progress, log=log)
+            train(member, split, folder, items=items, progress=progress, tensorboard=parts, log=log)
         # They are read back one at a time, so that memory holds the ensemble and one of its members, not all twice.
         whole = settings.with_changes(members=[as_member(member) for member in members])
         ensemble, seconds = assembled(whole, split, map(load_run, folders), log)
@@ -259,7 +282,7 @@ def _trained(
         else:
             run.mark(settings, split.digest)
             pilot_settings = settings.with_changes(beta_selection="fixed", **{cap: PILOT_CAP})
-            pilot = train(pilot_settings, split, run.pilot, progress=progress, log=log)
+            pilot = train(pilot_settings, split, run.pilot, progress=progress, tensorboard=parts, log=log)
             selected_beta = pilot.best["beta"]
         effective = settings.with_changes(beta_selection="fixed", **{cap: selected_beta})
 
@@ -271,45 +294,23 @@ def _trained(
     run.mark(settings, split.digest, None if start is None else start.digest)
     begun = time.perf_counter()
     if isinstance(model, GradientRecommender):
-        history = _fit(model, effective, split, run, watched, stop, progress, log)
+        history = _fit(model, effective, split, run, following)
         seconds = sum(entry["seconds"] for entry in history)
         model.detach()
     else:
         model.fit_matrix(split.train, log, run.parts if part_files(settings) else None)
         history, seconds = [], time.perf_counter() - begun
+        if tensorboard != "off":
+            with EventLog(run.tensorboard) as events:
+                events.begin(run_points(run, settings))
     best_epoch = best_of(history, f"val_{settings.training.monitor}")
     trained = TrainedModel(model, settings, history, best_epoch, seconds, selected_beta)
-    return keep(trained, split, run, items, log)
-
-
-def assembled(
-    settings: Settings, split: Split, runs: Iterable[TrainedModel], log: Callable[[str], None]
-) -> tuple[AnyEnsemble, float]:
-    """An ensemble of trained members, with its weights.
-
-    Args:
-        settings: The settings of the ensemble, of which those of the members are complete.
-        split: The data, on whose validation part the weights are chosen; without one they stay equal.
-        runs: The finished runs of the members, in their order.
-        log: Called with one line at a time.
-
-    Returns:
-        The ensemble, and the sum of the members' seconds of training.
-
-    Raises:
-        InputError: If a member has other settings than it is said to have.
-    """
-    ensemble, seconds = settings.build_for(split), 0.0
-    assert isinstance(ensemble, AnyEnsemble)
-    for number, run in enumerate(runs):
-        ensemble.adopt(number, run.model)
-        seconds += run.seconds
-    if ensemble.weighting == "validation":
-        if split.validation is None:
-            log("There is no validation part on which weights could be chosen; they stay equal.")
-        else:
-            choose_weights(ensemble, split.validation, settings.training.monitor, log)
-    return ensemble, seconds
+    keep(trained, split, run, items, log)
+    if tensorboard == "all" and isinstance(model, HasItemVectors):
+        shown = write_projector(run.tensorboard, model, items)
+        if 0 < shown < items.n_items:
+            log(f"TensorBoard's projector has the {shown:,} items that most users have, of {items.n_items:,}.")
+    return trained
 
 
 def keep(trained: TrainedModel, split: Split, run: RunFolder, items: Items, log: Callable[[str], None]) -> TrainedModel:
@@ -339,14 +340,13 @@ def _fit(
     settings: Settings,
     split: Split,
     run: RunFolder,
-    watched: HeldOut | None,
-    stop: Callable[[], bool] | None,
-    progress: bool,
-    log: Callable[[str], None],
+    following: _Following,
 ) -> list[dict[str, float]]:
     training = settings.training
     monitor = f"val_{training.monitor}"
-    keeper = ResumableCheckpoint(run.path, monitor, training.patience, model.patient_from, run.claim().digest, log)
+    keeper = ResumableCheckpoint(
+        run.path, monitor, training.patience, model.patient_from, run.claim().digest, following.log
+    )
     keeper.set_model(model)
     keeper.resume()
     done = len(keeper.history)
@@ -354,35 +354,38 @@ def _fit(
     if split.validation is not None:
         metrics = dict.fromkeys([training.monitor, *default_metrics(split.validation)])
         callbacks.append(Validation(evaluator(model, split.validation, list(metrics))))
-    if watched is not None:
-        callbacks.append(Validation(evaluator(model, watched), WATCHED))
+    if following.watched is not None:
+        callbacks.append(Validation(evaluator(model, following.watched), WATCHED))
     callbacks.append(keeper)
-    if stop is not None:
-        callbacks.append(StopWhen(stop))
+    if following.stop is not None:
+        callbacks.append(StopWhen(following.stop))
+    if (follow := following.follow) is not None:  # after `keeper`, whose history then has the epoch
+        told = dict.fromkeys(("on_train_begin", "on_epoch_end"), lambda *_: follow(keeper.history))
+        callbacks.append(keras.callbacks.LambdaCallback(**told))
     if training.final_learning_rate_factor < 1:
         callbacks.append(LearningRateDecay(training.learning_rate, training.final_learning_rate_factor))
-    callbacks.append(TensorBoardLog(run.tensorboard, settings.flat()))
-    if progress and not keeper.out_of_patience:
+    if following.progress and not keeper.out_of_patience:
         callbacks.append(Progress(settings.name, training.epochs, done, monitor))
     n_rows = model.histories.n_rows
     batches = row_numbers(n_rows, training.batch_size, training.seed, first_epoch=done)
-    if not keeper.out_of_patience:
-        try:
-            model.fit(
-                batches,
-                initial_epoch=done,
-                epochs=training.epochs,
-                steps_per_epoch=steps_per_epoch(n_rows, training.batch_size),
-                callbacks=callbacks,
-                shuffle=False,
-                verbose=0,
-            )
-        except tf.errors.InvalidArgumentError as error:
-            if "the loss : Tensor had" not in error.message:
-                raise
-            raise DivergedError(
-                f"the loss of {settings.name} is no longer a number after {int(model.step.numpy())} updates; "
-                f"lower learning_rate (now {training.learning_rate:g}). {run.path} keeps the last good epoch."
-            ) from None
+    with logged(run, settings, keeper, model, split.validation, following.tensorboard) as boards:
+        if not keeper.out_of_patience:
+            try:
+                model.fit(
+                    batches,
+                    initial_epoch=done,
+                    epochs=training.epochs,
+                    steps_per_epoch=steps_per_epoch(n_rows, training.batch_size),
+                    callbacks=[*callbacks, *boards],
+                    shuffle=False,
+                    verbose=0,
+                )
+            except tf.errors.InvalidArgumentError as error:
+                if "the loss : Tensor had" not in error.message:
+                    raise
+                raise DivergedError(
+                    f"the loss of {settings.name} is no longer a number after {int(model.step.numpy())} updates; "
+                    f"lower learning_rate (now {training.learning_rate:g}). {run.path} keeps the last good epoch."
+                ) from None
     keeper.restore_best()
     return keeper.history

@@ -23,6 +23,7 @@ from tfvae.system.validation import Strict
 from tfvae.training.loop import TrainedModel, train
 from tfvae.training.run_folder import SPLIT_FILE, RunFolder
 from tfvae.training.settings import Settings
+from tfvae.training.tensorboard import Detail
 from tfvae.training.warm_start import WarmStart, refuse_other_shapes, warm_started
 
 __all__ = ["RETRAINED_FILE", "Change", "Moved", "Planned", "Retrained", "RetrainingReport", "planned", "retrain"]
@@ -135,7 +136,9 @@ def retrain(
     former: Split | None = None,
     changes: Mapping[str, Any] | None = None,
     items: Items | None = None,
+    follow: Callable[[list[dict[str, float]]], None] | None = None,
     progress: bool = True,
+    tensorboard: Detail = "all",
     log: Callable[[str], None] = print,
 ) -> Retrained:
     """Trains the model of a finished run further on other data, usually the same data at a later time.
@@ -168,7 +171,9 @@ def retrain(
         former: The split that the run was trained on; None reads it from `split.npz` in its folder.
         changes: Settings that differ from the former run's, by name.
         items: The items that are stored beside the model; None takes those of the split.
+        follow: Called with the new run's history, as by `train`.
         progress: Whether to show a progress bar.
+        tensorboard: What is logged for TensorBoard, as by `train`.
         log: Called with one line at a time.
 
     Returns:
@@ -198,7 +203,8 @@ def retrain(
         log(f"Starts from the weights of {run}.")
     else:
         log(f"{plan.settings.name} is solved anew on all data; it has no weights to go on from.")
-    trained = train(plan.settings, split, folder, items=items, progress=progress, log=log, start=start)
+    how: dict[str, Any] = {"follow": follow, "progress": progress, "tensorboard": tensorboard, "log": log}
+    trained = train(plan.settings, split, folder, items=items, start=start, **how)
     measured, metrics = _changes(load_model(old.model_file), trained, former, split)
     report = RetrainingReport(
         former_model=plan.former_model,

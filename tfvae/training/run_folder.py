@@ -28,6 +28,7 @@ from tfvae.system.errors import InputError
 from tfvae.system.files import digest, read_json, sha256_of, write_json
 from tfvae.system.locks import LOCK_FILE, held
 from tfvae.system.validation import Strict, checked
+from tfvae.training.projector import remove_projector
 from tfvae.training.settings import Settings, stored_settings, todays_flat
 
 __all__ = ["CHECKPOINT", "SPLIT_FILE", "RunFolder", "part_files"]
@@ -267,6 +268,7 @@ class RunFolder:
             return
         self.remove_training_files()
         self._remove_drafts()
+        remove_projector(self.tensorboard)
         for events in [*self.tensorboard.glob("*/events.out.tfevents.*"), *self.tensorboard.glob("events.out.*")]:
             events.unlink()
         for folder in (*self.tensorboard.glob("*"), self.tensorboard):

@@ -76,10 +76,10 @@ def create_app(models: Models) -> FastAPI:
         >>> from tfvae.serving.http.app import create_app
         >>> from tfvae.serving.http.versions import Models
         >>> split = tfvae.strong_generalization(
-        ...     synthetic(n_users=60, n_items=20), tfvae.StrongGeneralizationSettings(held_out_users=10)
+        ...     synthetic(n_users=60, n_items=40), tfvae.StrongGeneralizationSettings(held_out_users=10)
         ... )
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     run = tfvae.train(tfvae.settings_of("ease"), split, folder, log=lambda line: None)
+        ...     run = tfvae.train(tfvae.settings_of("ease", {}), split, folder, log=lambda line: None)
         ...     models = Models([folder])
         >>> with TestClient(create_app(models)) as client:
         ...     answer = client.post("/recommend", json={"history": [3, 5], "k": 4}).json()
