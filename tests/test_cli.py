@@ -20,7 +20,7 @@ from tfvae.system.files import sha256_of
 pytestmark = pytest.mark.slow
 
 COLUMNS = ["--user-col", "uid", "--item-col", "sku"]
-SMALL = ["--set", "hidden=[8]", "--set", "latent_dim=4", "--epochs", "2"]
+SMALL = ["--model", "mult-vae", "--set", "hidden=[8]", "--set", "latent_dim=4", "--epochs", "2"]
 
 
 @pytest.fixture
@@ -102,10 +102,14 @@ def test_titles_find_their_ids(folder):
     ("arguments", "message"),
     [
         (["fit", "ratings.csv", "--user-col", "uidd", "--item-col", "sku"], "did you mean 'uid'?"),
-        (["fit", "ratings.csv", *COLUMNS, "--set", "latnt_dim=3"], "did you mean 'latent_dim'?"),
-        (["fit", "ratings.csv", *COLUMNS, "--set", "dropout=2"], "dropout = 2"),
+        (["fit", "ratings.csv", *COLUMNS, "--model", "mult-vae", "--set", "latnt_dim=3"], "did you mean 'latent_dim'?"),
+        (["fit", "ratings.csv", *COLUMNS, "--model", "mult-vae", "--set", "dropout=2"], "dropout = 2"),
+        (["fit", "ratings.csv", *COLUMNS, "--set", "dropout=0.2"], "name it, with --model"),
         (["fit", "ratings.csv", *COLUMNS, "--set", "dropout"], "expected KEY=VALUE"),
-        (["fit", "ratings.csv", *COLUMNS, "--set", "batch_size=81"], "there are 80 training users"),
+        (
+            ["fit", "ratings.csv", *COLUMNS, "--model", "mult-vae", "--set", "batch_size=81"],
+            "there are 80 training users",
+        ),
         (["fit", "ratings.csv", *COLUMNS, "--rating-col", "star", "--min-rating", "4"], "did you mean 'stars'?"),
         (["fit", "ratings.csv", *COLUMNS, "--rating-col", "stars", "--min-rating", "9"], "lower the one"),
         (["fit", "ratings.csv", *COLUMNS, "--held-out-users", "60"], "found 100 after filtering"),

@@ -56,7 +56,7 @@ def trained(tmp_path_factory):
         write(more, range(100, 140), 20)
         (folder / "new.csv").write_text(old.read_text() + more.read_text().split("\n", 1)[1], encoding="utf-8")
         write(folder / "foreign.csv", range(140), 20, first=900)
-        run("fit", "old.csv", *COLUMNS, *SMALL, "--epochs", "1")
+        run("fit", "old.csv", *COLUMNS, "--model", "mult-vae", *SMALL, "--epochs", "1")
         run("fit", "old.csv", *RATINGS, "--min-rating", "2", "--model", "ease")
     return folder
 

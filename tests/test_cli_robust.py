@@ -84,7 +84,9 @@ def test_data_of_other_names_have_other_files():
 
 @pytest.mark.parametrize("encoding", ["ascii"])
 def test_a_terminal_that_is_not_utf8_ends_no_run(encoding, folder):
-    done = process("fit", "odd names.csv", "--epochs", 1, "--run", encoding, PYTHONIOENCODING=encoding)
+    done = process(
+        "fit", "odd names.csv", "--model", "mult-vae", "--epochs", 1, "--run", encoding, PYTHONIOENCODING=encoding
+    )
     output, errors = done.communicate(timeout=300)
     assert done.returncode == 0, errors
     assert b"ndcg@100" in output and (folder / encoding / "run.json").is_file()
@@ -94,7 +96,7 @@ def test_a_terminal_that_is_not_utf8_ends_no_run(encoding, folder):
     ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)]
 )
 def test_a_signal_ends_a_command_with_one_line_and_nothing_lost(number, code, folder):
-    training = process("fit", "odd names.csv", "--epochs", 100_000, "--run", "run")
+    training = process("fit", "odd names.csv", "--model", "mult-vae", "--epochs", 100_000, "--run", "run")
     states = lambda: list((folder / "run").glob("state-*.npz"))  # noqa: E731
     until = time.monotonic() + 200
     while not states() and training.poll() is None and time.monotonic() < until:
@@ -120,7 +122,7 @@ def test_a_full_disk_is_one_clear_error_and_the_same_command_goes_on(folder, mon
     def full(*_):
         raise OSError(28, "No space left on device", "run/model.keras")
 
-    command = ["fit", "odd names.csv", "--epochs", 2, "--run", "run"]
+    command = ["fit", "odd names.csv", "--model", "mult-vae", "--epochs", 2, "--run", "run"]
     with monkeypatch.context() as patch:
         patch.setattr(files.os, "replace", full)
         told = run(*command, code=2)

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from tfvae.cli.app import app
-from tfvae.data.splits import RatingHoldoutSettings, rating_holdout
+from tfvae.data.splits import (
+    LeaveOneOutSettings,
+    RatingHoldoutSettings,
+    leave_one_out,
+    rating_holdout,
+    weak_generalization,
+)
 from tfvae.data.synthetic import synthetic
 from tfvae.evaluation.evaluate import evaluate
 from tfvae.experiments import comparison
 from tfvae.experiments.comparison import Comparison, compare
+from tfvae.experiments.usual_model import LARGEST_COMPARED, UsualModel, usual_model
 from tfvae.system.errors import InputError
 from tfvae.training.loop import load_run
 
@@ -127,6 +135,29 @@ def test_the_command_says_which_model_to_take_and_auto_takes_it(file, tmp_path):
     assert fitted.exit_code == 0, fitted.output
     assert f"auto takes {chosen}" in fitted.output
     assert (tmp_path / "runs" / f"mine-{chosen}" / "run.json").is_file()
+
+
+def test_without_a_comparison_the_model_is_the_one_that_suits_protocol_and_size(tiny_split):
+    data = synthetic(60, 40, 900, seed=1)
+    assert usual_model(tiny_split).name == "meld"
+    assert usual_model(rating_holdout(data, RatingHoldoutSettings())).name == "two-sided-p-vae"
+    assert usual_model(weak_generalization(data)).name == "rp3beta"
+    latest = usual_model(leave_one_out(data, LeaveOneOutSettings(n_negatives=5)))
+    assert (latest.name, latest.settings) == ("mult-vae", {"likelihood": "logistic"})
+    large = SimpleNamespace(protocol=tiny_split.protocol, train=SimpleNamespace(nnz=LARGEST_COMPARED + 1))
+    assert usual_model(large).name == "recvae"
+
+
+@pytest.mark.slow
+def test_fit_without_a_model_takes_the_usual_one_and_says_why(file, tmp_path, monkeypatch):
+    why = UsualModel("popularity", "nobody is surprised")
+    monkeypatch.setattr("tfvae.experiments.usual_model.usual_model", lambda split: why)
+    fitted = CliRunner().invoke(app, ["fit", file, "--held-out-users", "60", "--epochs", "3"])
+    assert fitted.exit_code == 0, fitted.output
+    assert "auto takes popularity: nobody is surprised" in fitted.output and "tfvae compare mine.csv" in fitted.output
+    assert (tmp_path / "runs" / "mine-popularity" / "run.json").is_file()
+    again = CliRunner().invoke(app, ["fit", file, "--held-out-users", "60", "--epochs", "3"])
+    assert "nothing left to do" in again.output
 
 
 @pytest.mark.slow

@@ -14,17 +14,14 @@ from tfvae.cli.display import show_metrics
 from tfvae.cli.json_output import AsJson, answer
 from tfvae.cli.retrain import retrain
 from tfvae.models import MODELS
-from tfvae.system.errors import unknown_name
+from tfvae.system.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from tfvae.data.splits import Split
 
 __all__ = ["EXAMPLES", "fit"]
 
-USUAL = "mult-vae"
-"""The model if none is named."""
-AUTOMATIC = "meld"
-"""What `--model auto` takes where no comparison says more."""
+AUTO = "auto"
 
 EXAMPLES = (
     "tfvae fit movietweetings --epochs 20",
@@ -43,8 +40,8 @@ def fit(
     model: Annotated[
         str | None,
         typer.Option(
-            help=f"One of {', '.join(MODELS)}; or auto, which takes the one that 'tfvae compare' chose. {USUAL} if not "
-            "given, or that of --from."
+            help=f"One of {', '.join(MODELS)}; or auto, which takes the one that 'tfvae compare' chose, else the one "
+            "that our results support for data of that size. If not given, it is auto, or the model of --from."
         ),
     ] = None,
     run: Annotated[
@@ -108,8 +105,8 @@ def fit(
     """
     from tfvae.data.sources import stem
 
-    if model is not None and model not in ("auto", *MODELS):
-        raise unknown_name("model", model, [*MODELS, "auto"])
+    if model is not None and model not in (AUTO, *MODELS):
+        raise unknown_name("model", model, [*MODELS, AUTO])
     if log_to == "mlflow":
         from tfvae.training.mlflow_log import refuse_no_mlflow
 
@@ -131,15 +128,14 @@ def fit(
         }
         retrain(data, former, tensorboard=tensorboard, log_to=log_to, **asked, **of_the_data)
         return
-    model = model or USUAL
-    automatic = model == "auto"
+    model = model or AUTO
 
     def folder_of(model: str) -> Path:
         return run or Path("runs", f"{stem(data)}-{model}" + ("-by-items" if by == "items" else ""))
 
-    chosen = f"the model that 'tfvae compare' chose, or else {AUTOMATIC},"
-    where = "" if automatic and run is None else f", in {folder_of(model)}"
-    typer.echo(f"Training {chosen if automatic else model} on {data}{where}")
+    trains = "a model that suits the data" if model == AUTO else model
+    where = "" if model == AUTO and run is None else f", in {folder_of(model)}"
+    typer.echo(f"Training {trains}: {data}{where}")
 
     # What follows takes seconds to load.
     from tfvae.cli.run_folder import (
@@ -155,13 +151,17 @@ def fit(
     from tfvae.training.loop import train
     from tfvae.training.mlflow_log import in_mlflow
     from tfvae.training.run_folder import SPLIT_FILE, RunFolder
-    from tfvae.training.settings import settings_of
+    from tfvae.training.settings import TrainingSettings, settings_of
 
-    if not automatic:
-        settings_of(model, given)  # so that a misspelt setting is reported before large data are read
-    opened = AUTOMATIC if automatic else model
-    split = split_for(opened, data, by, protocol, items=table, **of_the_data)
-    if automatic:
+    # So that a wrong setting is reported before large data are read.
+    if model != AUTO:
+        settings_of(model, given)
+    elif of_a_model := sorted(given.keys() - TrainingSettings.model_fields.keys()):
+        raise InputError(
+            f"--set {of_a_model[0]}: which settings there are depends on the model; name it, with --model."
+        )
+    split = split_for(_opened(model, data), data, by, protocol, items=table, **of_the_data)
+    if model == AUTO:
         model, found = _chosen(data, split)
         given = found | given
     part = learnt_from(split)
@@ -201,17 +201,29 @@ def _show(summary: dict[str, dict[str, float]], counts: dict[str, int]) -> None:
     show_metrics(summary, counts)
 
 
+def _opened(model: str, data: str) -> str:
+    """The model whose split is opened; for `auto` one that suits data that come split, or ranks."""
+    from tfvae.cli.run_folder import is_saved
+    from tfvae.data.splits import load_split
+
+    if model != AUTO:
+        return model
+    return "p-vae" if is_saved(data) and load_split(data).protocol == "rating-holdout" else "ease"
+
+
 def _chosen(data: str, split: Split) -> tuple[str, dict[str, Any]]:
     """The model that `tfvae compare` chose for these data, or the usual one, and its settings; says which and why."""
     from tfvae.experiments.comparison import chosen_model
+    from tfvae.experiments.usual_model import usual_model
 
     folder = comparison_folder(data)
     entry = chosen_model(folder, split)
-    if entry is None:
-        typer.echo(
-            f"auto takes {AUTOMATIC}, the best model of ours on the data sets of its table; there is no comparison of "
-            f"models on these data in {folder}, which '{opt.command('tfvae', 'compare', data)}' would make."
-        )
-        return AUTOMATIC, {}
-    typer.echo(f"auto takes {entry.model}, which was best on the validation part in {folder}.")
-    return entry.model, {name: value for name, value in entry.settings.items() if name != "model"}
+    if entry is not None:
+        typer.echo(f"auto takes {entry.model}, which was best on the validation part in {folder}.")
+        return entry.model, {name: value for name, value in entry.settings.items() if name != "model"}
+    usual = usual_model(split)
+    typer.echo(
+        f"auto takes {usual.name}: {usual.why}. Which model is best on your data, "
+        f"'{opt.command('tfvae', 'compare', data)}' finds out."
+    )
+    return usual.name, usual.settings

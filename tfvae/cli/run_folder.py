@@ -42,6 +42,7 @@ from tfvae.training.run_folder import SPLIT_FILE, RunFolder
 __all__ = [
     "finished",
     "history_parts",
+    "is_saved",
     "items_of",
     "learnt_from",
     "measure",
@@ -98,7 +99,7 @@ def split_for(
         raise InputError(f"{model} cannot learn from a split of kind {protocol!r}, only from {' or '.join(suits)}.")
     if former is not None:
         needed = former.protocol
-    elif protocol is None and needed == LeaveOneOut.protocol and _is_saved(data):
+    elif protocol is None and needed == LeaveOneOut.protocol and is_saved(data):
         found = load_split(data).protocol
         needed = found if found in suits else needed
     split = open_split(data, protocol=protocol or needed, former=former, **given)
@@ -109,7 +110,7 @@ def split_for(
     return split.by_items() if by == "items" else split
 
 
-def _is_saved(data: str) -> bool:
+def is_saved(data: str) -> bool:
     """Whether data are named by a saved split or its folder."""
     return data not in DATASETS and (Path(data).suffix == ".npz" or Path(data, SPLIT_FILE).is_file())
 

@@ -1,0 +1,58 @@
+"""The model that `tfvae fit` takes if none is named: what stored results support for data of that kind and size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tfvae.data.splits import Split
+
+__all__ = ["LARGEST_COMPARED", "UsualModel", "usual_model"]
+
+LARGEST_COMPARED = 1_000_000
+"""Training interactions up to which MELD has been compared, rounded up from ML-1M's."""
+
+
+@dataclass(frozen=True)
+class UsualModel:
+    """A model and why it is taken.
+
+    Attributes:
+        name: Its name in the registry.
+        why: The reason, which follows upon a colon.
+        settings: Settings that differ from the model's own.
+    """
+
+    name: str
+    why: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def usual_model(split: Split) -> UsualModel:
+    """The model for a split that nothing more is known of than its protocol and its size.
+
+    Example:
+        >>> import tfvae
+        >>> from tfvae.data.synthetic import synthetic
+        >>> from tfvae.experiments.usual_model import usual_model
+        >>> cut = tfvae.StrongGeneralizationSettings(held_out_users=30)
+        >>> usual_model(tfvae.strong_generalization(synthetic(200, 30), cut)).name
+        'meld'
+
+    Args:
+        split: The data.
+    """
+    if split.protocol == "rating-holdout":
+        return UsualModel("two-sided-p-vae", "of all models of ratings it has the lowest error on ML-1M")
+    if split.protocol == "weak-generalization":
+        return UsualModel("rp3beta", "on Gowalla it is above the published values of graph models, and takes seconds")
+    if split.protocol == "leave-one-out":
+        why = "with a logistic likelihood it ranks best on NCF's ML-1M"
+        return UsualModel("mult-vae", why, {"likelihood": "logistic"})
+    if split.train.nnz > LARGEST_COMPARED:
+        return UsualModel(
+            "recvae", "among the published values on data of this size, of ML-20M and Netflix, its are best"
+        )
+    return UsualModel(
+        "meld", "on ML-1M it is above every other single model, and on MovieTweetings no model was shown to be better"
+    )
