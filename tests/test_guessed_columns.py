@@ -74,17 +74,18 @@ def test_two_candidates_are_refused_unless_one_has_the_standard_name(tmp_path):
         guessed(tmp_path, "uid,Member ID,sku")
     with pytest.raises(InputError, match=r"'time' and 'date' could all be the column of times.*--time-col"):
         guessed(tmp_path, "user,item,time,date")
-    assert guessed(tmp_path, "user_id,user,item,movie_id,timestamp,date") == {
+    assert guessed(tmp_path, "user_id,user,item,movie_id,timestamp,date", wanted=("user", "item", "timestamp")) == {
         "user": "user",
         "item": "item",
         "timestamp": "timestamp",
     }
-    assert guessed(tmp_path, "uid,member,sku", {"user": "member"}) == {"user": "member", "item": "sku"}
-    assert guessed(tmp_path, "user,item,time,date", wanted=("user", "item")) == {"user": "user", "item": "item"}
+    ids = ("user", "item")
+    assert guessed(tmp_path, "uid,member,sku", {"user": "member"}, ids) == {"user": "member", "item": "sku"}
+    assert guessed(tmp_path, "user,item,time,date", wanted=ids) == {"user": "user", "item": "item"}
 
 
 def test_a_column_that_was_named_is_not_guessed_again(tmp_path):
-    assert guessed(tmp_path, "uid,sku,score", {"item": "score"}) == {"user": "uid", "item": "score"}
+    assert guessed(tmp_path, "uid,sku,score", {"item": "score"}, ("user", "item")) == {"user": "uid", "item": "score"}
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
@@ -130,7 +131,7 @@ def test_standard_input_is_guessed_too(frame, tmp_path, monkeypatch):
         ("1,2", {}, "line 1: expected the names of the columns"),
     ],
 )
-def test_where_nothing_is_recognised_the_error_is_what_it_was(header, options, message, tmp_path):
+def test_where_nothing_is_recognised_it_is_refused(header, options, message, tmp_path):
     (tmp_path / "own.csv").write_text(f"{header}\n1,2\n")
     with pytest.raises(InputError, match=message):
         open_split(tmp_path / "own.csv", **options)

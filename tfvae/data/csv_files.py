@@ -7,7 +7,9 @@ import csv
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -19,7 +21,7 @@ from tfvae.data.streams import encoding_of, reading, reading_text
 from tfvae.data.text import IDS
 from tfvae.system.errors import InputError
 
-__all__ = ["csv_header", "read_csv"]
+__all__ = ["CsvStart", "csv_header", "csv_start", "read_csv"]
 
 _DELIMITERS = ",;\t|"
 _CHUNK = 1 << 22
@@ -29,6 +31,20 @@ _log = logging.getLogger(__name__)
 csv.field_size_limit(_LARGEST_BLOCK)  # some files have fields above Python's default limit of 131,072 characters
 
 
+class CsvStart(NamedTuple):
+    """The beginning of a file of delimited text.
+
+    Attributes:
+        header: The fields of the first line.
+        delimiter: The character between fields.
+        rows: The fields of the lines after it, as text.
+    """
+
+    header: list[str]
+    delimiter: str
+    rows: list[list[str]]
+
+
 def csv_header(
     path: Path, wanted: Sequence[str] = (), delimiter: str | None = None, encoding: str | None = None
 ) -> list[str]:
@@ -36,10 +52,27 @@ def csv_header(
 
     Arguments and errors are as for `read_csv`, but for `wanted`: names that help to find the delimiter.
     """
+    return csv_start(path, 0, wanted, delimiter, encoding).header
+
+
+def csv_start(
+    path: Path, n_rows: int, wanted: Sequence[str] = (), delimiter: str | None = None, encoding: str | None = None
+) -> CsvStart:
+    """The first line and at most `n_rows` after it; what is malformed in these is left to `read_csv` to refuse.
+
+    Other arguments and errors are as for `csv_header`.
+    """
     if encoding is not None:
         _check_encoding(encoding)
-    with reading_text(path, encoding or _survey(path).encoding) as lines:
-        return _first_record(path, lines, wanted, delimiter)[0]
+    encoding = encoding or _survey(path).encoding
+    with reading_text(path, encoding) as lines:
+        header, found, n_header_lines = _first_record(path, lines, wanted, delimiter)
+    rows: list[list[str]] = []
+    if n_rows:
+        with reading_text(path, encoding) as lines, suppress(csv.Error):
+            records = csv.reader(islice(lines, n_header_lines, None), delimiter=found, strict=True)
+            rows.extend(islice((fields for fields in records if len(fields) == len(header)), n_rows))
+    return CsvStart(header, found, rows)
 
 
 def read_csv(

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -29,8 +30,10 @@ __all__ = [
     "Kind",
     "file_kind",
     "json_keys",
+    "json_start",
     "local_file",
     "parquet_columns",
+    "parquet_start",
     "places_of",
     "read_json_lines",
     "read_parquet",
@@ -145,10 +148,22 @@ def json_keys(path: Path, *, whole: bool = False) -> list[str]:
     return list(found)
 
 
+def json_start(path: Path, n_rows: int) -> list[dict[str, Any]]:
+    """The first objects of JSON lines, at most `n_rows`; errors are as for `read_json_lines`."""
+    return [event for _, event in islice(_numbered_objects(path), n_rows)]
+
+
 def parquet_columns(path: Path) -> list[str]:
     """The names of the columns of a Parquet file; errors are as for `read_parquet`."""
     with _parquet(path) as content:
         return pq.read_schema(content).names
+
+
+def parquet_start(path: Path, n_rows: int) -> dict[str, list[Any]]:
+    """The first values of each column of a Parquet file, at most `n_rows`; errors are as for `read_parquet`."""
+    with _parquet(path) as content, pq.ParquetFile(content) as file:
+        batch = next(file.iter_batches(n_rows), None)
+        return {name: [] for name in file.schema_arrow.names} if batch is None else batch.to_pydict()
 
 
 def refuse_two_purposes(path: object, named: Mapping[str, str]) -> None:

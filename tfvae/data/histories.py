@@ -110,10 +110,12 @@ class Histories:
         with local_file(Path(path)) as file:
             named = {purpose: name for purpose, name in given.items() if name is not None}
             needs_ratings = scale is not None or min_rating is not None
-            named = guessed_events(file, named, {"user", "item"} | ({"rating"} if needs_ratings else set()), delimiter)
-            named = {"user": "user", "item": "item"} | named
+            wanted = {"user", "item"} | ({"rating"} if needs_ratings else set())
+            ratings_for = "a model of ratings needs people's ratings"
+            if min_rating is not None:
+                ratings_for = f"min_rating={min_rating:g} needs ratings"
+            named = guessed_events(file, named, wanted, delimiter, ratings_for=ratings_for)
             item, rating = named["item"], named.get("rating")
-            _refuse_no_ratings(file, scale is not None, rating, min_rating)
             found = read_events(file, named, delimiter)
             values = None
             if rating is not None:
@@ -176,14 +178,6 @@ def _refuse_useless(rates: bool, rating: str | None, min_rating: float | None) -
             f"this model ranks by what is in a history, not by ratings, so the column {rating!r} would change nothing; "
             "leave it out, or say which ratings count (--min-rating)."
         )
-
-
-def _refuse_no_ratings(path: object, rates: bool, rating: str | None, min_rating: float | None) -> None:
-    """Refuses a file without a column of ratings where they are needed."""
-    if rates and rating is None:
-        raise InputError(f"{path}: a model of ratings needs people's ratings; name their column (--rating-col).")
-    if min_rating is not None and rating is None:
-        raise InputError(f"min_rating={min_rating:g} needs ratings; name their column (--rating-col).")
 
 
 def _refuse_off_scale(

@@ -137,8 +137,8 @@ def open_split(
             for, then downloaded.
         columns: For a file of events, the names of its columns by purpose ("user", "item", "rating" and "timestamp")
             and other arguments of `Interactions.from_file`, such as "delimiter". Those that are not named are
-            recognised by usual names (`tfvae.data.column_names`), which is said. Ratings are read only if they are
-            named or the protocol or `changes` need them, times only for leave-one-out.
+            recognised by their names or contents (`tfvae.data.column_names`), which is said. Ratings are read only if
+            they are named or the protocol or `changes` need them, times only for leave-one-out.
         changes: Settings that override the protocol's defaults.
         protocol: "strong-generalization", "rating-holdout", "leave-one-out" or "weak-generalization". None means the
             first, except that data which are already split may be of any protocol.
@@ -198,14 +198,12 @@ def _opened(
         _refuse({"timestamp": columns["timestamp"]}, "only leave-one-out asks for times")
     changes = _settings_of(former) | changes
     with local_file(path) as file:  # a copy of standard input, which is read more than once
-        interactions = Interactions.from_file(file, **_with_guesses(file, columns, how, changes, name))
+        interactions = Interactions.from_file(file, **_with_guesses(file, columns, how, changes))
     return _cut(interactions, how, changes, name, former)
 
 
-def _with_guesses(
-    file: Path, columns: dict[str, str], how: _Protocol, changes: dict[str, Any], name: str
-) -> dict[str, str]:
-    """The arguments of `Interactions.from_file`, with the columns that are recognised by their names."""
+def _with_guesses(file: Path, columns: dict[str, str], how: _Protocol, changes: dict[str, Any]) -> dict[str, str]:
+    """The arguments of `Interactions.from_file`, with the columns that are recognised."""
     options = {key: value for key, value in columns.items() if key not in OPTIONS}
     named = {key: value for key, value in columns.items() if key in OPTIONS}
     rates = how.settings is RatingHoldoutSettings
@@ -215,12 +213,10 @@ def _with_guesses(
     if how.settings is LeaveOneOutSettings:
         wanted.add("timestamp")
     form = {key: value for key, value in options.items() if key in ("delimiter", "encoding")}
-    named = guessed_events(file, named, wanted, **form)
-    if "rating" in wanted - named.keys():
-        if "min_rating" in changes:
-            raise InputError(f"min_rating={changes['min_rating']:g} needs ratings; name their column (--rating-col).")
-        raise InputError(f"{name}: holding out ratings needs ratings; name their column (--rating-col).")
-    return named | options
+    ratings_for = "holding out ratings needs ratings"
+    if "min_rating" in changes:
+        ratings_for = f"min_rating={changes['min_rating']:g} needs ratings"
+    return guessed_events(file, named, wanted, ratings_for=ratings_for, **form) | options
 
 
 def whereabouts(name: str) -> str | None:

@@ -40,9 +40,9 @@ class Section(NamedTuple):
     text: str
 
 
-def missing_column(source: object, wanted: str, found: Sequence[str]) -> InputError:
-    """The error for a missing column; it names the columns found and the most similar of them."""
-    nearest = difflib.get_close_matches(wanted, found, n=1, cutoff=0.4)
+def missing_column(source: object, wanted: str, found: Sequence[str], likeness: float = 0.4) -> InputError:
+    """The error for a missing column; it names the columns found and the most similar of them, if it is like enough."""
+    nearest = difflib.get_close_matches(wanted, found, n=1, cutoff=likeness)
     advice = f"; did you mean {nearest[0]!r}?" if nearest else ""
     return InputError(f"{source}: no column {wanted!r}; found: {', '.join(map(repr, found))}{advice}")
 
