@@ -25,7 +25,7 @@ def dense(rows, n_items, flat=None) -> np.ndarray:
     return x
 
 
-@pytest.mark.parametrize("users", [range(7), [6, 2, 2, 0, 5], [2, 5], [4]], ids=str)
+@pytest.mark.parametrize("users", [range(7), [6, 2, 2, 0, 5], [2, 5], [4], []], ids=str)
 def test_gathered_rows_are_those_of_the_matrix(users):
     x = random_rows()
     batch = RowStore(csr_array(x)).gather(tf.constant(list(users), tf.int64))
@@ -34,6 +34,17 @@ def test_gathered_rows_are_those_of_the_matrix(users):
     assert (np.diff(batch.segment_ids) >= 0).all()
     assert (batch.items.dtype, batch.segment_ids.dtype, batch.lengths.dtype) == (tf.int32, tf.int32, tf.float32)
     assert batch.values is None
+
+
+@pytest.mark.parametrize("kind", [RowStore, PairStore])
+def test_a_matrix_lies_in_the_host_s_memory_wherever_the_step_runs(kind):
+    with tf.device("CPU:1"):  # it stands for a GPU
+        store = kind(csr_array(random_rows()))
+        tensors = [part for part in tf.nest.flatten(vars(store), expand_composites=True) if tf.is_tensor(part)]
+        gathered = store.gather(tf.constant([0, 1], tf.int64))
+    assert len(tensors) > 1
+    for tensor in [*tensors, gathered.items, gathered.segment_ids, gathered.lengths]:
+        assert tf.DeviceSpec.from_string(tensor.device).device_index == 0
 
 
 def test_gather_within_a_graph_of_unknown_batch_size():

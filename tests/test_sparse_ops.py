@@ -102,3 +102,22 @@ def test_products_at_chosen_places_have_the_gradients_of_both_factors():
     np.testing.assert_allclose(products, (hidden.numpy() @ kernel.numpy().T)[segment_ids, items], **CLOSE)
     np.testing.assert_allclose(of_hidden, dense @ kernel.numpy(), **CLOSE)
     np.testing.assert_allclose(of_kernel, dense.T @ hidden.numpy(), **CLOSE)
+
+
+def test_a_bfloat16_input_of_a_float32_kernel_leaves_the_kernel_s_gradient_in_float32():
+    x, items, segment_ids, _ = places()
+    hidden, kernel = tf.cast(normal(len(x), 4), tf.bfloat16), tf.constant(normal(x.shape[1], 4, seed=1))
+    upstream = normal(len(items), seed=2)
+    with tf.GradientTape() as tape:
+        tape.watch([hidden, kernel])
+        products = products_at(hidden, kernel, items, segment_ids)
+        total = tf.reduce_sum(tf.cast(products, tf.float32) * upstream)
+    of_hidden, of_kernel = tape.gradient(total, [hidden, kernel])
+    assert (products.dtype, of_hidden.dtype, of_kernel.dtype) == (tf.bfloat16, tf.bfloat16, tf.float32)
+    exact = tf.cast(hidden, tf.float32).numpy()
+    dense = np.zeros(x.shape)
+    dense[segment_ids, items] = tf.cast(tf.cast(upstream, tf.bfloat16), tf.float32)  # the gradient of the cast
+    expected = (exact @ kernel.numpy().T)[segment_ids, items]
+    np.testing.assert_allclose(tf.cast(products, tf.float32), expected, rtol=2e-2, atol=5e-2)
+    np.testing.assert_allclose(tf.cast(of_hidden, tf.float32), dense @ kernel.numpy(), rtol=2e-2, atol=2e-2)
+    np.testing.assert_allclose(of_kernel, dense.T @ exact, **CLOSE)

@@ -32,7 +32,7 @@ from tfvae.models.fields import Share, Weight, Width
 from tfvae.models.gradient import GradientRecommender, Objective
 from tfvae.models.pvae import PVAE
 from tfvae.models.rating_model import RatingModel
-from tfvae.nn.batches import RowStore, SparseBatch
+from tfvae.nn.batches import HOST, RowStore, SparseBatch
 from tfvae.nn.gaussian_ratings import GaussianRatings
 from tfvae.nn.noise import Noise, derive_seed
 from tfvae.system.errors import InputError
@@ -214,9 +214,10 @@ class TwoSidedPVAE(RatingModel, GradientRecommender):
         """
         epoch, met = self.rows_seen.value // self.n_users, self.rows_seen.value % self.n_users
         key = tf.stack([tf.constant(derive_seed(self.seed, ITEMS), tf.int64), epoch])
-        order = tf.random.experimental.stateless_shuffle(tf.range(self.n_items, dtype=tf.int64), seed=key)
         first, last = (users * self.n_items // self.n_users for users in (met, met + n_users))
-        return order[first : tf.maximum(last, first + 1)]
+        with tf.device(HOST):  # TensorFlow shuffles on a CPU only, and the items' rows are gathered there
+            order = tf.random.experimental.stateless_shuffle(tf.range(self.n_items, dtype=tf.int64), seed=key)
+            return order[first : tf.maximum(last, first + 1)]
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """The two partial bounds, averaged over the batch's users and over the update's items."""

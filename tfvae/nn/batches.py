@@ -17,6 +17,7 @@ import tensorflow as tf
 from tfvae.system.errors import InputError
 
 __all__ = [
+    "HOST",
     "TrainingRows",
     "PairStore",
     "RowStore",
@@ -29,6 +30,10 @@ __all__ = [
     "steps_per_epoch",
     "unpad",
 ]
+
+HOST = "CPU:0"
+"""Where matrices lie and rows are gathered. TensorFlow gathers ragged rows on a CPU only; a matrix that lay in a GPU's
+memory would be copied from there at each step."""
 
 
 class SparseBatch(NamedTuple):
@@ -81,13 +86,14 @@ class RowStore:
 
     def __init__(self, matrix: sp.csr_array, with_values: bool = False):
         self.n_rows, self.n_items = matrix.shape
-        starts = tf.constant(matrix.indptr.astype(np.int64))
 
         def ragged(flat: np.ndarray) -> tf.RaggedTensor:
             return tf.RaggedTensor.from_row_splits(tf.constant(flat), starts, validate=False)
 
-        self._items = ragged(matrix.indices.astype(np.int32))
-        self._values = ragged(matrix.data.astype(np.float32)) if with_values else None
+        with tf.device(HOST):
+            starts = tf.constant(matrix.indptr.astype(np.int64))
+            self._items = ragged(matrix.indices.astype(np.int32))
+            self._values = ragged(matrix.data.astype(np.float32)) if with_values else None
 
     def gather(self, users: tf.Tensor) -> SparseBatch:
         """The rows of a batch.
@@ -98,14 +104,19 @@ class RowStore:
         Returns:
             The rows in the wire format, in the order of `users`.
         """
-        items = tf.gather(self._items, users)
-        return SparseBatch(
-            items=items.values,
-            segment_ids=tf.cast(items.value_rowids(), tf.int32),
-            lengths=tf.cast(items.row_lengths(), tf.float32),
-            values=None if self._values is None else tf.gather(self._values, users).values,
-            users=users,
-        )
+        with tf.device(HOST):
+            items = tf.gather(self._items, users)
+            values = None if self._values is None else tf.gather(self._values, users).values
+            # `value_rowids` would make an array [B, longest history]; the search takes half of the time.
+            places = tf.range(tf.size(items.values, tf.int64))
+            rows_begun = tf.raw_ops.UpperBound(sorted_inputs=items.row_splits[None], values=places[None])[0]
+            return SparseBatch(
+                items=items.values,
+                segment_ids=rows_begun - 1,
+                lengths=tf.cast(items.row_lengths(), tf.float32),
+                values=values,
+                users=users,
+            )
 
 
 class PairStore:
@@ -126,9 +137,10 @@ class PairStore:
         # If i is the j-th item of a user, counted from 0, then i - j of the items before it are unseen. This number
         # ascends with j.
         unseen_before = matrix.indices - (np.arange(matrix.nnz) - starts[users])
-        self._users, self._items = tf.constant(users), tf.constant(matrix.indices.astype(np.int32))
-        self._starts, self._unseen = (tf.constant(a.astype(np.int32)) for a in (starts, self.n_items - lengths))
-        self._unseen_before = self._keys(self._users, tf.constant(unseen_before))
+        with tf.device(HOST):
+            self._users, self._items = tf.constant(users), tf.constant(matrix.indices.astype(np.int32))
+            self._starts, self._unseen = (tf.constant(a.astype(np.int32)) for a in (starts, self.n_items - lengths))
+            self._unseen_before = self._keys(self._users, tf.constant(unseen_before))
 
     def gather(self, numbers: tf.Tensor) -> SparseBatch:
         """The pairs of a batch.
@@ -139,12 +151,13 @@ class PairStore:
         Returns:
             B rows in the wire format; `users` are row numbers of the matrix.
         """
-        return SparseBatch(
-            items=tf.gather(self._items, numbers),
-            segment_ids=tf.range(tf.size(numbers)),
-            lengths=tf.ones(tf.shape(numbers)),
-            users=tf.gather(self._users, numbers),
-        )
+        with tf.device(HOST):
+            return SparseBatch(
+                items=tf.gather(self._items, numbers),
+                segment_ids=tf.range(tf.size(numbers)),
+                lengths=tf.ones(tf.shape(numbers)),
+                users=tf.gather(self._users, numbers),
+            )
 
     def unseen(self, users: tf.Tensor, uniform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Draws for each user one item that they do not have; all such items are equally likely.
@@ -156,13 +169,14 @@ class PairStore:
         Returns:
             The items, int32 [N], and whether there was one to draw, bool [N]; if not, the user has the given item.
         """
-        choices = tf.gather(self._unseen, users)
-        rank = tf.minimum(tf.cast(uniform * tf.cast(choices, tf.float32), tf.int32), choices - 1)
-        # The unseen item of that rank comes after every seen item that has at most `rank` unseen items before it. One
-        # search in the concatenation of all rows counts these seen items.
-        found = tf.searchsorted(self._unseen_before, self._keys(users, rank), side="right")
-        items = rank + found - tf.gather(self._starts, users)
-        return tf.clip_by_value(items, 0, self.n_items - 1), choices > 0
+        with tf.device(HOST):
+            choices = tf.gather(self._unseen, users)
+            rank = tf.minimum(tf.cast(uniform * tf.cast(choices, tf.float32), tf.int32), choices - 1)
+            # The unseen item of that rank comes after every seen item that has at most `rank` unseen items before it.
+            # One search in the concatenation of all rows counts these seen items.
+            found = tf.searchsorted(self._unseen_before, self._keys(users, rank), side="right")
+            items = rank + found - tf.gather(self._starts, users)
+            return tf.clip_by_value(items, 0, self.n_items - 1), choices > 0
 
     def _keys(self, users: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
         return tf.cast(users, tf.int64) * (self.n_items + 1) + tf.cast(numbers, tf.int64)

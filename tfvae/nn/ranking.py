@@ -67,7 +67,7 @@ def ndcg_of_unseen(scores: tf.Tensor, batch: SparseBatch, seen: tf.Tensor, k: in
     keys = tf.sort(keys + tf.cast(tf.boolean_mask(batch.items, unseen), tf.int64))
     keys = tf.concat([keys, [n_users * n_items]], axis=0)  # so that a search always ends at a key
     wanted = tf.range(n_users)[:, None] * n_items + tf.cast(ranked, tf.int64)
-    at = tf.searchsorted(keys, tf.reshape(wanted, [-1]))
+    at = tf.searchsorted(keys, tf.reshape(wanted, [-1]), out_type=tf.int64)  # int32 is reshaped on the host
     hits = tf.reshape(tf.gather(keys, at), tf.shape(wanted)) == wanted
     hits &= ranked != EMPTY_RANK
 

@@ -118,7 +118,9 @@ def products_at(hidden: tf.Tensor, kernel: tf.Tensor, items: tf.Tensor, segment_
     At a density of some per cent, one dense product is faster than one inner product for each entry. The gradient
     consists of two sparse products.
     """
-    products = tf.gather_nd(tf.matmul(hidden, kernel, transpose_b=True), tf.stack([segment_ids, items], axis=1))
+    # For factors of two types `tf.matmul` takes a kernel that exists on CPUs only.
+    dense = tf.matmul(hidden, tf.cast(kernel, hidden.dtype), transpose_b=True)
+    products = tf.gather_nd(dense, tf.stack([segment_ids, items], axis=1))
 
     def gradient(upstream):
         where = tf.cast(upstream, tf.float32), items, segment_ids, [tf.shape(hidden)[0], tf.shape(kernel)[0]]
@@ -130,7 +132,7 @@ def products_at(hidden: tf.Tensor, kernel: tf.Tensor, items: tf.Tensor, segment_
 
 
 def add_at(dense: tf.Tensor, at: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """The matrix `dense` with `values` [nnz] added at the places `at` [nnz, 2]."""
+    """The matrix `dense` with `values` [nnz] added at the places `at` [nnz, 2], of which no two are the same."""
     if _PORTABLE.get():
         return dense + tf.scatter_nd(at, values, tf.shape(dense))
     if tf.config.list_logical_devices("GPU"):  # SparseTensorDenseAdd has no GPU kernel
