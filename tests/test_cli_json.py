@@ -115,7 +115,7 @@ def test_each_command_with_figures_has_the_option_and_is_tested_here():
         for command in app.registered_commands
         if "as_json" in command.callback.__annotations__
     }
-    assert {command.callback.__name__ for command in app.registered_commands} - with_option == {"export"}
+    assert {command.callback.__name__ for command in app.registered_commands} - with_option == {"export", "serve"}
     assert {arguments[0] for arguments, _ in COMMANDS.values()} == with_option
 
 

@@ -88,8 +88,8 @@ for line in (
     done = python(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "Training ease on movietweetings, in runs/movietweetings-ease",
-        "Training the model that 'tfvae compare' chose, or else meld, on movietweetings",
+        "Training ease: movietweetings, in runs/movietweetings-ease",
+        "Training a model that suits the data: movietweetings",
         "Comparing models that rank on movietweetings within 3 minutes of training, in runs/movietweetings-compare",
         "Running what multvae-table2 lacks on movietweetings, into paper_results",
         "Searching the settings of ease of multvae-table2 on movietweetings, 2 trials, into paper_results",

@@ -82,7 +82,9 @@ def test_a_search_on_ratings_sees_no_test_rating_and_takes_the_least_error(place
 def test_trials_gather_where_the_error_is_least(place, monkeypatch):
     def train(settings, split, folder, **_):
         error = 0.8 + 0.1 * math.log10(settings.training.learning_rate / 0.02) ** 2
-        return TrainedModel(None, settings, [{"val_rmse": error + 0.1}, {"val_rmse": error}], best_epoch=1)
+        return TrainedModel(
+            None, settings, [{"val_rmse": error + 0.1, "seconds": 1}, {"val_rmse": error, "seconds": 1}], best_epoch=1
+        )
 
     monkeypatch.setattr(sweep, "train", train)
     found = run_sweep("table", "i-autorec", "synthetic", 40, **place)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tfvae.data.items_file import ItemTable
     from tfvae.data.splits import Split
     from tfvae.training.retraining import Planned, RetrainingReport
-    from tfvae.training.tensorboard import Detail
+    from tfvae.training.settings import Detail
 
 __all__ = ["retrain"]
 

@@ -38,11 +38,8 @@ from tfvae.training.callbacks import (
     Validation,
     best_of,
 )
-from tfvae.training.event_log import EventLog
-from tfvae.training.projector import write_projector
 from tfvae.training.run_folder import RunFolder, part_files
-from tfvae.training.settings import PILOT_CAP, Settings, as_member
-from tfvae.training.tensorboard import Detail, logged, run_points
+from tfvae.training.settings import PILOT_CAP, Detail, Settings, as_member
 from tfvae.training.warm_start import WarmStart
 
 __all__ = ["WATCHED", "TrainedModel", "in_folder", "keep", "load_run", "prepare_to_fit", "train"]
@@ -301,12 +298,17 @@ def _trained(
         model.fit_matrix(split.train, log, run.parts if part_files(settings) else None)
         history, seconds = [], time.perf_counter() - begun
         if tensorboard != "off":
+            from tfvae.training.event_log import EventLog
+            from tfvae.training.tensorboard import run_points
+
             with EventLog(run.tensorboard) as events:
                 events.begin(run_points(run, settings))
     best_epoch = best_of(history, f"val_{settings.training.monitor}")
     trained = TrainedModel(model, settings, history, best_epoch, seconds, selected_beta)
     keep(trained, split, run, items, log)
     if tensorboard == "all" and isinstance(model, HasItemVectors):
+        from tfvae.training.projector import write_projector
+
         shown = write_projector(run.tensorboard, model, items)
         if 0 < shown < items.n_items:
             log(f"TensorBoard's projector has the {shown:,} items that most users have, of {items.n_items:,}.")
@@ -368,6 +370,8 @@ def _fit(
         callbacks.append(Progress(settings.name, training.epochs, done, monitor))
     n_rows = model.histories.n_rows
     batches = row_numbers(n_rows, training.batch_size, training.seed, first_epoch=done)
+    from tfvae.training.tensorboard import logged  # here, as above: reading a finished run needs no TensorBoard
+
     with logged(run, settings, keeper, model, split.validation, following.tensorboard) as boards:
         if not keeper.out_of_patience:
             try:

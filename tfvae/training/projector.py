@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
-from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, ProjectorConfig
 
 from tfvae.data.items import Items
 from tfvae.models.base import HasItemVectors
@@ -38,6 +37,9 @@ def write_projector(folder: Path, model: HasItemVectors, items: Items) -> int:
     Returns:
         The number of items that are shown: at most 10,000, those that most training users have, most used first.
     """
+    # Here, since who reads a finished run needs none of it.
+    from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, ProjectorConfig
+
     config, others = folder / CONFIG, [folder / name for name in (METADATA, STATE, *TENSOR_FILES)]
     if any(path.exists() for path in [config, *others]) and not _is_ours(config):
         return 0

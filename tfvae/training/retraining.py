@@ -22,8 +22,7 @@ from tfvae.system.files import sha256_of, write_json
 from tfvae.system.validation import Strict
 from tfvae.training.loop import TrainedModel, train
 from tfvae.training.run_folder import SPLIT_FILE, RunFolder
-from tfvae.training.settings import Settings
-from tfvae.training.tensorboard import Detail
+from tfvae.training.settings import Detail, Settings
 from tfvae.training.warm_start import WarmStart, refuse_other_shapes, warm_started
 
 __all__ = ["RETRAINED_FILE", "Change", "Moved", "Planned", "Retrained", "RetrainingReport", "planned", "retrain"]

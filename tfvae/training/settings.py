@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tfvae.models.base import Recommender
 
 __all__ = [
+    "Detail",
     "FORMER_NAMES",
     "PILOT_CAP",
     "Settings",
@@ -31,6 +32,9 @@ __all__ = [
     "stored_settings",
     "todays_flat",
 ]
+
+Detail = Literal["all", "curves", "off"]
+"""How much a run logs for TensorBoard: "curves" leaves out the item vectors for the projector. It is no setting."""
 
 PILOT_CAP = 1.0
 """The cap of the KL weight in the pilot run of `beta_selection="peak"`."""

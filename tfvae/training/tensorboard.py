@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import keras
 from scipy.sparse import csr_array
@@ -23,12 +22,10 @@ from tfvae.system.files import digest
 from tfvae.training.callbacks import ResumableCheckpoint
 from tfvae.training.event_log import EventLog, Point, settings_points
 from tfvae.training.run_folder import RunFolder
-from tfvae.training.settings import Settings
+from tfvae.training.settings import Detail, Settings
 
-__all__ = ["Detail", "TensorBoardLog", "best_point", "curve_name", "epoch_points", "logged", "run_points"]
+__all__ = ["TensorBoardLog", "best_point", "curve_name", "epoch_points", "logged", "run_points"]
 
-Detail = Literal["all", "curves", "off"]
-"""How much a run logs: "curves" leaves out the item vectors for the projector."""
 MOST_LOOKS, FEWEST_EPOCHS = 20, 5
 """A run looks at its codes so often at most, and at least so many epochs apart: of a small model an epoch takes no more
 than ten times as long as a look."""
