@@ -30,6 +30,7 @@ from tfvae.serving.http.app import create_app
 from tfvae.serving.http.batching import Batcher
 from tfvae.serving.http.errors import RequestError
 from tfvae.serving.http.limits import Limits
+from tfvae.serving.http.server import _bound
 from tfvae.serving.http.versions import Models
 from tfvae.system.errors import InputError
 
@@ -258,3 +259,23 @@ def test_the_process_serves_until_a_signal_and_answers_what_it_has_begun(number,
     finally:
         service.kill()
         service.wait()
+
+
+def test_an_answer_is_sent_at_once_and_does_not_wait_for_an_acknowledgement():
+    async def without_delay() -> int:
+        found = asyncio.get_running_loop().create_future()
+
+        def accepted(reader, writer):
+            option = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            writer.close()
+            found.set_result(option)
+
+        with _bound("127.0.0.1", 0) as listener:
+            server = await asyncio.start_server(accepted, sock=listener)
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            option = await found
+            writer.close()
+            server.close()
+        return option
+
+    assert asyncio.run(without_delay())
