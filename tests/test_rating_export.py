@@ -213,6 +213,9 @@ def test_the_sd_is_that_of_the_mixture_over_fixed_samples():
     np.testing.assert_allclose(model.rating_sd(rows), by_hand, rtol=1e-4)
     np.testing.assert_allclose(model.rating_sd(rows), Predictions(means, 0.3).sd, rtol=1e-4)
     assert np.ptp(by_hand) > 0.05  # the code's part is not nothing
+    chosen = np.random.default_rng(0).integers(0, N_ITEMS, (len(by_hand), 5))
+    of_chosen = model.rating_sd(rows, tf.constant(chosen, tf.int32))
+    np.testing.assert_allclose(of_chosen, np.take_along_axis(by_hand, chosen, axis=1), rtol=1e-4)
     np.testing.assert_array_equal(tf.function(model.rating_sd)(rows), tf.function(model.rating_sd)(rows))
 
 

@@ -336,8 +336,13 @@ class HasRatingSd(Protocol):
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """The predicted ratings, float32 [B, n_items]."""
 
-    def rating_sd(self, batch: SparseBatch) -> tf.Tensor:
-        """The standard deviation of each predicted rating, float32 [B, n_items]."""
+    def rating_sd(self, batch: SparseBatch, items: tf.Tensor | None = None) -> tf.Tensor:
+        """The standard deviation of each predicted rating, float32 [B, n_items], or of those of chosen items, [B, p].
+
+        Args:
+            batch: The ratings of B rows.
+            items: Numbers of the items, int32 [B, p]; None for all. A few cost much less than all.
+        """
 
 
 def knows_rating_sd(model: Recommender) -> TypeGuard[HasRatingSd]:

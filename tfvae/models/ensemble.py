@@ -298,7 +298,7 @@ class RatingEnsemble(RatingModel, AnyEnsemble):
         """Whether a member knows the standard deviation of its ratings."""
         return any(map(knows_rating_sd, self.recommenders))
 
-    def rating_sd(self, batch: SparseBatch) -> tf.Tensor:
+    def rating_sd(self, batch: SparseBatch, items: tf.Tensor | None = None) -> tf.Tensor:
         """The standard deviation of each predicted rating, that of the mixture of the members' distributions.
 
         The variance of a mixture is the mean of the variances plus the variance of the means, so that it is greater
@@ -306,9 +306,10 @@ class RatingEnsemble(RatingModel, AnyEnsemble):
 
         Args:
             batch: The ratings of B rows.
+            items: Numbers of the items, int32 [B, p]; None for all.
 
         Returns:
-            float32 [B, n_items], in units of the ratings, times `sd_factor`.
+            float32 [B, n_items], or [B, p] for chosen items, in units of the ratings, times `sd_factor`.
 
         Raises:
             InputError: If no member knows the standard deviation of its ratings.
@@ -319,6 +320,8 @@ class RatingEnsemble(RatingModel, AnyEnsemble):
         if not knowing:
             raise InputError("no member of this ensemble knows how uncertain its ratings are.")
         predicted = [recommender.scores(batch) for recommender in self.recommenders]
+        if items is not None:
+            predicted = [tf.gather(ratings, items, batch_dims=1) for ratings in predicted]
         mean = self._weighted(predicted)
         between = self._weighted([(ratings - mean) ** 2 for ratings in predicted])
         weights = tf.gather(tf.convert_to_tensor(self.member_weights.value), list(knowing))
@@ -326,5 +329,5 @@ class RatingEnsemble(RatingModel, AnyEnsemble):
         # If those that know it all have the weight 0, they count alike.
         shares = tf.where(total > 0, tf.math.divide_no_nan(weights, total), np.float32(1 / len(knowing)))
         of_each = zip(tf.unstack(shares), knowing.values(), strict=True)
-        within = tf.add_n([share * recommender.rating_sd(batch) ** 2 for share, recommender in of_each])
+        within = tf.add_n([share * recommender.rating_sd(batch, items) ** 2 for share, recommender in of_each])
         return self.sd_factor * tf.sqrt(within + between)

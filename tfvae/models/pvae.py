@@ -281,7 +281,7 @@ class PVAE(RatingModel, GradientRecommender):
         """Whether there is a posterior over codes, whose spread becomes that of the ratings."""
         return self.stochastic
 
-    def rating_sd(self, batch: SparseBatch, n_samples: int = 10) -> tf.Tensor:
+    def rating_sd(self, batch: SparseBatch, items: tf.Tensor | None = None, n_samples: int = 10) -> tf.Tensor:
         """The standard deviation of p(r | r_O) ≈ 1/S Σ_s N(r | f(z_s), σ²) with z_s ~ q(z | r_O), for each rating.
 
         It is √(σ² + the variance of f(z_s) over the samples). The samples are z_s = μ + s·ε_s with the same ε_s for all
@@ -289,10 +289,11 @@ class PVAE(RatingModel, GradientRecommender):
 
         Args:
             batch: The ratings of B rows.
+            items: Numbers of the items, int32 [B, p]; None for all.
             n_samples: S, the number of samples.
 
         Returns:
-            float32 [B, n_items], in units of the ratings, times `sd_factor`.
+            float32 [B, n_items], or [B, p] for chosen items, in units of the ratings, times `sd_factor`.
 
         Raises:
             InputError: If the model has no posterior.
@@ -302,12 +303,25 @@ class PVAE(RatingModel, GradientRecommender):
         posterior = self.posterior(batch)
         mean, spread = posterior.mean(), posterior.stddev()
         epsilons = Noise(self.seed, tf.zeros([], tf.int64)).normal([n_samples, self.latent_dim], "rating_sd")
-        at_mean = self.decoder(self.hidden(mean))
-        # The samples are added up one at a time, so that no array [S, B, n_items] is made; sums of deviations from the
-        # prediction at μ lose few digits.
-        total = squares = tf.zeros_like(at_mean)
-        for epsilon in tf.unstack(epsilons):
-            deviation = self.decoder(self.hidden(mean + spread * epsilon)) - at_mean
-            total, squares = total + deviation, squares + deviation**2
-        variance = squares / n_samples - (total / n_samples) ** 2
+        sampled = [self.hidden(mean + spread * epsilon) for epsilon in tf.unstack(epsilons)]
+        if items is None:
+            variance = self._variance_of_all(self.hidden(mean), sampled)
+        else:
+            # f is linear in the hidden layer, so that the bias adds nothing to the variance.
+            kernel = tf.gather(tf.convert_to_tensor(self.decoder.kernel), items)
+            hidden = tf.cast(tf.stack(sampled, axis=1), kernel.dtype)
+            variance = tf.math.reduce_variance(tf.matmul(kernel, hidden, transpose_b=True), axis=2)
         return self.sd_factor * self.rating_unit * tf.sqrt(self.variance + tf.maximum(variance, 0.0))
+
+    def _variance_of_all(self, at_mean: tf.Tensor, sampled: list[tf.Tensor]) -> tf.Tensor:
+        """The variance of all predictions over samples of the hidden layer, each [B, H], float32 [B, n_items].
+
+        The samples are added up one at a time, so that no array [S, B, n_items] is made; sums of deviations from the
+        prediction at μ lose few digits.
+        """
+        predicted = self.decoder(at_mean)
+        total = squares = tf.zeros_like(predicted)
+        for hidden in sampled:
+            deviation = self.decoder(hidden) - predicted
+            total, squares = total + deviation, squares + deviation**2
+        return squares / len(sampled) - (total / len(sampled)) ** 2

@@ -222,9 +222,9 @@ class Ranker:
         empty = found == EMPTY_RANK
         ranking = {"items": found, "scores": best}
         if self._sd is not None:
-            sd = tf.debugging.check_numerics(self._sd(batch), f"uncertainty of {self._name}")
-            sd = tf.pad(sd, [[0, 0], [0, 1]], constant_values=np.nan)
-            ranking["sd"] = tf.gather(sd, tf.where(empty, self._n_items, found), batch_dims=1)
+            sd = self._sd(batch, tf.where(empty, 0, found))
+            sd = tf.debugging.check_numerics(sd, f"uncertainty of {self._name}")
+            ranking["sd"] = tf.where(empty, np.float32(np.nan), sd)
         return ranking
 
 

@@ -229,7 +229,7 @@ class LoadedRun:
             *told, places = inputs
             found = {"scores": score(*inputs)}
             if knows_rating_sd(self.model):
-                sd = tf.gather(self.model.rating_sd(batch_of(*told)), places, axis=1)
+                sd = self.model.rating_sd(batch_of(*told), tf.broadcast_to(places, tf.shape(found["scores"])))
                 found["sd"] = tf.debugging.check_numerics(sd, f"uncertainty of {self.model.name}")
             return found
 

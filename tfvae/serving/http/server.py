@@ -69,8 +69,8 @@ def _bound(host: str, port: int) -> socket.socket:
     """A socket that is bound to an address, before any model is loaded."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # With its protocol, since asyncio sets TCP_NODELAY only where it is named. Without it the body of an answer waits
-        # until the caller's system has acknowledged the header, which takes 40 ms.
+        # With its protocol, since asyncio sets TCP_NODELAY only where that is named. Otherwise the body of an answer
+        # waits until the caller's system has acknowledged the header, which takes 40 ms.
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
