@@ -8,9 +8,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from test_cli import fingerprint, run
 
-from tfvae.cli.app import app
 from tfvae.system.files import sha256_of
 
 pytestmark = pytest.mark.slow
@@ -18,16 +17,6 @@ pytestmark = pytest.mark.slow
 COLUMNS = ["--user-col", "uid", "--item-col", "sku"]
 RATINGS = [*COLUMNS, "--rating-col", "stars"]
 SMALL = ["--set", "hidden=[8]", "--set", "latent_dim=4", "--set", "monitor=ndcg@10"]
-
-
-def run(*arguments: str, code: int = 0):
-    result = CliRunner().invoke(app, list(arguments))
-    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
-    return result
-
-
-def fingerprint(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): sha256_of(p) for p in folder.rglob("*") if p.is_file()}
 
 
 def write(path: Path, users: range, n_items: int, first: int = 100):

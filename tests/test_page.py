@@ -10,9 +10,9 @@ import urllib.error
 import urllib.request
 from urllib.parse import urlencode
 
-import numpy as np
 import pytest
 from test_cli import COLUMNS, run
+from test_serve import write_ratings
 
 pytest.importorskip("fastapi")
 pytest.importorskip("playwright", reason="Playwright is not installed")
@@ -39,12 +39,7 @@ PATIENCE = 20_000
 def address(tmp_path_factory):
     """The address of a service of ease, whose items have titles, of p-vae, whose items have none, and of gmf."""
     folder = tmp_path_factory.mktemp("page")
-    draw = np.random.default_rng(0)
-    lines = ["uid,sku,stars"]
-    for user in range(50):
-        for item in draw.choice(30, 12, replace=False):
-            lines.append(f"u{user},i{item:02},{np.clip(round(3 + draw.normal() + (-1) ** (user + item)), 1, 5)}")
-    (folder / "ratings.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_ratings(folder / "ratings.csv")
     quoted = (title.replace('"', '""') for title in TITLES)
     titled = [f'i{item:02},"{title}",{"odd" if item % 2 else "even"}' for item, title in enumerate(quoted)]
     (folder / "items.csv").write_text("\n".join(["item,title,kind", *titled]) + "\n", encoding="utf-8")

@@ -32,16 +32,21 @@ HISTORY = ["i05", "i01", "i20", "i01"]
 RATED = [{"item": "i05", "rating": 5}, {"item": "i01", "rating": 1}, {"item": "i20", "rating": 4.0}]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """The folder of three runs on 50 users with 12 of 30 items each, whose ids are texts: ease, p-vae and gmf."""
-    folder = tmp_path_factory.mktemp("serve")
+def write_ratings(file: Path) -> None:
+    """Writes ratings of 12 of 30 items by each of 50 users, whose ids are texts."""
     draw = np.random.default_rng(0)
     lines = ["uid,sku,stars"]
     for user in range(50):
         for item in draw.choice(30, 12, replace=False):
             lines.append(f"u{user},i{item:02},{np.clip(round(3 + draw.normal() + (-1) ** (user + item)), 1, 5)}")
-    (folder / "ratings.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The folder of three runs on 50 users with 12 of 30 items each, whose ids are texts: ease, p-vae and gmf."""
+    folder = tmp_path_factory.mktemp("serve")
+    write_ratings(folder / "ratings.csv")
     titled = [f"i{item:02},Títle {item},{KINDS[item % 3]}" for item in range(30)]
     (folder / "items.csv").write_text("\n".join(["item,title,kind", *titled]) + "\n", encoding="utf-8")
     rater = ["--rating-col", "stars", "--model", "p-vae", "--set", "latent_dim=3", "--epochs", "1"]

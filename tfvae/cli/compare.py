@@ -64,9 +64,8 @@ def compare(
     typer.echo(f"Comparing {what} on {data} within {minutes:g} minutes of training, in {folder}")
 
     # What follows takes seconds to load.
-    from tfvae.cli.run_folder import learnt_from, refuse_other_items, split_for
+    from tfvae.cli.run_folder import keep_split, learnt_from, refuse_other_items, split_for
     from tfvae.experiments import comparison
-    from tfvae.training.run_folder import SPLIT_FILE
 
     known = comparison.RATERS if ratings else comparison.RANKERS
     chosen = {name: known.get(name, {}) for name in opt.listed(models)} or known
@@ -81,8 +80,8 @@ def compare(
             refuse_other_items(folder / name, split)
     found = comparison.compare(split, part, folder, minutes=minutes, models=chosen, log=typer.echo)
     for entry in found.entries:
-        if entry.problem is None and not (folder / entry.model / SPLIT_FILE).is_file():
-            split.save(folder / entry.model / SPLIT_FILE)
+        if entry.problem is None:
+            keep_split(folder / entry.model, split)
     document = {**found.model_dump(exclude={"format"}), "as_good": found.as_good}
     answer({"folder": folder, "chosen": found.chosen.model, **document}, lambda: _show(found, folder))
 

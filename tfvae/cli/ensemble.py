@@ -38,12 +38,12 @@ def ensemble(
     typer.echo(f"Making an ensemble of {', '.join(map(str, runs))}, in {run}")
 
     # What follows takes seconds to load.
-    from tfvae.cli.run_folder import measure, next_commands, refuse_another_split, training_split, tuned_on
+    from tfvae.cli.run_folder import keep_split, measure, next_commands, refuse_another_split, training_split, tuned_on
     from tfvae.data.items import Items
     from tfvae.models.ensemble import AnyEnsemble
     from tfvae.training.ensemble import ensemble as of_runs
     from tfvae.training.ensemble import refuse_other_data
-    from tfvae.training.run_folder import SPLIT_FILE, RunFolder
+    from tfvae.training.run_folder import RunFolder
 
     folders = [RunFolder(folder) for folder in runs]
     refuse_other_data(folders)
@@ -54,8 +54,7 @@ def ensemble(
     trained = of_runs(
         runs, part, run, weighting="equal" if equal else "validation", items=Items.of(split), log=typer.echo
     )
-    if not (run / SPLIT_FILE).is_file():
-        split.save(run / SPLIT_FILE)
+    keep_split(run, split)
     if finished:
         typer.echo(f"{run} was made before; there is nothing left to do.")
     model = trained.model

@@ -139,18 +139,20 @@ def fit(
 
     # What follows takes seconds to load.
     from tfvae.cli.run_folder import (
+        keep_split,
         learnt_from,
         measure,
         next_commands,
         refuse_another_split,
         refuse_other_items,
+        say_trained,
         split_for,
     )
     from tfvae.data.items import Items
     from tfvae.training.adapt import settings_for
     from tfvae.training.loop import train
     from tfvae.training.mlflow_log import in_mlflow
-    from tfvae.training.run_folder import SPLIT_FILE, RunFolder
+    from tfvae.training.run_folder import RunFolder
     from tfvae.training.settings import TrainingSettings, settings_of
 
     # So that a wrong setting is reported before large data are read.
@@ -176,12 +178,8 @@ def fit(
         trained = train(
             settings, part, folder, items=Items.of(split), follow=follow, tensorboard=tensorboard, log=typer.echo
         )
-    if not (folder / SPLIT_FILE).is_file():
-        split.save(folder / SPLIT_FILE)
-    if finished:
-        typer.echo(f"{folder} was trained before; there is nothing left to do.")
-    elif trained.best_epoch is not None:
-        typer.echo(f"Best epoch: {trained.best_epoch + 1} of {trained.epochs}; {trained.seconds:,.0f} s of training")
+    keep_split(folder, split)
+    say_trained(folder, finished, trained)
     summary, counts = measure(trained.model, part.validation_part)
     told = {
         "run": folder,

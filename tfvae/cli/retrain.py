@@ -55,14 +55,22 @@ def retrain(
     Raises:
         InputError: If the run is not finished or cannot be retrained, or whatever is given does not suit it.
     """
-    from tfvae.cli.run_folder import learnt_from, next_commands, refuse_another_split, refuse_other_items, split_for
+    from tfvae.cli.run_folder import (
+        keep_split,
+        learnt_from,
+        next_commands,
+        refuse_another_split,
+        refuse_other_items,
+        say_trained,
+        split_for,
+    )
     from tfvae.cli.run_folder import training_split as split_of
     from tfvae.data.items import Items
     from tfvae.data.sources import stem
     from tfvae.training.mlflow_log import in_mlflow
     from tfvae.training.retraining import planned
     from tfvae.training.retraining import retrain as of_run
-    from tfvae.training.run_folder import SPLIT_FILE, RunFolder
+    from tfvae.training.run_folder import RunFolder
 
     plan = planned(former_run, settings)
     name = plan.settings.name
@@ -85,13 +93,9 @@ def retrain(
     told: Any = {"former": former, "changes": settings, "items": Items.of(split), "log": typer.echo}
     with in_mlflow(folder, typer.echo) if log_to == "mlflow" else nullcontext() as follow:
         found = of_run(former_run, part, folder, follow=follow, tensorboard=tensorboard, **told)
-    if not (folder / SPLIT_FILE).is_file():
-        split.save(folder / SPLIT_FILE)
+    keep_split(folder, split)
     trained = found.trained
-    if finished:
-        typer.echo(f"{folder} was trained before; there is nothing left to do.")
-    elif trained.best_epoch is not None:
-        typer.echo(f"Best epoch: {trained.best_epoch + 1} of {trained.epochs}; {trained.seconds:,.0f} s of training")
+    say_trained(folder, finished, trained)
     document = {"run": folder, "from": former_run, "model": name, "trained_before": finished, "epochs": trained.epochs}
     answer(document | {"retrained": found.report.model_dump()}, lambda: _show(found.report, split, rows))
     next_commands(folder, split, trained.model)

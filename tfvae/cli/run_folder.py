@@ -44,11 +44,13 @@ __all__ = [
     "history_parts",
     "is_saved",
     "items_of",
+    "keep_split",
     "learnt_from",
     "measure",
     "next_commands",
     "refuse_another_split",
     "refuse_other_items",
+    "say_trained",
     "served",
     "split_for",
     "training_split",
@@ -210,6 +212,26 @@ def served(folder: Path) -> tuple[TrainedModel, Items]:
 def tuned_on(run: RunFolder, split: Split) -> Split:
     """The part of a whole split on which a run was trained: the split, or its part for tuning."""
     return split if run.claim().data_digest == split.digest else split.for_tuning()
+
+
+def keep_split(folder: Path, split: Split) -> None:
+    """Keeps the whole split in a run folder, unless it has one."""
+    if not (folder / SPLIT_FILE).is_file():
+        split.save(folder / SPLIT_FILE)
+
+
+def say_trained(folder: Path, finished: bool, trained: TrainedModel) -> None:
+    """Prints what a training came to.
+
+    Args:
+        folder: The run folder.
+        finished: Whether the run had been finished before the command.
+        trained: The run.
+    """
+    if finished:
+        typer.echo(f"{folder} was trained before; there is nothing left to do.")
+    elif trained.best_epoch is not None:
+        typer.echo(f"Best epoch: {trained.best_epoch + 1} of {trained.epochs}; {trained.seconds:,.0f} s of training")
 
 
 def next_commands(folder: Path, split: Split, model: Recommender) -> None:
