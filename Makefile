@@ -13,7 +13,7 @@ TESTS   := $(RUN) -m pytest -n 2 --dist loadfile
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-all test-fast lint types format lab tensorboard bench bench-torch doctor clean \
+.PHONY: help install quickstart test test-all test-fast lint types format lab notebooks tensorboard bench bench-torch doctor clean \
 	soak
 
 help: ## this list
@@ -50,6 +50,8 @@ format: $(READY) ## let ruff mend what it can
 	$(RUN) -m ruff format .
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(RUN) -m jupyterlab notebooks
+notebooks: $(READY) ## run the six notebooks, into build/notebooks (4 min on 2 cores); some: make notebooks NAMES="02 05"
+	$(RUN) notebooks/run.py $(NAMES)
 tensorboard: $(READY) ## watch runs in the browser at http://localhost:6006; of one run: make tensorboard LOGDIR=runs/NAME
 	$(RUN) -m tensorboard.main --logdir "$(LOGDIR)"
 LOGDIR := runs

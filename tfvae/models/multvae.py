@@ -4,8 +4,8 @@ Liang, Krishnan, Hoffman, Jebara: Variational Autoencoders for Collaborative Fil
 
     z_u ~ N(0, I),   π(z_u) ∝ exp f_θ(z_u),   x_u ~ Mult(N_u, π(z_u))                                  (eq. 1)
     log p_θ(x_u | z_u) = Σ_i x_ui log π_i(z_u)                                                          (eq. 2)
-    q_φ(z_u | x_u) = N(μ_φ(x_u), diag σ²_φ(x_u))                                                        (eq. 5)
-    L_β(x_u) = E_q log p_θ(x_u | z_u) - β·KL(q_φ(z_u | x_u) ‖ p(z_u))                                   (eq. 7)
+    q_φ(z_u | x_u) = N(μ_φ(x_u), diag σ²_φ(x_u))                                               (section 2.2.1)
+    L_β(x_u) = E_q log p_θ(x_u | z_u) - β·KL(q_φ(z_u | x_u) ‖ p(z_u))                                   (eq. 6)
 
 Where the paper and the authors' code differ (weight decay, the cap of β, initialisers), the code gives the published
 numbers, so this module follows the code; see DEVIATIONS.md.
@@ -73,13 +73,13 @@ class MultVAE(VariationalAutoencoder):
         self.built = True
 
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
-        """The posterior q_φ(z | x) of B users (equation 5)."""
+        """The posterior q_φ(z | x) of B users (section 2.2.1)."""
         mean, log_variance = tf.split(self.encoder(batch, noise=noise), 2, axis=1)
         return diagonal_normal(mean, log_variance)
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
-        """-L_β averaged over users (equation 7), with one reparameterised sample of z."""
-        q = self.posterior(batch, noise)  # equation 5
+        """-L_β averaged over users (equation 6), with one reparameterised sample of z."""
+        q = self.posterior(batch, noise)
         z = sample_with(noise, "z", q)
         log_likelihood = tf.reduce_mean(self.log_likelihood(z, batch))  # equation 2
         divergence = tf.reduce_mean(kl(q, self.prior(batch, noise), z))
