@@ -28,6 +28,7 @@ __all__ = [
     "Attribute",
     "Curve",
     "Ordering",
+    "Picture",
     "Published",
     "Row",
     "TABLES",
