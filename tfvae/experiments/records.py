@@ -136,6 +136,11 @@ class StoredRun(Strict):
 
     _renamed = field_validator("overrides")(todays_flat)
 
+    @property
+    def curve(self) -> dict[int, float]:
+        """The values of `history` by epoch, counted from 0."""
+        return dict(zip(self.validated or range(self.epochs), self.history, strict=True))
+
     @model_validator(mode="before")
     @classmethod
     def _of_todays_model(cls, stored: dict[str, Any]) -> dict[str, Any]:
