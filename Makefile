@@ -90,11 +90,18 @@ lightgcn-gowalla: ## LightGCN's protocol, all users trained on; gowalla (16 GB f
 leaderboard: ## all ranking models on equal terms; ml1m 8 h, movietweetings 4 h, gowalla and amazonbook days
 leaderboard-ratings: ## all models of ratings on equal terms, five splits; ml1m 5 h
 meld: ## our own model, its ablation, and the best single models beside it; ml1m 5 h, movietweetings 5 h
+multvae-figure1: ## Mult-VAE's Figure 1: three ways of β while training; ml20m 2 days, ml1m 15 min, movietweetings 5 min
+multvae-figure3: ## Mult-VAE's Figure 3: by how much is known of a user; the runs of multvae-table2
+vamp-prior: ## the prior against the aggregated posterior, Vamp and H+Vamp; runs of evcf-table1
+pvae-by-ratings: ## p-VAE's intervals, and the RMSE of others, by number of ratings; runs of pvae-table1, ml1m 10 min
+speed-quality: ## how long all models train, and how well they rank; runs of leaderboard
+beta-quality: ## seven values of β against quality; ml20m 3 days, ml1m 40 min, movietweetings 8 min
 sweep: $(READY) ## tune a row on validation users: make sweep TABLE=multvae-table2 ROW=mult-vae DATASET=ml-1m TRIALS=20
 	$(TFVAE) sweep $(TABLE) --row $(ROW) $(DATA_OPTIONS) --trials $(TRIALS) $(OPTIONS)
 
 TABLES := multvae-table1 multvae-table2 multvae-table3 multvae-table4 evcf-table1 evcf-table2 pvae-table1 recvae-table recvae-ablation \
-	lightgcn-gowalla leaderboard leaderboard-ratings meld
+	lightgcn-gowalla leaderboard leaderboard-ratings meld multvae-figure1 multvae-figure3 \
+	vamp-prior pvae-by-ratings speed-quality beta-quality
 # A data set's name within a target, and what `--dataset` calls it.
 SHORT  := ml100k ml1m ml10m ml20m netflix msd movietweetings pinterest gowalla amazonbook
 ml100k := ml-100k

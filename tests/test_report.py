@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -170,10 +171,28 @@ def test_the_overview_has_every_table_and_what_was_never_run(results):
     (results / "second" / "table.toml").write_text(TABLE.replace("A table", "Another"))
     store(results, "ease", 1, {"ndcg@100": values(0.3, 0.1)}, dataset="ml-1m")
     text = render_overview(results).read_text()
-    assert "## A table" in text and "## Another" in text
-    assert "(table/ml-1m/README.md)" in text and "| EASE | not run | 0.3000 ± 0.0050 |" in text
-    assert "`python -m tfvae table second --dataset ml-20m`" in text
-    assert "| Mult-VAE^PR | not run / 0.500 | not run / 0.390 |" in text
+    assert "## A table" in text and "(table/ml-1m/README.md)" in text
+    assert "| EASE | not run | 0.3000 ± 0.0050 |" in text and "Not run here: Mult-VAE^PR, CDAE." not in text
+    assert "Not run here: Mult-VAE^PR." in text  # CDAE has no model, and no published cell on these data
+    assert "## Another" not in text
+    assert "- Another: MovieLens-20M, `python -m tfvae table second --dataset ml-20m`." in text
+    assert "- A table: MovieLens-20M, `python -m tfvae table table --dataset ml-20m`." in text
+    assert re.search("- Mult-VAE, Table 2: .*`python -m tfvae table multvae-table2 --dataset netflix`", text)
+    first = text.index("## A table")
+    assert text.count("EASE: An extra row of ours.") == 1 and text.index("EASE: An extra row of ours.") > first
+
+
+def test_the_overview_says_what_was_run_and_what_holds(results):
+    path = results / "table" / "table.toml"
+    path.write_text(ORDERINGS.replace('"cdae"', '"mult-vae"').replace('"Figure 1"', '"section 6"') + TABLE)
+    random = np.random.default_rng(0)
+    for slug, mean in (("mult-vae", 0.39), ("ease", 0.3)):
+        store(results, slug, 1, {"ndcg@100": mean + 0.01 * random.normal(size=USERS)}, shortened_why="cut")
+    text = " ".join(render_overview(results).read_text().split())
+    assert "2 runs of 2 models" in text and "2 on MovieLens-20M" in text
+    assert "On **MovieLens-20M**, of 1 claims: - 1 hold: Mult-VAE^PR better than EASE." in text  # of two orderings
+    path.write_text(path.read_text().replace("section 5", "our own").replace("section 6", "our own"))
+    assert "claims" not in render_overview(results).read_text()
 
 
 def test_a_page_of_the_users_own_is_left_alone(results):

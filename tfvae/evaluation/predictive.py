@@ -23,6 +23,7 @@ from scipy.sparse import csr_array
 from scipy.special import ndtr
 
 from tfvae.data.splits import HeldOutRatings
+from tfvae.evaluation.groups import groups_by_size
 from tfvae.evaluation.ratings import bounded
 from tfvae.evaluation.results import RatingEvaluation
 from tfvae.models.base import HasRatingPosterior, Recommender
@@ -48,7 +49,6 @@ __all__ = [
 
 LEVELS = (0.5, 0.9)
 ROWS_AT_ONCE = 500
-GROUPS = 5  # the number of groups of rows, by their number of ratings
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,10 +206,7 @@ def describe_predictions(
         number of held-out "ratings"; and its shares. "hmc" also has the mean "acceptance", "divergences" and "seconds".
     """
     rows, columns, ratings = held_out.triples()
-    sizes = np.diff(held_out.history.indptr)
-    # Each lower bound is the size of a row with a held-out rating, so that no group is empty, even with few sizes.
-    lowest = np.unique(np.quantile(sizes[rows], np.arange(GROUPS) / GROUPS, method="inverted_cdf"))
-    highest = [*lowest[1:], sizes[rows].max()]
+    of_size = groups_by_size(np.diff(held_out.history.indptr)[rows])
     found: dict[str, Any] = {}
 
     def measured(codes: np.ndarray) -> tuple[dict[str, Any], RatingEvaluation]:
@@ -219,10 +216,10 @@ def describe_predictions(
         )
         hits = {f"within_{100 * level:g}": predictions.within(ratings, level) for level in LEVELS}
         groups = []
-        for low, high in zip(lowest, highest, strict=True):
-            inside = (sizes[rows] >= low) & ((sizes[rows] < high) | (low == lowest[-1]))
+        for number, (low, high) in enumerate(of_size.bounds):
+            inside = of_size.number == number
             shares = {name: float(hit[inside].mean()) for name, hit in hits.items()}
-            groups.append({"from": int(low), "to": int(high), "ratings": int(inside.sum()), **shares})
+            groups.append({"from": low, "to": high, "ratings": int(inside.sum()), **shares})
         figures: dict[str, Any] = {name: float(hit.mean()) for name, hit in hits.items()}
         figures |= {"rmse": evaluation.mean("rmse"), "sd": float(predictions.sd.mean()), "groups": groups}
         return figures, evaluation

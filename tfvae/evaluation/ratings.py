@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from tfvae.data.splits import HeldOutRatings
+from tfvae.evaluation.groups import groups_by_size
 from tfvae.evaluation.metrics import RATING_METRICS
 from tfvae.evaluation.results import RatingEvaluation
 from tfvae.evaluation.scoring import pair_scorer
 from tfvae.models.base import Recommender
 from tfvae.system.errors import InputError, unknown_name
 
-__all__ = ["RatingEvaluator", "bounded", "centred"]
+__all__ = ["RatingEvaluator", "bounded", "centred", "errors_by_number"]
 
 
 class RatingEvaluator:
@@ -54,6 +56,36 @@ class RatingEvaluator:
         """
         predicted = bounded(self._predict(), self._held_out.history, self._rows, self._columns)
         return RatingEvaluation(predicted, self._ratings, np.unique(self._rows))
+
+
+def errors_by_number(
+    evaluation: RatingEvaluation, held_out: HeldOutRatings, *, users_are_rows: bool = True
+) -> list[dict[str, Any]]:
+    """The RMSE in groups of held-out ratings, by how many ratings of their users are known.
+
+    Args:
+        evaluation: The predictions of these held-out ratings.
+        held_out: The known ratings and those to predict.
+        users_are_rows: Whether the rows are users; else, the columns are.
+
+    Returns:
+        Up to five groups from the fewest ratings to the most, each with the smallest number of ratings, "at_least";
+        the number "to", which only the last group includes; the number of its held-out "ratings"; and its "rmse".
+    """
+    rows, columns, _ = held_out.triples()
+    history = held_out.history
+    if users_are_rows:
+        known = np.diff(history.indptr)[rows]
+    else:
+        known = np.bincount(history.indices, minlength=history.shape[1])[columns]
+    squares = np.square(np.subtract(evaluation.predicted, evaluation.ratings, dtype=np.float64))
+    groups = groups_by_size(known)
+    counts = np.bincount(groups.number)
+    means = np.bincount(groups.number, weights=squares) / counts
+    return [
+        {"at_least": low, "to": high, "ratings": int(count), "rmse": float(np.sqrt(mean))}
+        for (low, high), count, mean in zip(groups.bounds, counts, means, strict=True)
+    ]
 
 
 def bounded(predicted: np.ndarray, histories: csr_array, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ __all__ = [
     "Attribute",
     "Curve",
     "Ordering",
+    "Picture",
     "Published",
     "Row",
     "TABLES",
@@ -44,6 +45,7 @@ WORK = Path("runs/tables")
 TABLES = Path(__file__).parent / "tables"
 ENSEMBLES = ("ensemble", "rating-ensemble")
 REFERENCE = r"^[a-z0-9-]+/[a-z0-9-]+$"  # table/row
+Picture = Literal["curves", "activity", "speed", "beta", "prior", "ratings"]
 
 
 class Published(Strict):
@@ -202,6 +204,7 @@ class Table(Strict):
         paper: The paper that published the table; None for one that no paper has.
         caption: What is measured, in a sentence or two.
         kind: What the cells are: metrics of rankings or ratings, or counts of the data.
+        figure: The picture that is drawn of the rows, None for a table proper.
         protocol: How the data are split.
         metrics: Names of the metrics, in printed order.
         monitor: The metric on the validation part that selects the epoch and the settings.
@@ -224,6 +227,7 @@ class Table(Strict):
     paper: str | None = None
     caption: str
     kind: Literal["ranking", "data-attributes"] = "ranking"
+    figure: Picture | None = None
     protocol: Literal["strong-generalization", "rating-holdout", "leave-one-out", "weak-generalization"] = (
         "strong-generalization"
     )

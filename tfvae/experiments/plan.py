@@ -12,7 +12,7 @@ from typing import Any
 
 from tfvae.data.datasets import DATASETS
 from tfvae.data.splits import Split
-from tfvae.experiments.definitions import Row, Table, load_table, table_names
+from tfvae.experiments.definitions import Picture, Row, Table, load_table, table_names
 from tfvae.experiments.protocols import Splits, whole_size
 from tfvae.experiments.records import StoredRun, Sweep, Tuned
 from tfvae.experiments.results_folder import sweep_of
@@ -26,6 +26,7 @@ __all__ = [
     "Job",
     "Plan",
     "chosen_for",
+    "lacking_for",
     "outdated",
     "plans_of",
     "row_settings",
@@ -50,6 +51,7 @@ class Job:
         work: The folder of working folders.
         progress: Whether training shows its progress.
         log: Called with one line at a time.
+        figure: The picture for which the runs are asked for, if it is for one.
     """
 
     table: Table
@@ -59,6 +61,7 @@ class Job:
     work: Path
     progress: bool
     log: Log
+    figure: Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -277,3 +280,8 @@ def outdated(run: StoredRun, plan: Plan) -> str | None:
     if plan.row.refined != ("hmc" in (run.predictive or {})):
         return "codes that were not refined" if plan.row.refined else "refined codes"
     return None if settings in (plan.settings.flat(), plan.full.flat()) else "other settings"
+
+
+def lacking_for(run: StoredRun, figure: Picture | None) -> str | None:
+    """What a stored run lacks that a figure shows, in words; None if it lacks nothing, or is asked for by no figure."""
+    return "no errors by number of ratings" if figure == "ratings" and run.by_number is None else None

@@ -1,4 +1,4 @@
-"""The figures beside a table, drawn from stored runs alone: the same runs give the same bytes."""
+"""The pictures on a table's page, drawn from stored runs alone: the same runs give the same bytes."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter
 
-from tfvae.system.files import replacing
+from tfvae.experiments.canvas import blank, panels, plain, save
+from tfvae.experiments.styles import COLOURS, DASHES, Style
 
 __all__ = ["latent_planes", "learning_curves", "learning_shapes"]
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; the dashes are for print without colour.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", "-.", ":")
 LOWEST_SHARE = 0.5
 GREY = "#6E6E6E"
 SHADES = LinearSegmentedColormap.from_list("prior", ["#FFFFFF", "#8F8F8F"])
@@ -33,6 +30,7 @@ def learning_curves(
     levels: Mapping[str, float],
     path: Path,
     *,
+    styles: Mapping[str, Style],
     title: str,
     metric: str,
 ) -> None:
@@ -46,20 +44,22 @@ def learning_curves(
         curves: For each row, by its printed name, the values of each seed by epoch, counted from 0 and ascending.
         levels: The value of each row whose model has no epochs, by its printed name.
         path: The PNG to write.
+        styles: The style of each row, by its printed name.
         title: Heading of the figure.
         metric: Name of the metric, for the axis.
     """
-    figure, axes = _one_panel()
-    styles = zip(cycle(COLOURS), cycle(DASHES), strict=False)
+    figure, (axes,) = panels()
     values = list(levels.values())
-    for (name, seeds), (colour, dashes) in zip(curves.items(), styles, strict=False):
+    for name, seeds in curves.items():
+        colour, dashes = styles[name]
         at = [epoch for epoch in seeds[0] if all(epoch in seed for seed in seeds)]
         stacked = np.array([[seed[epoch] for epoch in at] for seed in seeds])
         axes.plot(at, stacked.mean(axis=0), dashes, color=colour, label=name, linewidth=1.8)
         axes.plot(at[-1], stacked[:, -1].mean(), "o", color=colour, markersize=4)
         axes.fill_between(at, stacked.min(axis=0), stacked.max(axis=0), color=colour, alpha=0.15, linewidth=0)
         values.extend(stacked.ravel())
-    for (name, level), (colour, dashes) in zip(levels.items(), styles, strict=False):
+    for name, level in levels.items():
+        colour, dashes = styles[name]
         axes.axhline(level, color=colour, linestyle=dashes, linewidth=1, label=f"{name} (no epochs)")
     axes.set_ylim(bottom=max(LOWEST_SHARE * max(values), min(values) - 0.05 * max(values)))
     axes.set(xlabel="epoch (from 0)", ylabel=f"{metric}, validation users", title=title)
@@ -75,7 +75,7 @@ def learning_shapes(curves: Mapping[str, Mapping[int, float]], path: Path, *, ti
         title: Heading of the figure.
         metric: Name of the metric, for the axis.
     """
-    figure, axes = _one_panel()
+    figure, (axes,) = panels()
     for (name, shares), colour, dashes in zip(curves.items(), cycle(COLOURS), cycle(DASHES), strict=False):
         marker = "." if len(shares) < max(shares) else ""  # a curve that is not known for every round shows its points
         axes.plot(list(shares), list(shares.values()), dashes + marker, color=colour, label=name, linewidth=1.8)
@@ -84,41 +84,41 @@ def learning_shapes(curves: Mapping[str, Mapping[int, float]], path: Path, *, ti
     _finish(figure, axes, path)
 
 
-def _one_panel() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
-
-
 def _finish(figure: Figure, axes: Axes, path: Path) -> None:
     """Adds what all figures of curves have in common, and writes the file."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain(axes)
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
-    with replacing(path) as draft:
-        figure.savefig(draft, metadata={"Software": None})
+    save(figure, path)
 
 
-def latent_planes(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path, *, title: str) -> None:
+def latent_planes(
+    planes: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    path: Path,
+    *,
+    styles: Mapping[str, Style],
+    title: str,
+    size: float = 2.5,
+) -> None:
     """Draws samples of aggregated posteriors over the densities of their priors, a panel per row, and writes a PNG.
 
     Each panel has a plane and a scale of its own, which is the same on both axes. The density of a prior is estimated
     by smoothing a histogram of its samples; the shades show its square root, so that the tails can be seen.
 
     Args:
-        panels: For each row, by its printed name, the points of the posterior and of the prior, float [n, 2] each.
+        planes: For each row, by its printed name, the points of the posterior and of the prior, float [n, 2] each.
         path: The PNG to write.
+        styles: The style of each row, by its printed name.
         title: Heading of the figure.
+        size: Of a panel, in inches.
     """
-    down = -(-len(panels) // PANELS_ABREAST)
-    abreast = -(-len(panels) // down)
-    figure = Figure(figsize=(2.5 * abreast + 0.5, 2.6 * down + 0.7), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    down = -(-len(planes) // PANELS_ABREAST)
+    abreast = -(-len(planes) // down)
+    figure = blank(size * abreast + 0.5, (size + 0.1) * down + 0.7, dpi=150)
     grid = figure.subplots(down, abreast, squeeze=False).ravel()
-    for axes in grid[len(panels) :]:
+    for axes in grid[len(planes) :]:
         axes.set_axis_off()
-    for axes, (name, (posterior, prior)), colour in zip(grid, panels.items(), cycle(COLOURS), strict=False):
+    for axes, (name, (posterior, prior)) in zip(grid, planes.items(), strict=False):
         both = np.concatenate([posterior, prior])
         low, high = both.min(axis=0), both.max(axis=0)
         half = 0.53 * float((high - low).max()) or 1.0
@@ -126,12 +126,11 @@ def latent_planes(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Pat
         counts, _, _ = np.histogram2d(prior[:, 0], prior[:, 1], bins=DENSITY_BINS, range=[x, y])
         shade = np.sqrt(gaussian_filter(counts, sigma=DENSITY_BINS / 40).T)
         axes.imshow(shade, cmap=SHADES, origin="lower", extent=(*x, *y), interpolation="bilinear")
-        axes.scatter(*posterior.T, s=3, color=colour, alpha=0.5, linewidths=0)
+        axes.scatter(*posterior.T, s=3 * (size / 2.5) ** 2, color=styles[name].colour, alpha=0.7, linewidths=0)
         axes.set(xlim=x, ylim=y)
         axes.set_title(name, fontsize=9)
         axes.locator_params(nbins=4)
         axes.tick_params(labelsize=7, length=2, color=GREY, labelcolor=GREY)
         axes.spines[:].set(color=GREY, alpha=0.4)
     figure.suptitle(f"{title}\ndots: aggregated posterior; grey: prior", fontsize=9)
-    with replacing(path) as draft:
-        figure.savefig(draft, metadata={"Software": None})
+    save(figure, path)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import NonNegativeFloat, NonNegativeInt, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from tfvae.evaluation.metrics import lower_is_better
 from tfvae.experiments.search import SearchSpace
 from tfvae.system.validation import Strict
 from tfvae.training.settings import todays_flat
 
-__all__ = ["Attributes", "StoredRun", "Sweep", "Trial", "Tuned"]
+__all__ = ["Activity", "Attributes", "ErrorsOfGroup", "StoredRun", "Sweep", "Trial", "Tuned"]
 
 
 class Tuned(Strict):
@@ -28,6 +28,22 @@ class Tuned(Strict):
     failed: int
     epochs: int | None
     value: float
+
+
+class ErrorsOfGroup(Strict):
+    """The error of the held-out ratings of users with about as many known ratings; see `errors_by_number`.
+
+    Attributes:
+        at_least: The smallest number of known ratings.
+        to: The number from which the next group begins; the last group includes it.
+        ratings: Number of held-out ratings.
+        rmse: Their RMSE.
+    """
+
+    at_least: NonNegativeInt
+    to: NonNegativeInt
+    ratings: PositiveInt
+    rmse: NonNegativeFloat
 
 
 class StoredRun(Strict):
@@ -69,6 +85,8 @@ class StoredRun(Strict):
         intervals: The `values` of `Intervals` for held-out ratings: "crps", and "within_50", "within_90" and "sd" of a
             model that knows the standard deviations of its ratings; None with other protocols, and in runs that were
             stored before these were measured.
+        by_number: The groups of `errors_by_number` for held-out ratings; None with other protocols, and in runs that
+            were stored before these were measured.
         watched: Metrics on the test part after each round, by name, if the table watches it. They only serve to report
             the best epoch on the test part as the paper did; nothing is selected by them.
         history: The monitored metric on the validation part after each round and after the last epoch; for most models,
@@ -107,6 +125,7 @@ class StoredRun(Strict):
     predictive: dict[str, Any] | None = None
     lists: dict[str, float] | None = None
     intervals: dict[str, float] | None = None
+    by_number: list[ErrorsOfGroup] | None = None
     watched: dict[str, list[float]] | None = None
     history: list[float]
     validated: list[int] | None = None
@@ -116,6 +135,11 @@ class StoredRun(Strict):
     data_digest: str
 
     _renamed = field_validator("overrides")(todays_flat)
+
+    @property
+    def curve(self) -> dict[int, float]:
+        """The values of `history` by epoch, counted from 0."""
+        return dict(zip(self.validated or range(self.epochs), self.history, strict=True))
 
     @model_validator(mode="before")
     @classmethod
@@ -179,6 +203,31 @@ class Attributes(Strict):
     seconds: float
     commit: str | None
     data_digest: str
+
+
+class Activity(Strict):
+    """Into which fifth of the test users each belongs, by how many items the model is told of them.
+
+    Attributes:
+        table: The table's name.
+        dataset: The data set's name.
+        groups: The group of each test user with held-out items, a digit from 0 for the fewest items told, in the order
+            of the users in the runs' `.npz`.
+        bounds: The numbers of items at which each group begins and ends; see `groups_by_size`.
+        data_digest: Digest of the split.
+    """
+
+    table: str
+    dataset: str
+    groups: Annotated[str, Field(pattern=r"^[0-9]+$")]
+    bounds: list[tuple[int, int]]
+    data_digest: str
+
+    @model_validator(mode="after")
+    def _has_bounds_of_its_groups(self) -> Self:
+        if len(self.bounds) != len(set(self.groups)):
+            raise ValueError(f"expected bounds of {len(set(self.groups))} groups, found {len(self.bounds)}")
+        return self
 
 
 class Trial(Strict):

@@ -11,7 +11,7 @@ from tfvae.data.datasets import DATASETS
 from tfvae.evaluation.metrics import FULL
 from tfvae.experiments.protocols import dataset_title
 
-__all__ = ["named", "printed_metric", "template"]
+__all__ = ["named", "printed_metric", "printed_p_value", "template"]
 
 
 def named(dataset: str) -> dict[str, str]:
@@ -35,7 +35,7 @@ def template(name: str) -> jinja2.Template:
     environment.filters |= {
         "commit": lambda name: f"`{name[:10]}`{' with changes' * name.endswith('+changes')}" if name else "–",
         "metric": printed_metric,
-        "p_value": lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}",
+        "p_value": printed_p_value,
         "settings": lambda settings: ", ".join(f"{key} = {_short(value)}" for key, value in settings.items()),
     }
     return environment.get_template(name)
@@ -50,6 +50,11 @@ def printed_metric(metric: str) -> str:
     *how, kind = kind.split("-")
     printed = " ".join([*how, f"{kind.capitalize() if kind == 'recall' else kind.upper()}{at}{k}"])
     return f"full {printed}" if metric.startswith(FULL) else printed
+
+
+def printed_p_value(p_value: float) -> str:
+    """A p-value to three digits after the point."""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def _short(value: Any) -> str:

@@ -11,16 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from tfvae.experiments.claims import claims_by_dataset
-from tfvae.experiments.definitions import RESULTS, Attribute, Table, load_table, own_table_names, table_names
+from tfvae.experiments.definitions import RESULTS, Attribute, Table, load_table, table_names
+from tfvae.experiments.drawn import ERRORS, FIGURE
+from tfvae.experiments.overview import Overview
+from tfvae.experiments.page import Page
 from tfvae.experiments.rendering import named, template
-from tfvae.experiments.results_folder import datasets_of, folder_of, stored_attributes
-from tfvae.experiments.sections import Page, written
+from tfvae.experiments.results_folder import folder_of, stored_attributes
+from tfvae.experiments.sections import written
 from tfvae.experiments.summaries import cells_of
 from tfvae.system.errors import InputError
 from tfvae.system.files import write_text
 
 __all__ = ["render", "render_overview"]
 
+ANY_DATA = "ml-1m"
+"""The data set in the command of a table that nobody has published for one, and that was not run."""
 GENERATED = b"<!-- Generated from the stored "  # how the templates begin
 
 
@@ -59,9 +64,9 @@ def render(name: str, dataset: str, results: Path = RESULTS) -> Path:
 
 
 def render_overview(results: Path = RESULTS) -> Path:
-    """Writes the results folder's README.md: every table on every data set, our values beside the published ones.
+    """Writes the results folder's README.md: what the runs say, and every table that has any, beside published values.
 
-    Tables of the package that have nothing stored in this folder are left out.
+    A table that has none, or none on a data set that its paper has, is one line with the command that makes it.
 
     Args:
         results: The results folder.
@@ -73,20 +78,23 @@ def render_overview(results: Path = RESULTS) -> Path:
         InputError: If a table's definition or a stored file is damaged, or if the folder has a README.md that tfvae did
             not write.
     """
-    sections, own = [], own_table_names(results)
-    for table in (load_table(name, results) for name in table_names(results)):
-        ran = datasets_of(table, results)
-        if not ran and table.name not in own:
-            continue
+    tables = [load_table(name, results) for name in table_names(results)]
+    overview, sections = Overview(tables, results), []
+    for table in tables:
         parts = []
-        for dataset in [*ran, *(name for name in table.published if name not in ran)]:
+        for dataset in overview.ran[table.name]:
             if table.kind == "data-attributes":
                 body: dict[str, Any] = {"lines": _attribute_lines(table, dataset, results)}
             else:
-                body = {"rows": cells_of(table, dataset, results)}
-            parts.append(body | {"dataset": named(dataset), "ran": dataset in ran})
-        sections.append({"table": table, "parts": parts})
-    return _write_page(Path(results) / "README.md", template("overview.md.j2").render(sections=sections))
+                body = {"rows": overview.cells[table.name, dataset]}
+            drawn = [name for name in (FIGURE, ERRORS) if (folder_of(table.name, dataset, results) / name).is_file()]
+            parts.append(body | {"dataset": named(dataset), "pictures": drawn})
+        missing = [name for name in table.published if name not in overview.ran[table.name]]
+        if not (parts or missing):
+            missing = [ANY_DATA]
+        sections.append({"table": table, "parts": parts, "missing": list(map(named, missing))})
+    text = template("overview.md.j2").render(overview=overview, sections=sections)
+    return _write_page(Path(results) / "README.md", text)
 
 
 def _write_page(path: Path, text: str) -> Path:

@@ -7,6 +7,7 @@ paper_results/<table>/<dataset>/<slug>.seed<k>.npz     its metrics, one value pe
 paper_results/<table>/<dataset>/<slug>.seed<k>.latents.npz    samples of its aggregated posterior and its prior
 paper_results/<table>/<dataset>/<slug>.sweep.json      one search for a row's settings (`Sweep`)
 paper_results/<table>/<dataset>/attributes.json        the counts of a data set (`Attributes`)
+paper_results/<table>/<dataset>/activity.json          which test user is how active (`Activity`)
 ```
 
 The runs and sweeps of a row that is an alias (`Row.alias_of`) are in the folder of the other table.
@@ -20,7 +21,7 @@ from typing import TypeVar
 import numpy as np
 
 from tfvae.experiments.definitions import RESULTS, Row, Table
-from tfvae.experiments.records import Attributes, StoredRun, Sweep
+from tfvae.experiments.records import Activity, Attributes, StoredRun, Sweep
 from tfvae.system.errors import InputError
 from tfvae.system.files import read_json, reading, write_json, write_npz
 from tfvae.system.validation import Strict, checked
@@ -31,8 +32,10 @@ __all__ = [
     "per_user_metrics",
     "runs_of",
     "searched_as",
+    "store_activity",
     "store_attributes",
     "store_run",
+    "stored_activity",
     "stored_attributes",
     "stored_latents",
     "stored_run",
@@ -200,6 +203,20 @@ def store_attributes(attributes: Attributes, results: Path = RESULTS) -> None:
     """Stores the counts of a data set in place of older ones."""
     path = folder_of(attributes.table, attributes.dataset, results) / "attributes.json"
     write_json(path, attributes.model_dump())
+
+
+def stored_activity(table: str, dataset: str, results: Path = RESULTS) -> Activity | None:
+    """The stored groups of a data set's test users, or None.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    return _read(Activity, folder_of(table, dataset, results) / "activity.json")
+
+
+def store_activity(activity: Activity, results: Path = RESULTS) -> None:
+    """Stores the groups of a data set's test users in place of older ones."""
+    write_json(folder_of(activity.table, activity.dataset, results) / "activity.json", activity.model_dump())
 
 
 def _run_path(table: str, dataset: str, slug: str, seed: int, results: Path) -> Path:

@@ -19,17 +19,36 @@ import numpy as np
 
 from tfvae.data.splits import HeldOutRatings, Split
 from tfvae.evaluation.evaluate import evaluate
+from tfvae.evaluation.groups import groups_by_size
 from tfvae.evaluation.intervals import describe_intervals
 from tfvae.evaluation.latents import LatentDiagnostics, has_latents, latent_diagnostics
 from tfvae.evaluation.lists import describe_lists
 from tfvae.evaluation.predictive import describe_predictions, has_rating_posterior
+from tfvae.evaluation.ratings import errors_by_number
 from tfvae.evaluation.results import Evaluation, RatingEvaluation
 from tfvae.experiments import report
 from tfvae.experiments.definitions import RESULTS, WORK, Row, load_table
-from tfvae.experiments.plan import Job, Log, Plan, outdated, plans_of, shortened_why, stored_as, tables_showing
+from tfvae.experiments.plan import (
+    Job,
+    Log,
+    Plan,
+    lacking_for,
+    outdated,
+    plans_of,
+    shortened_why,
+    stored_as,
+    tables_showing,
+)
 from tfvae.experiments.protocols import OwnData, data_name, splits_of
-from tfvae.experiments.records import Attributes, StoredRun
-from tfvae.experiments.results_folder import searched_as, store_attributes, store_run, stored_run, stored_sweep
+from tfvae.experiments.records import Activity, Attributes, StoredRun
+from tfvae.experiments.results_folder import (
+    searched_as,
+    store_activity,
+    store_attributes,
+    store_run,
+    stored_run,
+    stored_sweep,
+)
 from tfvae.experiments.sections import PICTURES
 from tfvae.experiments.sweep import run_sweep, validation_value
 from tfvae.experiments.tensorboard import log_pictures
@@ -59,7 +78,8 @@ def run_table(
 ) -> list[StoredRun]:
     """Brings a table up to date on a data set, and renders it and all other tables that show the same runs.
 
-    If the table has a budget, the settings of each row are first searched until the row's search has used it. A stored
+    A figure's table is brought up to date for its own seeds only, and what else its picture needs is stored with it. If
+    the table has a budget, the settings of each row are first searched until the row's search has used it. A stored
     run is kept if its settings and data are still the same; otherwise it is run again, and replaced once the new run
     has finished. A run that is cut by `epochs` does not replace a full one with the same settings. If a row diverges or
     does not fit into memory, the other rows are run all the same; the first such error is raised after rendering.
@@ -95,14 +115,16 @@ def run_table(
     started = time.perf_counter()
     splits = splits_of(table, dataset, source, own)
     stored_under = data_name(dataset, own)
-    job = Job(table, stored_under, splits, results, work, progress, log)
+    job = Job(table, stored_under, splits, results, work, progress, log, table.figure)
     if table.kind == "data-attributes":
         _store_counts(job, time.perf_counter() - started)
+    if table.figure == "activity":
+        _store_activity(job)
     for row in chosen if table.budget else []:
         _search(job, row, epochs, source, own)
     plans = []
     for home, row in [stored_as(job, row) for row in chosen]:
-        asked = seeds or sorted({*table.seeds, *home.table.seeds})
+        asked = seeds or (table.seeds if table.figure else sorted({*table.seeds, *home.table.seeds}))
         plans += plans_of(home, row, asked, epochs, overrides or {})
     runs, failures = [], []
     for plan in plans:
@@ -157,7 +179,7 @@ def _up_to_date(plan: Plan) -> StoredRun:
     label = f"{plan.row.name}, seed {plan.seed}"
     run = stored_run(job.table.name, job.dataset, plan.row.slug, plan.seed, job.results)
     if run:
-        difference = outdated(run, plan)
+        difference = outdated(run, plan) or lacking_for(run, job.figure)
         if not difference:
             job.log(f"{label}: stored")
             return run
@@ -188,6 +210,9 @@ def _run(plan: Plan) -> StoredRun:
     # After the peak is read, so that it is of the same work as in runs that were stored before these were described.
     lists = describe_lists(trained.model, test, split.train)
     intervals = describe_intervals(trained.model, test)
+    by_number = None
+    if isinstance(test, HeldOutRatings) and isinstance(evaluation, RatingEvaluation):
+        by_number = errors_by_number(evaluation, test, users_are_rows=row.by == "users")
     if latents:
         evaluation = replace(evaluation, per_user=evaluation.per_user | latents.per_user)
     run = StoredRun(
@@ -199,6 +224,7 @@ def _run(plan: Plan) -> StoredRun:
         predictive=predictive,
         lists=lists and lists.values,
         intervals=intervals and intervals.values,
+        by_number=by_number,
         work=folder.name,
         **_provenance(split),
     )
@@ -293,6 +319,22 @@ def _counts(split: Split) -> dict[str, int | float]:
         return split.counts
     events, cells = split.counts["events"], split.counts["users"] * split.n_items
     return split.counts | {"percent_of_interactions": 100 * events / cells}
+
+
+def _store_activity(job: Job) -> None:
+    """Stores the fifth of each test user whose metrics are stored, by how many items are told of them."""
+    split = job.splits(job.table.seeds[0], "users")
+    test = split.test_part
+    measured = np.flatnonzero(np.diff(test.targets.indptr))
+    groups = groups_by_size(np.diff(test.history.indptr)[measured])
+    activity = Activity(
+        table=job.table.name,
+        dataset=job.dataset,
+        groups="".join(map(str, groups.number)),
+        bounds=groups.bounds,
+        data_digest=split.digest,
+    )
+    store_activity(activity, job.results)
 
 
 def _store_counts(job: Job, seconds: float) -> None:

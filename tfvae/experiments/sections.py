@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,15 @@ from tfvae.evaluation.metrics import lower_is_better
 from tfvae.experiments import plots
 from tfvae.experiments.claims import judged_claims
 from tfvae.experiments.definitions import Table
+from tfvae.experiments.drawn import ERRORS, FIGURE
+from tfvae.experiments.figures import FIGURES
+from tfvae.experiments.page import Page
 from tfvae.experiments.protocols import dataset_title
-from tfvae.experiments.records import StoredRun
 from tfvae.experiments.rendering import named, printed_metric, template
-from tfvae.experiments.results_folder import folder_of, stored_latents, sweep_of
-from tfvae.experiments.summaries import ROUNDING, SIGNIFICANT, Cells, compared
+from tfvae.experiments.results_folder import stored_latents, sweep_of
+from tfvae.experiments.summaries import ROUNDING, SIGNIFICANT, Cells, compared, means_over_splits
 
-__all__ = ["PICTURES", "Page", "written"]
+__all__ = ["PICTURES", "written"]
 
 OVER = {  # by protocol: what paired tests are over, and what validation values are measured on
     "strong-generalization": ("test users", "validation users"),
@@ -31,39 +32,15 @@ OVER = {  # by protocol: what paired tests are over, and what validation values 
 PICTURE = "learning-curves.png"
 PICTURE_OF_LATENTS = "latents.png"
 PICTURE_OF_SHAPES = "learning-curves-by-round.png"
-PICTURES = (PICTURE, PICTURE_OF_SHAPES, PICTURE_OF_LATENTS)
+PICTURES = (PICTURE, PICTURE_OF_SHAPES, PICTURE_OF_LATENTS, FIGURE, ERRORS)
 """The names of the files that a page may show."""
 
 
-@dataclass(frozen=True)
-class Page:
-    """The content of a table's page on a data set.
-
-    Attributes:
-        table: The table.
-        dataset: The data set's name.
-        results: The results folder.
-        rows: The table's rows with their stored runs.
-    """
-
-    table: Table
-    dataset: str
-    results: Path
-    rows: list[Cells]
-
-    @property
-    def run(self) -> list[Cells]:
-        """The rows that have stored runs."""
-        return [row for row in self.rows if row.runs]
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the page and its figures."""
-        return folder_of(self.table.name, self.dataset, self.results)
-
-
 def written(page: Page) -> list[str | None]:
-    """Renders the sections of a page, in their order; None stands for a section without content."""
+    """Renders the sections of a page, in their order; None stands for a section without content.
+
+    A figure's page has fewer sections, since those of its rows are on the pages of the tables that they come from.
+    """
     shared = {
         "table": page.table,
         "dataset": named(page.dataset),
@@ -71,12 +48,18 @@ def written(page: Page) -> list[str | None]:
         "run": page.run,
         "over": OVER[page.table.protocol],
     }
-    found = [(name, about(page)) for name, about in SECTIONS.items()]
+    chosen = OF_FIGURES if page.table.figure else tuple(name for name in SECTIONS if name != "figure")
+    found = [(name, SECTIONS[name](page)) for name in chosen]
     return [None if own is None else template(f"sections/{name}.md.j2").render(**shared, **own) for name, own in found]
 
 
 def _always(page: Page) -> dict[str, Any]:
     return {}
+
+
+def _figure(page: Page) -> dict[str, Any] | None:
+    """The picture of a figure and its numbers."""
+    return {"drawn": FIGURES[page.table.figure](page)} if page.table.figure else None
 
 
 def _best_on_test(page: Page) -> dict[str, Any] | None:
@@ -100,7 +83,7 @@ def _ordered(page: Page) -> dict[str, Any] | None:
 
 def _curves(page: Page) -> dict[str, Any] | None:
     """The figure of the learning curves."""
-    picture = _picture(page.table, page.dataset, page.rows, page.folder)
+    picture = _picture(page)
     return {"picture": picture} if picture else None
 
 
@@ -112,7 +95,7 @@ def _shaped(page: Page) -> dict[str, Any] | None:
 
 def _generative(page: Page) -> dict[str, Any] | None:
     """The diagnostics of the generative models, and the figure of their codes."""
-    latents = _latents(page.table, page.dataset, page.rows, page.folder, page.results)
+    latents = _latents(page)
     described = _described(page.rows)
     return {"described": described, "latents": latents} if described else None
 
@@ -190,21 +173,17 @@ def _machines(rows: list[Cells]) -> list[dict[str, Any]]:
     return [dict(zip(keys, line, strict=True)) for line in sorted(made, key=str)]
 
 
-def _picture(table: Table, dataset: str, rows: list[Cells], folder: Path) -> str | None:
+def _picture(page: Page) -> str | None:
     """Draws the learning curves and returns the file's name; None if no row was validated by epochs."""
-    ran = [row for row in rows if row.validation is not None]
-    curves = {row.row.name: [_curve(run) for run in row.runs] for row in ran if row.runs[0].history}
+    ran = [row for row in page.run if row.validation is not None]
+    curves = {row.row.name: [run.curve for run in row.runs] for row in ran if row.runs[0].history}
     if not curves:
         return None
     levels = {row.row.name: row.average("validation") for row in ran if not row.runs[0].history}
-    title = f"{table.name} on {dataset_title(dataset)}"
-    plots.learning_curves(curves, levels, folder / PICTURE, title=title, metric=printed_metric(table.monitor))
+    title = f"{page.table.name} on {dataset_title(page.dataset)}"
+    metric = printed_metric(page.table.monitor)
+    plots.learning_curves(curves, levels, page.folder / PICTURE, styles=page.styles, title=title, metric=metric)
     return PICTURE
-
-
-def _curve(run: StoredRun) -> dict[int, float]:
-    """The validation values of a run by epoch, counted from 0."""
-    return dict(zip(run.validated or range(run.epochs), run.history, strict=True))
 
 
 def _shapes(table: Table, dataset: str, rows: list[Cells], folder: Path) -> dict[str, Any] | None:
@@ -257,32 +236,24 @@ def _predictive(rows: list[Cells]) -> list[dict[str, Any]]:
             found = [run.predictive[way] for run in row.runs if run.predictive and way in run.predictive]
             if not found:
                 continue
-            lines.append({"name": row.row.name, "way": way} | _means_over_splits(found))
+            lines.append({"name": row.row.name, "way": way} | means_over_splits(found))
     return lines
 
 
-def _means_over_splits(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The means over splits of each number, for all rows together and for each group of rows."""
-    names = [name for name, value in found[0].items() if isinstance(value, int | float)]
-    groups = [
-        {name: float(np.mean([group[name] for group in same])) for name in same[0]}
-        for same in zip(*(one["groups"] for one in found), strict=False)
-    ]
-    return {"groups": groups} | {name: float(np.mean([one[name] for one in found])) for name in names}
-
-
-def _latents(table: Table, dataset: str, rows: list[Cells], folder: Path, results: Path) -> str | None:
+def _latents(page: Page) -> str | None:
     """Draws the aggregated posteriors over their priors and returns the file's name; None if none are stored."""
-    stored = {row.row.name: stored_latents(row.runs[0], results) for row in rows if row.runs}
-    panels = {name: (points["posterior"], points["prior"]) for name, points in stored.items() if points}
-    if not panels:
+    stored = {row.row.name: stored_latents(row.runs[0], page.results) for row in page.run}
+    planes = {name: (points["posterior"], points["prior"]) for name, points in stored.items() if points}
+    if not planes:
         return None
-    title = f"{table.name} on {dataset_title(dataset)}"
-    plots.latent_planes(panels, folder / PICTURE_OF_LATENTS, title=title)
+    title = f"{page.table.name} on {dataset_title(page.dataset)}"
+    plots.latent_planes(planes, page.folder / PICTURE_OF_LATENTS, styles=page.styles, title=title)
     return PICTURE_OF_LATENTS
 
 
 SECTIONS: dict[str, Callable[[Page], dict[str, Any] | None]] = {
+    "heading": _always,
+    "figure": _figure,
     "results": _always,
     "best_on_test": _best_on_test,
     "published": _published,
@@ -299,3 +270,4 @@ SECTIONS: dict[str, Callable[[Page], dict[str, Any] | None]] = {
     "provenance": _provenance,
     "command": _always,
 }
+OF_FIGURES = ("heading", "figure", "results", "orderings", "runs", "tuning", "provenance", "command")

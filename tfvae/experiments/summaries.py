@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import sem
@@ -18,7 +19,18 @@ from tfvae.models import model_class
 from tfvae.system.errors import InputError
 from tfvae.training.settings import stored_settings
 
-__all__ = ["BOUNDS", "ROUNDING", "Cells", "SplitCells", "cells_of", "compared", "ordering_verdict", "verdict"]
+__all__ = [
+    "BOUNDS",
+    "ROUNDING",
+    "SIGNIFICANT",
+    "Cells",
+    "SplitCells",
+    "cells_of",
+    "compared",
+    "means_over_splits",
+    "ordering_verdict",
+    "verdict",
+]
 
 ROUNDING = 0.0005  # published cells are printed to three digits
 SIGNIFICANT = 0.05
@@ -303,6 +315,20 @@ def compared(a: Cells, b: Cells, metric: str) -> PairedTest | None:
     if a.runs[-1].data_digest != b.runs[-1].data_digest:
         return None
     return paired_test(a.per_user[metric], b.per_user[metric])
+
+
+def means_over_splits(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The means over splits of each number in `StoredRun.predictive`, for all rows and for each group of rows.
+
+    Args:
+        found: The values of "encoder" or of "hmc", of each split.
+    """
+    names = [name for name, value in found[0].items() if isinstance(value, int | float)]
+    groups = [
+        {name: float(np.mean([group[name] for group in same])) for name in same[0]}
+        for same in zip(*(one["groups"] for one in found), strict=False)
+    ]
+    return {"groups": groups} | {name: float(np.mean([one[name] for one in found])) for name in names}
 
 
 def _mean_over_seeds(runs: list[StoredRun], metrics: list[str], results: Path) -> dict[str, np.ndarray]:
