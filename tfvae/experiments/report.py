@@ -19,7 +19,7 @@ from tfvae.experiments.summaries import cells_of
 from tfvae.system.errors import InputError
 from tfvae.system.files import write_text
 
-__all__ = ["render", "render_overview"]
+__all__ = ["attribute_lines", "render", "render_overview"]
 
 GENERATED = b"<!-- Generated from the stored "  # how the templates begin
 
@@ -47,11 +47,11 @@ def render(name: str, dataset: str, results: Path = RESULTS) -> Path:
             dataset=named(dataset),
             published=table.published.get(dataset),
             stored=stored_attributes(name, dataset, results),
-            lines=_attribute_lines(table, dataset, results),
+            lines=attribute_lines(table, dataset, results),
         )
     else:
         page = Page(table, dataset, results, cells_of(table, dataset, results))
-        text = "".join(section for section in written(page) if section is not None)
+        text = "".join(written(page).values())
         if table.budget:
             claims = template("claims.md.j2").render(table=table, judged=claims_by_dataset(table, results))
             _write_page(Path(results) / name / "claims.md", claims)
@@ -81,7 +81,7 @@ def render_overview(results: Path = RESULTS) -> Path:
         parts = []
         for dataset in [*ran, *(name for name in table.published if name not in ran)]:
             if table.kind == "data-attributes":
-                body: dict[str, Any] = {"lines": _attribute_lines(table, dataset, results)}
+                body: dict[str, Any] = {"lines": attribute_lines(table, dataset, results)}
             else:
                 body = {"rows": cells_of(table, dataset, results)}
             parts.append(body | {"dataset": named(dataset), "ran": dataset in ran})
@@ -103,7 +103,7 @@ def _write_page(path: Path, text: str) -> Path:
 # ---- data attributes --------------------------------------------------------------------------------
 
 
-def _attribute_lines(table: Table, dataset: str, results: Path) -> list[dict[str, str]]:
+def attribute_lines(table: Table, dataset: str, results: Path) -> list[dict[str, str]]:
     """The lines of a table of data attributes; two numbers are the same if they are printed the same."""
     stored = stored_attributes(table.name, dataset, results)
     lines = []

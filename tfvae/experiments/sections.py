@@ -20,7 +20,7 @@ from tfvae.experiments.rendering import named, printed_metric, template
 from tfvae.experiments.results_folder import folder_of, stored_latents, sweep_of
 from tfvae.experiments.summaries import ROUNDING, SIGNIFICANT, Cells, compared
 
-__all__ = ["PICTURES", "Page", "written"]
+__all__ = ["PICTURES", "Page", "notes", "written"]
 
 OVER = {  # by protocol: what paired tests are over, and what validation values are measured on
     "strong-generalization": ("test users", "validation users"),
@@ -44,12 +44,14 @@ class Page:
         dataset: The data set's name.
         results: The results folder.
         rows: The table's rows with their stored runs.
+        draw: Whether its figures are drawn; otherwise those that were drawn last are shown.
     """
 
     table: Table
     dataset: str
     results: Path
     rows: list[Cells]
+    draw: bool = True
 
     @property
     def run(self) -> list[Cells]:
@@ -61,18 +63,33 @@ class Page:
         """The folder of the page and its figures."""
         return folder_of(self.table.name, self.dataset, self.results)
 
+    @property
+    def drawn_to(self) -> Path | None:
+        """The folder that figures are drawn to; None if they are not drawn."""
+        return self.folder if self.draw else None
 
-def written(page: Page) -> list[str | None]:
-    """Renders the sections of a page, in their order; None stands for a section without content."""
-    shared = {
+
+def written(page: Page) -> dict[str, str]:
+    """Renders the sections of a page that have content, by name, in their order."""
+    shared = _shared(page)
+    found = [(name, about(page)) for name, about in SECTIONS.items()]
+    return {name: template(f"sections/{name}.md.j2").render(**shared, **own) for name, own in found if own is not None}
+
+
+def notes(page: Page) -> str:
+    """Renders what stands below the table of a page's results: what is measured, and the notes on its rows."""
+    return template("notes.md.j2").render(**_shared(page))
+
+
+def _shared(page: Page) -> dict[str, Any]:
+    """What all sections are rendered with."""
+    return {
         "table": page.table,
         "dataset": named(page.dataset),
         "rows": page.rows,
         "run": page.run,
         "over": OVER[page.table.protocol],
     }
-    found = [(name, about(page)) for name, about in SECTIONS.items()]
-    return [None if own is None else template(f"sections/{name}.md.j2").render(**shared, **own) for name, own in found]
 
 
 def _always(page: Page) -> dict[str, Any]:
@@ -100,19 +117,19 @@ def _ordered(page: Page) -> dict[str, Any] | None:
 
 def _curves(page: Page) -> dict[str, Any] | None:
     """The figure of the learning curves."""
-    picture = _picture(page.table, page.dataset, page.rows, page.folder)
+    picture = _picture(page.table, page.dataset, page.rows, page.drawn_to)
     return {"picture": picture} if picture else None
 
 
 def _shaped(page: Page) -> dict[str, Any] | None:
     """The learning curves beside the published ones."""
-    shapes = _shapes(page.table, page.dataset, page.rows, page.folder)
+    shapes = _shapes(page.table, page.dataset, page.rows, page.drawn_to)
     return {"shapes": shapes} if shapes else None
 
 
 def _generative(page: Page) -> dict[str, Any] | None:
     """The diagnostics of the generative models, and the figure of their codes."""
-    latents = _latents(page.table, page.dataset, page.rows, page.folder, page.results)
+    latents = _latents(page.table, page.dataset, page.rows, page.drawn_to, page.results)
     described = _described(page.rows)
     return {"described": described, "latents": latents} if described else None
 
@@ -190,7 +207,7 @@ def _machines(rows: list[Cells]) -> list[dict[str, Any]]:
     return [dict(zip(keys, line, strict=True)) for line in sorted(made, key=str)]
 
 
-def _picture(table: Table, dataset: str, rows: list[Cells], folder: Path) -> str | None:
+def _picture(table: Table, dataset: str, rows: list[Cells], folder: Path | None) -> str | None:
     """Draws the learning curves and returns the file's name; None if no row was validated by epochs."""
     ran = [row for row in rows if row.validation is not None]
     curves = {row.row.name: [_curve(run) for run in row.runs] for row in ran if row.runs[0].history}
@@ -198,7 +215,8 @@ def _picture(table: Table, dataset: str, rows: list[Cells], folder: Path) -> str
         return None
     levels = {row.row.name: row.average("validation") for row in ran if not row.runs[0].history}
     title = f"{table.name} on {dataset_title(dataset)}"
-    plots.learning_curves(curves, levels, folder / PICTURE, title=title, metric=printed_metric(table.monitor))
+    if folder:
+        plots.learning_curves(curves, levels, folder / PICTURE, title=title, metric=printed_metric(table.monitor))
     return PICTURE
 
 
@@ -207,7 +225,7 @@ def _curve(run: StoredRun) -> dict[int, float]:
     return dict(zip(run.validated or range(run.epochs), run.history, strict=True))
 
 
-def _shapes(table: Table, dataset: str, rows: list[Cells], folder: Path) -> dict[str, Any] | None:
+def _shapes(table: Table, dataset: str, rows: list[Cells], folder: Path | None) -> dict[str, Any] | None:
     """Draws the learning curves, by round, of rows that have published ones; None if no such row was run."""
     curves = _curves_by_round(dataset, rows)
     if not curves:
@@ -216,7 +234,8 @@ def _shapes(table: Table, dataset: str, rows: list[Cells], folder: Path) -> dict
         name: {at: value / max(curve.values()) for at, value in curve.items()} for name, (curve, _) in curves.items()
     }
     title, metric = f"{table.name}: the shape of learning", printed_metric(table.monitor)
-    plots.learning_shapes(shares, folder / PICTURE_OF_SHAPES, title=title, metric=metric)
+    if folder:
+        plots.learning_shapes(shares, folder / PICTURE_OF_SHAPES, title=title, metric=metric)
     every = {at for curve in shares.values() for at in curve}
     # The rounds for which every curve that is long enough has a value.
     rounds = sorted(at for at in every if all(at in curve or at > max(curve) for curve in shares.values()))
@@ -271,14 +290,15 @@ def _means_over_splits(found: list[dict[str, Any]]) -> dict[str, Any]:
     return {"groups": groups} | {name: float(np.mean([one[name] for one in found])) for name in names}
 
 
-def _latents(table: Table, dataset: str, rows: list[Cells], folder: Path, results: Path) -> str | None:
+def _latents(table: Table, dataset: str, rows: list[Cells], folder: Path | None, results: Path) -> str | None:
     """Draws the aggregated posteriors over their priors and returns the file's name; None if none are stored."""
     stored = {row.row.name: stored_latents(row.runs[0], results) for row in rows if row.runs}
     panels = {name: (points["posterior"], points["prior"]) for name, points in stored.items() if points}
     if not panels:
         return None
     title = f"{table.name} on {dataset_title(dataset)}"
-    plots.latent_planes(panels, folder / PICTURE_OF_LATENTS, title=title)
+    if folder:
+        plots.latent_planes(panels, folder / PICTURE_OF_LATENTS, title=title)
     return PICTURE_OF_LATENTS
 
 
