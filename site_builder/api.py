@@ -10,15 +10,14 @@ from site_builder.rendering import render
 __all__ = ["FOLDERS", "api_pages"]
 
 FOLDERS = {
-    "data": ("Data and splits", ["tfvae.data.splits.base", "tfvae.data.open_split"]),
-    "models": ("Models", ["tfvae.models.base", "tfvae.models.gradient", "tfvae.models.matrix", "tfvae.models.rating_model"]),
-    "training": ("Training", ["tfvae.training.settings"]),
-    "evaluation": ("Evaluation", ["tfvae.evaluation.metrics", "tfvae.evaluation.stats"]),
-    "serving": ("Serving", ["tfvae.serving.similar"]),
-    "nn": ("Layers, priors, likelihoods", ["tfvae.nn.batches", "tfvae.nn.noise", "tfvae.nn.priors", "tfvae.nn.likelihoods",
-                                           "tfvae.nn.schedules"]),
-    "system": ("Errors", ["tfvae.system.errors"]),
-}  # fmt: skip
+    "data": ("Data and splits", ["splits.base", "open_split"]),
+    "models": ("Models", ["base", "gradient", "matrix", "rating_model"]),
+    "training": ("Training", ["settings.Settings", "settings.TrainingSettings"]),
+    "evaluation": ("Evaluation", ["metrics", "stats"]),
+    "serving": ("Serving", []),
+    "nn": ("Layers, priors, likelihoods", ["batches", "noise", "priors", "likelihoods", "schedules"]),
+    "system": ("Errors", ["errors"]),
+}
 """The folders in the order of a pipeline: title, and the modules that hold the folder's contracts."""
 
 
@@ -32,7 +31,7 @@ def api_pages() -> dict[str, str]:
     made = {}
     for folder, (title, modules) in FOLDERS.items():
         inside = {name: home for name, home in homes.items() if home.startswith(f"tfvae.{folder}.")}
-        contracts = [module for module in modules if module not in inside.values()]
+        contracts = [f"tfvae.{folder}.{module}" for module in modules]
         page = f"api/{folder}.md"
         made[page] = render("api.md.j2", page, folder=folder, title=title, names=inside, modules=contracts)
     lines = [(name, home, home.split(".")[1], _first_line(name)) for name, home in homes.items()]

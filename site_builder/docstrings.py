@@ -1,4 +1,4 @@
-"""Lets griffe, which reads the docstrings for the API's pages, know "Example:" as the section that it calls "Examples:"."""
+"""Lets griffe, which reads the docstrings for the API's pages, take "Example:" for its section "Examples:"."""
 
 from __future__ import annotations
 

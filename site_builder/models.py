@@ -171,7 +171,9 @@ def type_in_words(field: dict[str, Any]) -> str:
 def example_of(name: str) -> str:
     """A program that trains a small model of this kind on made-up data, measures it and uses it."""
     kind = model_class(name)
-    monitor = {"monitor": "rmse" if kind.predicts_ratings else "ndcg@10"} if issubclass(kind, GradientRecommender) else {}
+    monitor = (
+        {"monitor": "rmse" if kind.predicts_ratings else "ndcg@10"} if issubclass(kind, GradientRecommender) else {}
+    )
     known = TrainingSettings.model_fields.keys() | kind.settings().keys()
     given = {"epochs": 2, "batch_size": 40} if issubclass(kind, GradientRecommender) else {}
     given |= {key: value for key, value in kind.example_settings.items() if key in known}

@@ -9,7 +9,7 @@ __all__ = ["notebook_pages"]
 EXECUTED = ROOT / "build" / "notebooks"
 NOT_EXECUTED = (
     '!!! note "Without its results"\n\n'
-    "    This copy was not run. `make lab` opens it in JupyterLab, and `make notebooks` runs all notebooks for the site.\n\n"
+    "    This copy was not run. `make lab` opens it in JupyterLab, where it can be.\n\n"
 )
 
 

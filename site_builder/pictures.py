@@ -50,7 +50,9 @@ def draw_leaderboard(path: Path, scheme: str = "light", results: Path = ROOT / R
         )
     names = axes.set_yticks(range(len(rows)), [cells.row.name for cells in rows])
     for tick, cells in zip(names, rows, strict=True):
-        tick.label1.set(color=(OURS if _is_ours(cells) else INK)[scheme], weight="bold" if _is_ours(cells) else "normal")
+        tick.label1.set(
+            color=(OURS if _is_ours(cells) else INK)[scheme], weight="bold" if _is_ours(cells) else "normal"
+        )
     axes.set_title(
         f"{printed_metric(table.monitor)} on {dataset_title(DATASET)}, the best {SHOWN} of {len(ran)} models",
         color=INK[scheme], fontsize=10, loc="left",

@@ -94,16 +94,17 @@ def result_pages(tables: Tables) -> dict[str, str | Path]:
 def _dataset_page(tables: Tables, table: Table, dataset: str) -> dict[str, str | Path]:
     """A table on a data set, with the pictures that it shows."""
     page = f"results/{table.name}/{dataset}/index.md"
-    content = Page(table, dataset, tables.results, tables.cells[table.name, dataset], draw=False)
+    rows = tables.cells[table.name, dataset]
+    content = Page(_of_runs(table, rows), dataset, tables.results, [cells for cells in rows if cells.runs], draw=False)
     sections = {name: text for name, text in written(content).items() if name not in SHOWN_APART}
     text = render(
         "dataset.md.j2",
         page,
         table=table,
         dataset=named(dataset),
-        rows=[_with_links(cells, table, dataset, page) for cells in content.run],
-        missing=[cells.row.name for cells in content.rows if cells.row.model and not cells.runs],
-        compared=[metric for metric in table.metrics if any(metric in cells.published for cells in content.run)],
+        rows=[_with_links(cells, table, dataset, page) for cells in rows if cells.runs or cells.published],
+        missing=[cells.row.name for cells in rows if cells.row.model and not cells.runs],
+        compared=[metric for metric in table.metrics if any(metric in cells.published for cells in rows)],
         lower=[metric for metric in table.metrics if lower_is_better(metric)],
         notes=notes(content),
         sections=list(sections.values()),
@@ -119,10 +120,17 @@ def _picture(path: Path) -> Path:
     return path
 
 
+def _of_runs(table: Table, rows: list[Cells]) -> Table:
+    """The table with only those of its claims whose rows were both run."""
+    ran = {cells.row.slug for cells in rows if cells.runs}
+    claims = [claim for claim in table.orderings if {claim.above, claim.below} <= ran]
+    return table.model_copy(update={"orderings": claims})
+
+
 def _with_links(cells: Cells, table: Table, dataset: str, page: str) -> dict[str, Any]:
     """A row with the links that its cells have."""
-    model = f"models/{cells.row.model}.md"
-    return {"cells": cells, "runs": link(page, page_of_row(table, dataset, cells.row)), "model": link(page, model)}
+    model = link(page, f"models/{cells.row.model}.md") if cells.row.model else None
+    return {"cells": cells, "runs": link(page, page_of_row(table, dataset, cells.row)), "model": model}
 
 
 def _attributes_page(tables: Tables, table: Table, dataset: str) -> dict[str, str | Path]:
@@ -185,7 +193,7 @@ def _groups(tables: Tables) -> list[dict[str, Any]]:
 
 
 def _heading(paper: str) -> dict[str, str]:
-    """A short heading of a paper, such as "Kim and Suh, RecSys 2019", and its title; papers are "authors: title, venue"."""
+    """A short heading of a paper, "Kim and Suh, RecSys 2019", and its title; a paper is "authors: title, venue"."""
     if paper == OWN:
         return {"short": OWN, "title": ""}
     authors, _, rest = paper.partition(": ")
