@@ -45,7 +45,7 @@ def titles() -> dict[str, Named]:
         several = [name.strip("`") for name in names.split(", ")]
         title = re.sub(r"\[(.+?)\]\(.+?\)", r"\1", title).replace("^PR", "")
         for name in several:
-            own = model_class(name).__name__ if len(several) > 1 else title[:1].upper() + title[1:]
+            own = model_class(name).__name__ if len(several) > 1 else title.capitalize() if title.islower() else title
             found[name] = Named(own, source)
     return {name: found[name] for name in MODELS}
 

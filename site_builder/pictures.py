@@ -54,7 +54,8 @@ def draw_leaderboard(path: Path, scheme: str = "light", results: Path = ROOT / R
             color=(OURS if _is_ours(cells) else INK)[scheme], weight="bold" if _is_ours(cells) else "normal"
         )
     axes.set_title(
-        f"{printed_metric(table.monitor)} on {dataset_title(DATASET)}, the best {SHOWN} of {len(ran)} models",
+        f"{printed_metric(table.monitor)} on {dataset_title(DATASET)}, the best {SHOWN} of {len(ran)} models, "
+        "our own in green",
         color=INK[scheme], fontsize=10, loc="left",
     )  # fmt: skip
     axes.tick_params(colors=INK[scheme], length=0)
