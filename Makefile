@@ -13,8 +13,8 @@ TESTS   := $(RUN) -m pytest -n 2 --dist loadfile
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-all test-fast lint types format lab notebooks tensorboard bench bench-torch doctor clean \
-	soak
+.PHONY: help install quickstart doctor lab notebooks tensorboard clean site site-serve test test-all test-fast lint types format bench \
+	bench-torch soak dist
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-19s %s\n", $$1, $$2} /^## /{printf "\n%s\n", substr($$0, 4)} /^##: /{print substr($$0, 5)}' $(MAKEFILE_LIST)
@@ -33,21 +33,11 @@ $(READY): requirements.txt pyproject.toml
 install: $(READY) ## make .venv with the pinned stack and the command .venv/bin/tfvae
 quickstart: $(READY) ## Mult-VAE, Mult-DAE, EASE and popularity on the embedded data: table, picture, model, recommendations (5 min)
 	$(RUN) examples/quickstart.py
-test: $(READY) ## the tests (about 15 min on 2 cores; more where ML-20M, Netflix or MSD lie in TFVAE_DATA)
-	$(TESTS) -m "not long"
-test-all: $(READY) ## these, and the long ones: models like others, notebooks that train for long (about 17 min)
-	$(TESTS)
-test-fast: $(READY) ## the tests without the slow ones, for daily work (90 s on 2 cores)
-	$(TESTS) -m "not slow and not long"
-lint: $(READY) ## ruff: rules and format; mypy: types
-	$(RUN) -m ruff check .
-	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy
-types: $(READY) ## mypy over the package
-	$(RUN) -m mypy
-format: $(READY) ## let ruff mend what it can
-	$(RUN) -m ruff check --fix .
-	$(RUN) -m ruff format .
+doctor: $(READY) ## can this machine run tfvae?
+	$(TFVAE) doctor --device
+
+## Use it
+##: .venv/bin/tfvae has the commands: fit, compare, evaluate, recommend, similar, serve, export; tfvae --help
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(RUN) -m jupyterlab notebooks
 notebooks: $(READY) ## run the six notebooks, into build/notebooks (4 min on 2 cores); some: make notebooks NAMES="02 05"
@@ -55,26 +45,16 @@ notebooks: $(READY) ## run the six notebooks, into build/notebooks (4 min on 2 c
 tensorboard: $(READY) ## watch runs in the browser at http://localhost:6006; of one run: make tensorboard LOGDIR=runs/NAME
 	$(RUN) -m tensorboard.main --logdir "$(LOGDIR)"
 LOGDIR := runs
-doctor: $(READY) ## can this machine run tfvae?
-	$(TFVAE) doctor --device
 clean: ## remove runs, exports and prepared data; keep .venv, results and downloads
 	rm -rf runs exports data
 
-bench: $(READY) ## speed and memory of training and evaluation, as ratios within one run (20 min)
-	$(RUN) benchmarks/training.py --torch-python $(TORCH_VENV)/bin/python
-	$(RUN) benchmarks/evaluation.py
-	$(RUN) benchmarks/recommend_all.py
-	$(RUN) benchmarks/ratings.py
-	$(RUN) benchmarks/start_up.py
-soak: $(READY) ## damaged files by the million, commands killed, disks full (a day; goes on where it was stopped)
-	$(RUN) benchmarks/soak.py
-	$(RUN) benchmarks/soak_runs.py
-bench-torch: $(READY) ## make .venv-torch with PyTorch, so that `make bench` has it to compare with
-	$(RUN) -m venv $(TORCH_VENV)
-	$(TORCH_VENV)/bin/python $(PIP) -r benchmarks/requirements.txt
-TORCH_VENV := .venv-torch
+## Look at the results
+site: $(READY) ## the site in build/site: results, models, guide, API; strict, with its links checked (about 2 min)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+site-serve: $(READY) ## the same at http://localhost:8001
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs serve --dev-addr localhost:8001
 
-## The papers' tables: make evcf-table1 DATASET=ml-20m, or make evcf-table1-ml20m, or make evcf-table1 DATA=ratings.csv
+## Make the papers' tables: make evcf-table1 DATASET=ml-20m, or make evcf-table1-ml20m, or make evcf-table1 DATA=ratings.csv
 ##: Times: 2 cores, 3 seeds, extrapolated. ML-1M and ML-20M are downloaded; netflix, msd and NCF's files are fetched by hand,
 ##: into TFVAE_DATA=/folder or as SOURCE=/file. More options of `tfvae table --help`: OPTIONS="--seeds 1".
 multvae-table1: ## attributes of the data sets; minutes (ml20m, netflix, msd, ml1m)
@@ -98,6 +78,40 @@ speed-quality: ## how long all models train, and how well they rank; runs of lea
 beta-quality: ## seven values of β against quality; ml20m 3 days, ml1m 40 min, movietweetings 8 min
 sweep: $(READY) ## tune a row on validation users: make sweep TABLE=multvae-table2 ROW=mult-vae DATASET=ml-1m TRIALS=20
 	$(TFVAE) sweep $(TABLE) --row $(ROW) $(DATA_OPTIONS) --trials $(TRIALS) $(OPTIONS)
+
+## Develop
+test: $(READY) ## the tests (about 15 min on 2 cores; more where ML-20M, Netflix or MSD lie in TFVAE_DATA)
+	$(TESTS) -m "not long"
+test-all: $(READY) ## these, and the long ones: models like others, notebooks that train for long (about 17 min)
+	$(TESTS)
+test-fast: $(READY) ## the tests without the slow ones, for daily work (90 s on 2 cores)
+	$(TESTS) -m "not slow and not long"
+lint: $(READY) ## ruff: rules and format; mypy: types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+types: $(READY) ## mypy over the package
+	$(RUN) -m mypy
+format: $(READY) ## let ruff mend what it can
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+bench: $(READY) ## speed and memory of training and evaluation, as ratios within one run (20 min)
+	$(RUN) benchmarks/training.py --torch-python $(TORCH_VENV)/bin/python
+	$(RUN) benchmarks/evaluation.py
+	$(RUN) benchmarks/recommend_all.py
+	$(RUN) benchmarks/ratings.py
+	$(RUN) benchmarks/start_up.py
+soak: $(READY) ## damaged files by the million, commands killed, disks full (a day; goes on where it was stopped)
+	$(RUN) benchmarks/soak.py
+	$(RUN) benchmarks/soak_runs.py
+bench-torch: $(READY) ## make .venv-torch with PyTorch, so that `make bench` has it to compare with
+	$(RUN) -m venv $(TORCH_VENV)
+	$(TORCH_VENV)/bin/python $(PIP) -r benchmarks/requirements.txt
+TORCH_VENV := .venv-torch
+dist: $(READY) ## wheel and source distribution in dist/, checked as PyPI would; uploads nothing
+	$(RUN) $(PIP) --editable '.[release]'
+	rm -rf dist && $(RUN) -m build
+	$(RUN) -m twine check --strict dist/*
 
 TABLES := multvae-table1 multvae-table2 multvae-table3 multvae-table4 evcf-table1 evcf-table2 pvae-table1 recvae-table recvae-ablation \
 	lightgcn-gowalla leaderboard leaderboard-ratings meld multvae-figure1 multvae-figure3 \

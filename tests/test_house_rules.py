@@ -14,7 +14,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "tfvae"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-OURS = [*MODULES, *sorted(ROOT.glob("tests/*.py")), *sorted(ROOT.glob("benchmarks/*.py"))]
+OURS = [
+    *MODULES,
+    *sorted(ROOT.glob("tests/*.py")),
+    *sorted(ROOT.glob("benchmarks/*.py")),
+    *sorted(ROOT.glob("site_builder/*.py")),
+]
 # From the top to the foundation: a folder imports from itself and from those after it.
 FOLDERS = ("cli", "experiments", "serving", "training", "evaluation", "models", "nn", "data", "system")
 

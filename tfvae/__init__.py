@@ -12,7 +12,7 @@ from typing import Any
 
 from tfvae.system.imports import after_import
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # TensorFlow takes oneDNN's matrix products on newer processors only. On those without AVX-512, too, the decoder's
 # products are up to twice as fast with them. It works when tfvae is imported before TensorFlow.

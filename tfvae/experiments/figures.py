@@ -37,7 +37,7 @@ def _curves(page: Page) -> Drawn | None:
         return None
     metric = printed_metric(page.table.monitor)
     curves = {row.row.name: [run.curve for run in row.runs] for row in rows}
-    plots.learning_curves(curves, {}, page.folder / FIGURE, styles=page.styles, title=page.heading, metric=metric)
+    page.picture(plots.learning_curves, FIGURE, curves, {}, styles=page.styles, title=page.heading, metric=metric)
     lines = []
     for row in rows:
         first = row.runs[0]
@@ -86,10 +86,11 @@ def _activity(page: Page) -> Drawn | None:
     )
     if better.count(None) == len(names):
         finding = f"In none of {len(names)} groups a difference is shown between the two ({tested})."
-    figure_plots.bars_by_group(
+    page.picture(
+        figure_plots.bars_by_group,
+        FIGURE,
         {name: [mean for mean, _ in found] for name, found in moments.items()},
         {name: [se for _, se in found] for name, found in moments.items()},
-        page.folder / FIGURE,
         groups=names,
         stars=[_stars(p) for p in p_values],
         styles=page.styles,
@@ -128,9 +129,10 @@ def _speed(page: Page) -> Drawn | None:
     front = _front(points, lower)
     drawn = {name: point for name, point in points.items() if lower or point[1] >= LOWEST_SHARE * best}
     printed = printed_metric(metric)
-    figure_plots.speed_and_quality(
+    page.picture(
+        figure_plots.speed_and_quality,
+        FIGURE,
         drawn,
-        page.folder / FIGURE,
         front=[name for name in front if name in drawn],
         styles=page.styles,
         title=page.heading,
@@ -177,11 +179,12 @@ def _beta(page: Page) -> Drawn | None:
     tests = {beta: test for beta, test in others.items() if test}
     p_values = dict(zip(tests, holm([test.p_value for test in tests.values()]), strict=True))
     printed = printed_metric(metric)
-    figure_plots.values_at(
+    page.picture(
+        figure_plots.values_at,
+        FIGURE,
         list(rows),
         [row.mean(metric) for row in rows.values()],
         [row.se(metric) for row in rows.values()],
-        page.folder / FIGURE,
         title=page.heading,
         xlabel="β, the weight of the divergence, from the first update on",
         ylabel=f"{printed}, test users",
@@ -224,7 +227,7 @@ def _prior(page: Page) -> Drawn | None:
     labels = {name: f"{name}: {known[name]:.1f} nats apart" if name in known else name for name in found}
     planes = {labels[name]: (points["posterior"], points["prior"]) for name, (_, points) in found.items()}
     styles = {labels[name]: page.styles[name] for name in found}
-    plots.latent_planes(planes, page.folder / FIGURE, styles=styles, title=page.heading, size=2.4)
+    page.picture(plots.latent_planes, FIGURE, planes, styles=styles, title=page.heading, size=2.4)
     lines = [
         [name, _digits(row.figure("marginal_kl"), 2), row.active_units, row.bound("elbo"), row.bound("iwae")]
         for name, (row, _) in found.items()

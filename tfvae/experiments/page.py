@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tfvae.experiments.definitions import Table
 from tfvae.experiments.protocols import dataset_title
@@ -23,12 +25,14 @@ class Page:
         dataset: The data set's name.
         results: The results folder.
         rows: The table's rows with their stored runs.
+        draw: Whether its pictures are drawn; otherwise those that were drawn last are shown.
     """
 
     table: Table
     dataset: str
     results: Path
     rows: list[Cells]
+    draw: bool = True
 
     @property
     def run(self) -> list[Cells]:
@@ -39,6 +43,18 @@ class Page:
     def folder(self) -> Path:
         """The folder of the page and its pictures."""
         return folder_of(self.table.name, self.dataset, self.results)
+
+    def picture(self, plot: Callable[..., Any], name: str, *what: Any, **how: Any) -> None:
+        """Draws a picture into the page's folder, if pictures are drawn.
+
+        Args:
+            plot: Draws it; its last argument without a name is the file.
+            name: The file's name.
+            *what: What is drawn.
+            **how: The further arguments of `plot`.
+        """
+        if self.draw:
+            plot(*what, self.folder / name, **how)
 
     @property
     def heading(self) -> str:

@@ -57,9 +57,10 @@ def _intervals(page: Page) -> Drawn | None:
             )
             for (name, way), described in found.items()
         ]
-    figure_plots.lines_by_group(
+    page.picture(
+        figure_plots.lines_by_group,
+        FIGURE,
         parts,
-        page.folder / FIGURE,
         groups=names,
         levels={"within 50 %": 0.5, "within 90 %": 0.9},
         title=page.heading,
@@ -96,9 +97,10 @@ def _errors(page: Page) -> Drawn | None:
         return None
     names = group_names(next(iter(bounds.values())))
     means = {name: _mean_errors(runs) for name, runs in measured.items()}
-    figure_plots.lines_by_group(
+    page.picture(
+        figure_plots.lines_by_group,
+        ERRORS,
         {"": [figure_plots.Line(name, page.styles[name], values) for name, values in means.items()]},
-        page.folder / ERRORS,
         groups=names,
         levels={},
         title=page.heading,

@@ -22,7 +22,7 @@ from tfvae.experiments.summaries import cells_of
 from tfvae.system.errors import InputError
 from tfvae.system.files import write_text
 
-__all__ = ["render", "render_overview"]
+__all__ = ["attribute_lines", "render", "render_overview"]
 
 ANY_DATA = "ml-1m"
 """The data set in the command of a table that nobody has published for one, and that was not run."""
@@ -52,11 +52,11 @@ def render(name: str, dataset: str, results: Path = RESULTS) -> Path:
             dataset=named(dataset),
             published=table.published.get(dataset),
             stored=stored_attributes(name, dataset, results),
-            lines=_attribute_lines(table, dataset, results),
+            lines=attribute_lines(table, dataset, results),
         )
     else:
         page = Page(table, dataset, results, cells_of(table, dataset, results))
-        text = "".join(section for section in written(page) if section is not None)
+        text = "".join(written(page).values())
         if table.budget:
             claims = template("claims.md.j2").render(table=table, judged=claims_by_dataset(table, results))
             _write_page(Path(results) / name / "claims.md", claims)
@@ -84,7 +84,7 @@ def render_overview(results: Path = RESULTS) -> Path:
         parts = []
         for dataset in overview.ran[table.name]:
             if table.kind == "data-attributes":
-                body: dict[str, Any] = {"lines": _attribute_lines(table, dataset, results)}
+                body: dict[str, Any] = {"lines": attribute_lines(table, dataset, results)}
             else:
                 body = {"rows": overview.cells[table.name, dataset]}
             drawn = [name for name in (FIGURE, ERRORS) if (folder_of(table.name, dataset, results) / name).is_file()]
@@ -111,7 +111,7 @@ def _write_page(path: Path, text: str) -> Path:
 # ---- data attributes --------------------------------------------------------------------------------
 
 
-def _attribute_lines(table: Table, dataset: str, results: Path) -> list[dict[str, str]]:
+def attribute_lines(table: Table, dataset: str, results: Path) -> list[dict[str, str]]:
     """The lines of a table of data attributes; two numbers are the same if they are printed the same."""
     stored = stored_attributes(table.name, dataset, results)
     lines = []

@@ -21,7 +21,7 @@ from tfvae.experiments.rendering import named, printed_metric, template
 from tfvae.experiments.results_folder import stored_latents, sweep_of
 from tfvae.experiments.summaries import ROUNDING, SIGNIFICANT, Cells, compared, means_over_splits
 
-__all__ = ["PICTURES", "written"]
+__all__ = ["PICTURES", "notes", "written"]
 
 OVER = {  # by protocol: what paired tests are over, and what validation values are measured on
     "strong-generalization": ("test users", "validation users"),
@@ -36,21 +36,31 @@ PICTURES = (PICTURE, PICTURE_OF_SHAPES, PICTURE_OF_LATENTS, FIGURE, ERRORS)
 """The names of the files that a page may show."""
 
 
-def written(page: Page) -> list[str | None]:
-    """Renders the sections of a page, in their order; None stands for a section without content.
+def written(page: Page) -> dict[str, str]:
+    """Renders the sections of a page that have content, by name, in their order.
 
     A figure's page has fewer sections, since those of its rows are on the pages of the tables that they come from.
     """
-    shared = {
+    shared = _shared(page)
+    chosen = OF_FIGURES if page.table.figure else tuple(name for name in SECTIONS if name != "figure")
+    found = [(name, SECTIONS[name](page)) for name in chosen]
+    return {name: template(f"sections/{name}.md.j2").render(**shared, **own) for name, own in found if own is not None}
+
+
+def notes(page: Page) -> str:
+    """Renders what stands below the table of a page's results: what is measured, and the notes on its rows."""
+    return template("notes.md.j2").render(**_shared(page))
+
+
+def _shared(page: Page) -> dict[str, Any]:
+    """What all sections are rendered with."""
+    return {
         "table": page.table,
         "dataset": named(page.dataset),
         "rows": page.rows,
         "run": page.run,
         "over": OVER[page.table.protocol],
     }
-    chosen = OF_FIGURES if page.table.figure else tuple(name for name in SECTIONS if name != "figure")
-    found = [(name, SECTIONS[name](page)) for name in chosen]
-    return [None if own is None else template(f"sections/{name}.md.j2").render(**shared, **own) for name, own in found]
 
 
 def _always(page: Page) -> dict[str, Any]:
@@ -89,7 +99,7 @@ def _curves(page: Page) -> dict[str, Any] | None:
 
 def _shaped(page: Page) -> dict[str, Any] | None:
     """The learning curves beside the published ones."""
-    shapes = _shapes(page.table, page.dataset, page.rows, page.folder)
+    shapes = _shapes(page)
     return {"shapes": shapes} if shapes else None
 
 
@@ -182,20 +192,20 @@ def _picture(page: Page) -> str | None:
     levels = {row.row.name: row.average("validation") for row in ran if not row.runs[0].history}
     title = f"{page.table.name} on {dataset_title(page.dataset)}"
     metric = printed_metric(page.table.monitor)
-    plots.learning_curves(curves, levels, page.folder / PICTURE, styles=page.styles, title=title, metric=metric)
+    page.picture(plots.learning_curves, PICTURE, curves, levels, styles=page.styles, title=title, metric=metric)
     return PICTURE
 
 
-def _shapes(table: Table, dataset: str, rows: list[Cells], folder: Path) -> dict[str, Any] | None:
+def _shapes(page: Page) -> dict[str, Any] | None:
     """Draws the learning curves, by round, of rows that have published ones; None if no such row was run."""
-    curves = _curves_by_round(dataset, rows)
+    curves = _curves_by_round(page.dataset, page.rows)
     if not curves:
         return None
     shares = {
         name: {at: value / max(curve.values()) for at, value in curve.items()} for name, (curve, _) in curves.items()
     }
-    title, metric = f"{table.name}: the shape of learning", printed_metric(table.monitor)
-    plots.learning_shapes(shares, folder / PICTURE_OF_SHAPES, title=title, metric=metric)
+    title, metric = f"{page.table.name}: the shape of learning", printed_metric(page.table.monitor)
+    page.picture(plots.learning_shapes, PICTURE_OF_SHAPES, shares, title=title, metric=metric)
     every = {at for curve in shares.values() for at in curve}
     # The rounds for which every curve that is long enough has a value.
     rounds = sorted(at for at in every if all(at in curve or at > max(curve) for curve in shares.values()))
@@ -247,7 +257,7 @@ def _latents(page: Page) -> str | None:
     if not planes:
         return None
     title = f"{page.table.name} on {dataset_title(page.dataset)}"
-    plots.latent_planes(planes, page.folder / PICTURE_OF_LATENTS, styles=page.styles, title=title)
+    page.picture(plots.latent_planes, PICTURE_OF_LATENTS, planes, styles=page.styles, title=title)
     return PICTURE_OF_LATENTS
 
 

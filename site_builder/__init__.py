@@ -1,0 +1,1 @@
+"""Builds the project's site from what the repository has: stored runs, the registry of models, texts and notebooks."""
