@@ -64,6 +64,8 @@ bench: $(READY) ## speed and memory of training and evaluation, as ratios within
 	$(RUN) benchmarks/recommend_all.py
 	$(RUN) benchmarks/ratings.py
 	$(RUN) benchmarks/start_up.py
+bench-large: $(READY) ## a log of 500 million events prepared and trained on within limited memory (an hour, 60 GB of disk)
+	$(RUN) benchmarks/out_of_core.py
 soak: $(READY) ## damaged files by the million, commands killed, disks full (a day; goes on where it was stopped)
 	$(RUN) benchmarks/soak.py
 	$(RUN) benchmarks/soak_runs.py

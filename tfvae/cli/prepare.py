@@ -16,7 +16,7 @@ from tfvae.system.errors import InputError
 if TYPE_CHECKING:
     from tfvae.data.splits import Split
 
-__all__ = ["EXAMPLES", "prepare"]
+__all__ = ["EXAMPLES", "in_bytes", "prepare"]
 
 EXAMPLES = (
     "tfvae prepare ml-1m",
@@ -100,7 +100,7 @@ def prepare(
 
         _refuse_useless_to_shards(source, changes)
         out = out or Path("data", stem(data))
-        limit = _in_bytes(memory or "4GB")
+        limit = in_bytes(memory or "4GB")
         typer.echo(f"Preparing {data} in {out}, within {limit / 1e9:g} GB of memory")
         split = prepare_shards(data, out, memory=limit, columns=columns, changes=changes, items=table, log=typer.echo)
         _show(split, out)
@@ -131,8 +131,8 @@ def _refuse_useless_to_shards(source: Path | None, changes: dict[str, Any]) -> N
         raise InputError(f"--shards splits a file of events by held-out users; leave {useless[0]} out.")
 
 
-def _in_bytes(size: str) -> int:
-    """A size such as 4GB in bytes."""
+def in_bytes(size: str) -> int:
+    """A size such as 4GB in bytes; raises InputError if it is none, or too small to work with."""
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([MG])B?\s*", size, re.IGNORECASE)
     if found is None or (n_bytes := round(float(found[1]) * {"M": 10**6, "G": 10**9}[found[2].upper()])) < 2**28:
         raise InputError(f"--memory {size}: expected a size of at least 300MB, such as 800MB or 4GB.")

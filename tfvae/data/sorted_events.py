@@ -169,7 +169,8 @@ def sorted_events(
             f"SELECT users.code AS user, items.code AS item, {value}place FROM events JOIN users ON events.user = "
             "users.id JOIN items ON events.item = items.id ORDER BY users.code, place"
         )
-        return _stored(found.to_arrow_reader(_AT_ONCE), user_ids, item_ids, folder, path)
+        n_events = base.sql("SELECT count(*) FROM events").fetchall()[0][0]
+        return _stored(found.to_arrow_reader(_AT_ONCE), n_events, user_ids, item_ids, folder, path)
 
 
 def _parquet(path: Path, named: Mapping[str, str]) -> Path:
@@ -239,11 +240,16 @@ def _refuse_no_numbers(base: Any, path: Path, place: Callable[[int], str]) -> No
 
 
 def _stored(
-    batches: pa.RecordBatchReader, user_ids: np.ndarray, item_ids: np.ndarray, folder: Path, path: Path
+    batches: pa.RecordBatchReader,
+    n_events: int,
+    user_ids: np.ndarray,
+    item_ids: np.ndarray,
+    folder: Path,
+    path: Path,
 ) -> SortedEvents:
     """Writes sorted events to files, without repeated pairs."""
     sizes = np.zeros(len(user_ids), np.int64)
-    dropped: list[np.ndarray] = []
+    dropped = _Dropped(n_events)
     grouped, last_place, n_read = True, -1, 0
     with ExitStack() as stack:
         items, values, places = (
@@ -256,20 +262,22 @@ def _stored(
             # The last event of each pair is the first of the reversed ones.
             kept = np.sort(len(pairs) - 1 - np.unique(pairs[::-1], return_index=True)[1])
             if len(kept) < len(pairs):
-                dropped.append(np.delete(block.places, kept))
+                dropped.add(np.delete(block.places, kept))
                 block = Block(*(column[kept] for column in block))
             grouped = grouped and bool((np.diff(block.places, prepend=last_place) > 0).all())
             last_place = block.places[-1]
-            sizes += np.bincount(block.users, minlength=len(sizes))
+            first = block.users[0]
+            sizes[first : block.users[-1] + 1] += np.bincount(block.users - first)
             items.append(block.items)
             values.append(block.values)
             places.append(block.places)
+    if n_read != n_events:
+        raise RuntimeError(f"DuckDB gave {n_read:,} of {n_events:,} events")
     order = None
-    if dropped:
-        n_repeated = sum(map(len, dropped))
-        _log.warning("%s; the last in the data was kept", events.repeated_pairs(path, n_repeated, n_read))
+    if n_repeated := n_events - len(places):
+        _log.warning("%s; the last in the data was kept", events.repeated_pairs(path, n_repeated, n_events))
     if not grouped:
-        order = _without(places, np.concatenate(dropped), n_read, folder / "order") if dropped else places
+        order = dropped.left_out(places, folder / "order") if n_repeated else places
     indptr = np.concatenate([[0], np.cumsum(sizes)])
     return SortedEvents(user_ids, item_ids, indptr, items, values, places, order)
 
@@ -293,16 +301,25 @@ def _whole_users(batches: pa.RecordBatchReader) -> Iterator[Block]:
         yield Block(*rest)
 
 
-def _without(places: FlatFile, dropped: np.ndarray, n_events: int, path: Path) -> FlatFile:
-    """The places as they are counted without the dropped events."""
-    bits = np.zeros(-(-n_events // 64), np.uint64)
-    np.bitwise_or.at(bits, dropped >> 6, _bit(dropped))
-    before = np.concatenate([[0], np.cumsum(np.bitwise_count(bits), dtype=np.int64)])  # in the words before each
-    with FlatFile(path, np.int64) as order:
-        for block in places.blocks():
-            word = block >> 6
-            order.append(block - before[word] - np.bitwise_count(bits[word] & (_bit(block) - np.uint64(1))))
-    return order
+class _Dropped:
+    """Which events of a file were dropped as duplicates, a bit for each."""
+
+    def __init__(self, n_events: int):
+        self._bits = np.zeros(-(-n_events // 64), np.uint64)
+
+    def add(self, places: np.ndarray) -> None:
+        """Drops events."""
+        np.bitwise_or.at(self._bits, places >> 6, _bit(places))
+
+    def left_out(self, places: FlatFile, path: Path) -> FlatFile:
+        """The places of the other events as they are counted without the dropped ones, in a file."""
+        before = np.concatenate([[0], np.cumsum(np.bitwise_count(self._bits), dtype=np.int64)])  # each word of bits
+        with FlatFile(path, np.int64) as order:
+            for block in places.blocks():
+                word = block >> 6
+                within = np.bitwise_count(self._bits[word] & (_bit(block) - np.uint64(1)))
+                order.append(block - before[word] - within)
+        return order
 
 
 def _bit(places: np.ndarray) -> np.ndarray:
