@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,7 +16,7 @@ from tfvae.system.errors import InputError
 if TYPE_CHECKING:
     from tfvae.data.splits import Split
 
-__all__ = ["EXAMPLES", "prepare"]
+__all__ = ["EXAMPLES", "in_bytes", "prepare"]
 
 EXAMPLES = (
     "tfvae prepare ml-1m",
@@ -24,6 +25,7 @@ EXAMPLES = (
     "tfvae prepare ml-1m --protocol rating-holdout",
     "tfvae prepare ratings.csv --user-col uid --item-col sku --time-col when --protocol leave-one-out",
     "tfvae prepare ratings.csv --user-col uid --item-col sku --protocol weak-generalization",
+    "tfvae prepare log.parquet --shards --memory 4GB --out data/log",
 )
 
 
@@ -50,6 +52,17 @@ def prepare(
     negatives: opt.Negatives = None,
     split_seed: opt.SplitSeed = None,
     protocol: opt.Protocol = None,
+    shards: Annotated[
+        bool,
+        typer.Option(
+            "--shards",
+            help="For data larger than memory: keep the training rows in a folder of files, from which 'tfvae fit' "
+            "reads them; the split is the same. CSV and Parquet, with held-out users; needs tfvae[scale].",
+        ),
+    ] = False,
+    memory: Annotated[
+        str | None, typer.Option(help="With --shards, the memory to be used, such as 4GB, which it is if not given.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Split data into training, validation and test users as the papers did, or hold out ratings or items; save it."""
@@ -68,6 +81,11 @@ def prepare(
         seed=split_seed,
     )
     columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
+    if shards:
+        if format == "vae-cf" or protocol not in (None, "strong-generalization"):
+            raise InputError("--shards holds users out and writes files of its own; leave --format and --protocol out.")
+    elif memory is not None:
+        raise InputError("--memory is for --shards; other splits are made in memory, with what they need.")
     if format == "vae-cf":
         if items is not None:
             raise InputError("the vae-cf format holds no titles; leave --items or --format out.")
@@ -77,6 +95,16 @@ def prepare(
             raise InputError("the vae-cf format is one of held-out users; leave --format out.")
         protocol = "strong-generalization"
     table = opt.item_table(items, items_id_col, items_title_col)
+    if shards:
+        from tfvae.data.prepare_shards import prepare_shards
+
+        _refuse_useless_to_shards(source, changes)
+        out = out or Path("data", stem(data))
+        limit = in_bytes(memory or "4GB")
+        typer.echo(f"Preparing {data} in {out}, within {limit / 1e9:g} GB of memory")
+        split = prepare_shards(data, out, memory=limit, columns=columns, changes=changes, items=table, log=typer.echo)
+        _show(split, out)
+        return
     split = open_split(data, source=source, columns=columns, changes=changes, protocol=protocol, items=table)
     out = out or Path("data", stem(data) + (".npz" if format == "npz" else ""))
     if isinstance(split, StrongGeneralization) and format == "vae-cf":
@@ -84,12 +112,31 @@ def prepare(
     else:
         _refuse_to_replace_a_runs(split, out if out.suffix != ".npz" else out.parent, out.name)
         out = split.save(out)
+    _show(split, out)
+
+
+def _show(split: Split, out: Path) -> None:
     counts = split.counts
     found = {"out": out, "protocol": split.protocol, "digest": split.digest, "counts": counts}
     answer(found, lambda: show_counts(counts))
     typer.echo(f"Written: {out}")
     suits = {"rating-holdout": ("--model", "p-vae"), "leave-one-out": ("--model", "neumf")}
     typer.echo(f"Next: {opt.command('tfvae', 'fit', out, *suits.get(split.protocol, ()))}")
+
+
+def _refuse_useless_to_shards(source: Path | None, changes: dict[str, Any]) -> None:
+    """Refuses options that would change nothing with --shards."""
+    given = {"--source": source is not None, "--negatives": "n_negatives" in changes}
+    if useless := [name for name, is_given in given.items() if is_given]:
+        raise InputError(f"--shards splits a file of events by held-out users; leave {useless[0]} out.")
+
+
+def in_bytes(size: str) -> int:
+    """A size such as 4GB in bytes; raises InputError if it is none, or too small to work with."""
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([MG])B?\s*", size, re.IGNORECASE)
+    if found is None or (n_bytes := round(float(found[1]) * {"M": 10**6, "G": 10**9}[found[2].upper()])) < 2**28:
+        raise InputError(f"--memory {size}: expected a size of at least 300MB, such as 800MB or 4GB.")
+    return n_bytes
 
 
 def _refuse_to_replace_a_runs(split: Split, folder: Path, name: str) -> None:

@@ -137,6 +137,7 @@ def recommend(
 def _to_one(run: Path, told: list, user: str, k: int, given: RuleOptions, why: bool) -> None:
     """Prints the ranking of one person, who is told by a history or is a training user; checks all before loading."""
     from tfvae.cli.run_folder import history_parts, items_of, training_split, typed_history
+    from tfvae.data.row_shards import rows_of
     from tfvae.models import model_class
     from tfvae.serving.recommendations import recommend as ranked
     from tfvae.serving.recommendations import recommend_to_users
@@ -158,7 +159,8 @@ def _to_one(run: Path, told: list, user: str, k: int, given: RuleOptions, why: b
     model = load_run(run).model
     if split is not None:
         ranking = recommend_to_users(model, split, [user], k, rules)
-        row = split.train[[[str(name) for name in split.user_ids.tolist()].index(user)]]
+        place = [[str(name) for name in split.user_ids.tolist()].index(user)]
+        row = rows_of(split.train, place)
         ids, ratings = split.item_ids[row.indices].tolist(), row.data.tolist()
     else:
         scale = items.scale if rates else None

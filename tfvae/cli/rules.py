@@ -84,6 +84,7 @@ class RuleOptions(NamedTuple):
         """
         from tfvae.cli.run_folder import training_split
         from tfvae.data.item_lists import item_list, split_column
+        from tfvae.data.row_shards import in_memory
         from tfvae.serving.reranking import training_vectors
         from tfvae.serving.rules import Rules
 
@@ -99,7 +100,7 @@ class RuleOptions(NamedTuple):
             at_most=self.at_most,
             diversity=self.diversity,
             categories=self._categories_of(items) if self.categories else None,
-            vectors=training_vectors(training_split(run).train) if self.diversity else None,
+            vectors=training_vectors(in_memory(training_split(run).train, "--diversity")) if self.diversity else None,
         )
         return rules.for_items(items.item_ids, items.n_users)
 

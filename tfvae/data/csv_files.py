@@ -6,27 +6,29 @@ import codecs
 import csv
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 
 from tfvae.data.event_files import EventColumns, places_of, refuse_two_purposes
 from tfvae.data.streams import encoding_of, reading, reading_text
 from tfvae.data.text import IDS
 from tfvae.system.errors import InputError
 
-__all__ = ["CsvStart", "csv_header", "csv_start", "read_csv"]
+__all__ = ["CsvStart", "csv_header", "csv_start", "csv_to_parquet", "read_csv"]
 
 _DELIMITERS = ",;\t|"
 _CHUNK = 1 << 22
 _LARGEST_BLOCK = 2**31 - 1  # the most bytes that Arrow parses at a time
 _log = logging.getLogger(__name__)
+Read = TypeVar("Read")
 
 csv.field_size_limit(_LARGEST_BLOCK)  # some files have fields above Python's default limit of 131,072 characters
 
@@ -101,6 +103,73 @@ def read_csv(
     Raises:
         InputError: If the file is missing or malformed; the message names the file, and the line and value if it can.
     """
+    form, wanted = _form(path, named, delimiter, encoding)
+    types = {"user": IDS, "item": IDS, "rating": pa.float32(), "timestamp": pa.int64()}
+    attempts = [(types, ".")] if not form.survey.hexadecimal else []  # Arrow accepts 0x10 as a whole number
+    if "timestamp" in named or not attempts:
+        attempts.append((types | {"timestamp": pa.string()}, "."))
+    if "rating" in named and form.delimiter != ",":
+        attempts += [(kinds, ",") for kinds, _ in attempts]
+    for kinds, point in attempts:
+        table = form.read({wanted[purpose]: kinds.get(purpose, IDS) for purpose in named}, point, _whole)
+        if table is not None:
+            break
+    else:
+        raise form.what_is_wrong(wanted)
+    form.check_end(table.num_rows, point)
+    return EventColumns({purpose: table[str(place)] for purpose, place in wanted.items()}, form.place)
+
+
+def csv_to_parquet(
+    path: Path,
+    named: Mapping[str, str],
+    target: Path,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+) -> Callable[[int], str]:
+    """Copies columns of delimited text to a Parquet file, piece by piece, as `read_csv` would read them.
+
+    Args:
+        path: The file.
+        named: The name of the column for each purpose: "user", "item" and "rating".
+        target: The Parquet file, whose columns are called by their purposes: text, text and float32.
+        delimiter: As for `read_csv`.
+        encoding: As for `read_csv`.
+
+    Returns:
+        A function that names the line of an event.
+
+    Raises:
+        InputError: As for `read_csv`.
+    """
+    form, wanted = _form(path, named, delimiter, encoding)
+    types = {wanted[purpose]: pa.float32() if purpose == "rating" else pa.string() for purpose in named}
+    schema = pa.schema([(purpose, types[place]) for purpose, place in wanted.items()])
+
+    def copied(stream: IO[bytes], **options: Any) -> int:
+        n_rows = 0
+        with pa_csv.open_csv(stream, **options) as batches, pq.ParquetWriter(target, schema) as writer:
+            for batch in batches:
+                columns = [batch.column(str(place)) for place in wanted.values()]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+                n_rows += batch.num_rows
+        return n_rows
+
+    points = [".", ","] if "rating" in named and form.delimiter != "," else ["."]
+    for point in points:
+        n_rows = form.read(types, point, copied)
+        if n_rows is not None:
+            break
+    else:
+        raise form.what_is_wrong(wanted)
+    form.check_end(n_rows, point)
+    return form.place
+
+
+def _form(
+    path: Path, named: Mapping[str, str], delimiter: str | None, encoding: str | None
+) -> tuple[_Form, dict[str, int]]:
+    """How a file is written, and the place of the column of each purpose; arguments and errors are `read_csv`'s."""
     refuse_two_purposes(path, named)
     if encoding is not None:
         _check_encoding(encoding)
@@ -114,26 +183,11 @@ def read_csv(
             f"found {form.delimiter.join(form.header)[:120]!r}"
         )
     places = places_of(path, list(named.values()), form.header)
-    wanted = dict(zip(named, places, strict=True))
-    types = {"user": IDS, "item": IDS, "rating": pa.float32(), "timestamp": pa.int64()}
-    attempts = [(types, ".")] if not survey.hexadecimal else []  # Arrow accepts 0x10 as a whole number
-    if "timestamp" in named or not attempts:
-        attempts.append((types | {"timestamp": pa.string()}, "."))
-    if "rating" in named and form.delimiter != ",":
-        attempts += [(kinds, ",") for kinds, _ in attempts]
-    for kinds, point in attempts:
-        table = form.read({wanted[purpose]: kinds.get(purpose, IDS) for purpose in named}, point)
-        if table is not None:
-            break
-    else:
-        raise form.what_is_wrong(wanted)
-    if not table.num_rows:
-        raise InputError(f"{path}: no data lines after the header; expected one for each event.")
-    if survey.quoted and table.num_rows + form.n_header_lines < survey.n_lines:
-        form.check_quotes()
-    if point == ",":
-        _log.warning("%s: numbers are read with a decimal comma.", path.name)
-    return EventColumns({purpose: table[str(place)] for purpose, place in wanted.items()}, form.place)
+    return form, dict(zip(named, places, strict=True))
+
+
+def _whole(stream: IO[bytes], **options: Any) -> pa.Table:
+    return pa_csv.read_csv(stream, **options)
 
 
 class _Survey(NamedTuple):
@@ -155,13 +209,22 @@ class _Form:
     delimiter: str
     n_header_lines: int
 
-    def read(self, types: Mapping[int, pa.DataType], decimal_point: str) -> pa.Table | None:
-        """Reads columns by their places; returns None if a line or a value is malformed."""
+    def read(self, types: Mapping[int, pa.DataType], decimal_point: str, reader: Callable[..., Read]) -> Read | None:
+        """Reads columns by their places.
+
+        Args:
+            types: The type of each column.
+            decimal_point: What stands before the decimals of a number.
+            reader: Called with the stream and the options of Arrow's readers, perhaps again with larger blocks.
+
+        Returns:
+            What `reader` returned; None if a line or a value is malformed.
+        """
         block = _CHUNK
         while True:
             try:
                 with reading(self.path) as stream:
-                    return self._read(stream, types, decimal_point, block)
+                    return reader(stream, **self._options(types, decimal_point, block))
             except pa.ArrowInvalid as problem:
                 # A field or the header may be larger than a block.
                 too_small = "block" in str(problem) and block < _LARGEST_BLOCK
@@ -169,29 +232,37 @@ class _Form:
                     return None
                 block = min(block * 16, _LARGEST_BLOCK)
 
-    def _read(self, stream: IO[bytes], types: Mapping[int, pa.DataType], decimal_point: str, block: int) -> pa.Table:
+    def _options(self, types: Mapping[int, pa.DataType], decimal_point: str, block: int) -> dict[str, Any]:
         names = [str(place) for place in range(len(self.header))]
-        return pa_csv.read_csv(
-            stream,
-            read_options=pa_csv.ReadOptions(
+        return {
+            "read_options": pa_csv.ReadOptions(
                 column_names=names,
                 skip_rows=self.n_header_lines,
                 block_size=block,
                 encoding="utf8" if self.survey.encoding == "utf-8-sig" else self.survey.encoding,
             ),
-            parse_options=pa_csv.ParseOptions(
+            "parse_options": pa_csv.ParseOptions(
                 delimiter=self.delimiter,
                 quote_char='"' if self.survey.quoted else False,
                 newlines_in_values=self.survey.quoted,
             ),
-            convert_options=pa_csv.ConvertOptions(
+            "convert_options": pa_csv.ConvertOptions(
                 column_types={str(place): kind for place, kind in types.items()},
                 include_columns=[str(place) for place in types],
                 null_values=[],
                 strings_can_be_null=False,
                 decimal_point=decimal_point,
             ),
-        )
+        }
+
+    def check_end(self, n_rows: int, decimal_point: str) -> None:
+        """Refuses a file without data lines or with malformed quotes, once all is read; says a decimal comma."""
+        if not n_rows:
+            raise InputError(f"{self.path}: no data lines after the header; expected one for each event.")
+        if self.survey.quoted and n_rows + self.n_header_lines < self.survey.n_lines:
+            self.check_quotes()
+        if decimal_point == ",":
+            _log.warning("%s: numbers are read with a decimal comma.", self.path.name)
 
     def check_quotes(self) -> None:
         """Refuses a file with a quote that is not closed, or with text after a closing one."""

@@ -20,7 +20,9 @@ __all__ = [
     "aligned",
     "grouped",
     "has_duplicates",
+    "no_number",
     "ratings",
+    "repeated_pairs",
     "without_duplicates",
 ]
 
@@ -44,11 +46,15 @@ def ratings(values: Any, source: object, place: Callable[[int], str]) -> np.ndar
     bad = ~np.isfinite(numbers)
     if bad.any():
         first = int(bad.argmax())
-        raise InputError(
-            f"{source}, {place(first)}: rating {str(given[first])!r} is no finite number ({bad.sum():,} such in all); "
-            "mend or drop these rows"
-        )
+        raise no_number(given[first], source, place(first), int(bad.sum()))
     return numbers
+
+
+def no_number(rating: Any, source: object, where: str, n: int) -> InputError:
+    """The error for `n` ratings that are no finite numbers, the first of which is at `where`."""
+    return InputError(
+        f"{source}, {where}: rating {str(rating)!r} is no finite number ({n:,} such in all); mend or drop these rows"
+    )
 
 
 def grouped(rows: np.ndarray, n_users: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -79,6 +85,11 @@ def has_duplicates(indptr: np.ndarray, items: np.ndarray, n_items: int) -> bool:
     return not matrix.has_canonical_format
 
 
+def repeated_pairs(source: object, n_repeated: int, n_events: int) -> str:
+    """The beginning of what is said of user-item pairs that come more than once."""
+    return f"{source}: {n_repeated:,} repeated user-item pairs among {n_events:,} events"
+
+
 def without_duplicates(
     pairs: np.ndarray, values: np.ndarray, times: np.ndarray, policy: Duplicates, source: object
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +112,7 @@ def without_duplicates(
     order = np.lexsort((*times.T[::-1], pairs))  # stable: events of a pair come together, in order of time
     same_pair = pairs[order][1:] == pairs[order][:-1]
     n_repeated = int(same_pair.sum())
-    found = f"{source}: {n_repeated:,} repeated user-item pairs among {len(pairs):,} events"
+    found = repeated_pairs(source, n_repeated, len(pairs))
     if policy == "error":
         raise InputError(f'{found}; duplicates="last", "first" or "sum" would say what to do with them')
     if policy == "sum":

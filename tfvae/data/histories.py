@@ -19,6 +19,7 @@ from tfvae.data.column_names import guessed_events
 from tfvae.data.event_files import local_file
 from tfvae.data.interactions import Interactions, read_events
 from tfvae.data.items import Items
+from tfvae.data.row_shards import in_memory
 from tfvae.data.splits import Split
 from tfvae.system import files
 from tfvae.system.errors import InputError
@@ -67,8 +68,13 @@ class Histories:
 
     @classmethod
     def of_training(cls, split: Split) -> Self:
-        """The training rows of a split; for them every model can rank that was trained on it."""
-        return cls(id_array(split.user_ids), split.train, split.scale, True, split.train.nnz, 0, split.item_ids[:0])
+        """The training rows of a split; for them every model can rank that was trained on it.
+
+        Raises:
+            InputError: If the rows are in shards; give their file to `from_file`, a part at a time.
+        """
+        train = in_memory(split.train, "ranking for all training users")
+        return cls(id_array(split.user_ids), train, split.scale, True, train.nnz, 0, split.item_ids[:0])
 
     @classmethod
     def from_file(

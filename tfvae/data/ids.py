@@ -29,7 +29,7 @@ from pandas.api import types
 from tfvae.system.errors import InputError
 from tfvae.system.text_arrays import text_array
 
-__all__ = ["PAD", "numbered", "of_text"]
+__all__ = ["PAD", "missing_ids", "numbered", "of_text"]
 
 PAD = -1
 """The number that pads histories in a served model and therefore cannot be an id."""
@@ -89,6 +89,13 @@ def of_text(names: Sequence[str], kind: str, source: object, place: Place) -> np
     return _values(list(names), refuse, untyped=True)
 
 
+def missing_ids(kind: str, source: object, where: str, n: int) -> InputError:
+    """The error for `n` events without an id, the first of which is at `where`; see `numbered`."""
+    return InputError(
+        f"{source}, {where}: no {kind} id, and {n:,} are missing in all; drop these rows or fill them in."
+    )
+
+
 def _encoded(ids: Any, kind: str, source: object, place: Place) -> tuple[np.ndarray, list]:
     """The place of each event's id among the distinct values of the column, and these values as Python objects."""
     if isinstance(ids, pa.ChunkedArray) and pa.types.is_dictionary(ids.type):
@@ -100,10 +107,7 @@ def _encoded(ids: Any, kind: str, source: object, place: Place) -> tuple[np.ndar
         column = column.astype(column.cat.categories.dtype)
     missing = column.isna().to_numpy()
     if missing.any():
-        raise InputError(
-            f"{source}, {place(int(missing.argmax()))}: no {kind} id, and {missing.sum():,} are missing in all; drop "
-            "these rows or fill them in."
-        )
+        raise missing_ids(kind, source, place(int(missing.argmax())), int(missing.sum()))
     if types.is_object_dtype(column.dtype) and types.infer_dtype(column) not in ("string", "integer", "bytes"):
         # 1, 1.0 and True are equal to pandas, which would silently merge them.
         spelt = pd.Series([(type(value).__name__, value) for value in column])

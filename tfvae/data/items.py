@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 
 from tfvae.data.attributes import Attribute, attribute_arrays, read_attributes
+from tfvae.data.row_shards import item_counts
 from tfvae.data.splits import Split
 from tfvae.data.stored_arrays import refuse_no_ids, refuse_no_titles
 from tfvae.system.errors import InputError
@@ -51,7 +52,7 @@ class Items:
             item_ids=np.asarray(split.item_ids),
             titles=None if split.titles is None else np.asarray(split.titles),
             scale=split.scale,
-            n_users=np.bincount(split.train.indices, minlength=split.n_items),
+            n_users=item_counts(split.train),
             attributes=dict(split.attributes),
         )
 

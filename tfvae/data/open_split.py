@@ -41,7 +41,7 @@ from tfvae.data.vae_cf import read_vae_cf
 from tfvae.system.errors import InputError, unknown_name
 from tfvae.system.validation import Strict, checked
 
-__all__ = ["open_split", "whereabouts"]
+__all__ = ["columns_of", "open_split", "provisional_settings", "tenth_of_users", "whereabouts"]
 
 _MOST_HELD_OUT = 10_000
 
@@ -70,12 +70,27 @@ def _tenth_of_users(interactions: Interactions, changes: dict[str, Any]) -> dict
     """Sets `held_out_users`, unless given, to a tenth of the users with enough items: at least 1, at most 10,000."""
     if "held_out_users" in changes:
         return {}
-    settings = checked(StrongGeneralizationSettings, {"held_out_users": 1} | changes, "the split")
+    settings = provisional_settings(changes)
     kept = interactions.users
     if settings.min_rating is not None:
         kept = kept[interactions.values >= settings.min_rating]
-    enough = np.bincount(kept, minlength=1) >= max(1, settings.min_items_per_user)
-    return {"held_out_users": max(1, min(_MOST_HELD_OUT, int(enough.sum()) // 10))}
+    return {"held_out_users": tenth_of_users(np.bincount(kept, minlength=1), settings)}
+
+
+def provisional_settings(changes: Mapping[str, Any]) -> StrongGeneralizationSettings:
+    """The settings of strong generalisation before it is known how many users to hold out."""
+    return checked(StrongGeneralizationSettings, {"held_out_users": 1} | dict(changes), "the split")
+
+
+def tenth_of_users(n_events: np.ndarray, settings: StrongGeneralizationSettings) -> int:
+    """A tenth of the users with enough items, at least 1 and at most 10,000.
+
+    Args:
+        n_events: [n_users] the number of each user's events that pass the filter by rating.
+        settings: The filters.
+    """
+    enough = n_events >= max(1, settings.min_items_per_user)
+    return max(1, min(_MOST_HELD_OUT, int(enough.sum()) // 10))
 
 
 _PROTOCOLS = {
@@ -198,19 +213,19 @@ def _opened(
         _refuse({"timestamp": columns["timestamp"]}, "only leave-one-out asks for times")
     changes = _settings_of(former) | changes
     with local_file(path) as file:  # a copy of standard input, which is read more than once
-        interactions = Interactions.from_file(file, **_with_guesses(file, columns, how, changes))
+        interactions = Interactions.from_file(file, **columns_of(file, columns, how.settings, changes))
     return _cut(interactions, how, changes, name, former)
 
 
-def _with_guesses(file: Path, columns: dict[str, str], how: _Protocol, changes: dict[str, Any]) -> dict[str, str]:
+def columns_of(file: Path, columns: Mapping[str, str], how: type[Strict], changes: Mapping[str, Any]) -> dict[str, str]:
     """The arguments of `Interactions.from_file`, with the columns that are recognised."""
     options = {key: value for key, value in columns.items() if key not in OPTIONS}
     named = {key: value for key, value in columns.items() if key in OPTIONS}
-    rates = how.settings is RatingHoldoutSettings
+    rates = how is RatingHoldoutSettings
     wanted = {"user", "item"}
     if rates or "min_rating" in changes:
         wanted.add("rating")
-    if how.settings is LeaveOneOutSettings:
+    if how is LeaveOneOutSettings:
         wanted.add("timestamp")
     form = {key: value for key, value in options.items() if key in ("delimiter", "encoding")}
     ratings_for = "holding out ratings needs ratings"

@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from tfvae.data import ids, streams, text
+from tfvae.data.row_shards import in_memory
 from tfvae.data.splits.base import binary_rows
 from tfvae.data.splits.filters import table_counts
 from tfvae.data.splits.strong import HeldOutUsers, StrongGeneralization, group_counts
@@ -100,7 +101,8 @@ def write_vae_cf(split: StrongGeneralization, folder: str | os.PathLike) -> None
     names = "".join(f"{item}\n" for item in split.item_ids.tolist())
     _refuse_other_names(split.item_ids, names, folder)
     validation, test = split.validation, split.test_part
-    sides = (split.train, validation.history, validation.targets, test.history, test.targets)
+    train = in_memory(split.train, "the layout of vae_cf")
+    sides = (train, validation.history, validation.targets, test.history, test.targets)
     n_train, n_validation = len(split.user_ids), len(validation.user_ids)
     firsts = (0, n_train, n_train, n_train + n_validation, n_train + n_validation)
     with replacing(folder) as draft:

@@ -31,7 +31,8 @@ from tfvae.system.files import read_json, write_json
 from tfvae.system.validation import Strict, checked
 from tfvae.training.adapt import settings_for
 from tfvae.training.loop import TrainedModel, train
-from tfvae.training.settings import Settings
+from tfvae.training.settings import Settings, settings_of
+from tfvae.training.streaming import refuse_not_streamed
 
 __all__ = ["COMPARISON_FILE", "RANKERS", "RATERS", "Comparison", "Entry", "Verdict", "chosen_model", "compare"]
 
@@ -195,6 +196,8 @@ def compare(
         raise InputError(f"{file} compares models on other data; give another folder.")
     if models is None:
         models = RATERS if split.protocol == "rating-holdout" else RANKERS
+    for name, given in models.items():  # before any of them takes its time
+        refuse_not_streamed(settings_of(name, given), part)
     ends = time.perf_counter() + 60 * minutes
     measured: list[_Measured] = []
     for number, (name, given) in enumerate(models.items()):

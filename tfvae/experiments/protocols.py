@@ -11,6 +11,7 @@ from typing import Any
 
 from tfvae.data.datasets import DATASETS
 from tfvae.data.open_split import open_split
+from tfvae.data.row_shards import in_memory
 from tfvae.data.sources import stem
 from tfvae.data.splits import Split
 from tfvae.experiments.definitions import Table
@@ -116,6 +117,7 @@ def splits_of(
         given["columns"] = own.columns
     if table.protocol != "rating-holdout":
         split = open_split(data, changes=changes, **given)
+        in_memory(split.train, f"table {table.name}")  # for the statistics of its lists, among others
         return lambda seed, by: split
     if "seed" in changes:
         raise InputError(f"{table.name} cuts the ratings anew for each of its seeds; leave the split's seed out.")

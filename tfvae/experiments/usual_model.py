@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from tfvae.data.row_shards import RowShards
 from tfvae.data.splits import Split
 
 __all__ = ["LARGEST_COMPARED", "UsualModel", "usual_model"]
@@ -49,6 +50,8 @@ def usual_model(split: Split) -> UsualModel:
     if split.protocol == "leave-one-out":
         why = "with a logistic likelihood it ranks best among 99 negatives on NCF's ML-1M"
         return UsualModel("mult-vae", why, {"likelihood": "logistic"})
+    if isinstance(split.train, RowShards):
+        return UsualModel("mult-vae", "it learns from shards, and its memory does not grow with the number of users")
     if split.train.nnz > LARGEST_COMPARED:
         # H+Vamp's with gates has 0.445 there, RecVAE's 0.442; a step of Vamp takes several times as long (benchmarks).
         why = "models were not compared on data of this size; of those published on ML-20M, one slower one is above it"

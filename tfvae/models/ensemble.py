@@ -113,6 +113,11 @@ class AnyEnsemble(MatrixRecommender):
         """The sum of the members' numbers of parameters."""
         return sum(recommender.n_parameters for recommender in self.recommenders)
 
+    @classmethod
+    def not_streamed(cls, settings: Mapping[str, Any]) -> str | None:
+        """See `MatrixRecommender`; each member is asked for itself."""
+        return None
+
     def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print, folder: Path | None = None) -> None:
         """Fits the members one after the other; their weights stay as they are.
 

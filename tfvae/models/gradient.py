@@ -12,10 +12,12 @@ import keras
 import scipy.sparse as sp
 import tensorflow as tf
 
+from tfvae.data.row_shards import RowShards
 from tfvae.models.base import Recommender
 from tfvae.nn.batches import RowStore, SparseBatch, TrainingRows
 from tfvae.nn.keras_private import BuiltByConstructor, forget_step, use_step
 from tfvae.nn.noise import Noise
+from tfvae.nn.sharded_rows import ShardedRows
 from tfvae.system.errors import InputError
 
 __all__ = ["GradientRecommender", "Objective", "Plan"]
@@ -137,17 +139,28 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         return ()
 
     @classmethod
-    def n_rows(cls, train: sp.csr_array) -> int:
+    def n_rows(cls, train: sp.csr_array | RowShards) -> int:
         """Number of rows that an epoch streams: one for each user."""
         return train.shape[0]
 
-    def attach(self, train: sp.csr_array) -> None:
+    @classmethod
+    def not_streamed(cls, settings: Mapping[str, Any]) -> str | None:
+        """Why a model with these settings cannot learn from training rows in shards; None if it can."""
+        return "shards hold no ratings" if cls.predicts_ratings else None
+
+    def attach(self, train: sp.csr_array | RowShards) -> None:
         """Gives the model the matrix whose row numbers `fit` will stream.
 
         Args:
-            train: CSR [n_users, n_items].
+            train: CSR [n_users, n_items], or the same rows in shards.
+
+        Raises:
+            InputError: If a shard is missing or damaged.
         """
-        self._histories = RowStore(train, with_values=self.predicts_ratings)
+        if isinstance(train, RowShards):
+            self._histories = ShardedRows(train)
+        else:
+            self._histories = RowStore(train, with_values=self.predicts_ratings)
         self._forget_steps()  # a compiled step would continue to read the former matrix
 
     def detach(self) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from scipy.sparse import csr_array
 
@@ -19,6 +19,11 @@ class MatrixRecommender(Recommender):
 
     part_files: ClassVar[tuple[str, ...]] = ()
     """Patterns of the names of the files in its `folder` from which an interrupted fit goes on; none if it cannot."""
+
+    @classmethod
+    def not_streamed(cls, settings: Mapping[str, Any]) -> str | None:
+        """Why a model with these settings cannot learn from training rows in shards; None if it can."""
+        return "it is fitted to the whole matrix"
 
     @abc.abstractmethod
     def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print, folder: Path | None = None) -> None:

@@ -20,7 +20,7 @@ The table `meld` has what each part adds; `docs/meld.md` tells how it was found,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import keras
@@ -187,6 +187,11 @@ class MELD(GradientRecommender):
         layers = self._layer_config("swish", initializer="fan-in")
         sizes = self.n_items, self.hidden, 2 * self.latent_dim, layers
         return DenselyConnectedEncoder(*sizes, dropout=self.dropout, epsilon=0.1, name=name)
+
+    @classmethod
+    def not_streamed(cls, settings: Mapping[str, Any]) -> str | None:
+        """See `GradientRecommender`."""
+        return "its linear expert is solved for from the whole matrix" if "linear" in settings["experts"] else None
 
     def attach(self, train: sp.csr_array) -> None:
         """See `GradientRecommender.attach`; the linear expert is solved for here, in closed form."""

@@ -14,6 +14,7 @@ tfvae.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, cast
 
 import keras
@@ -113,6 +114,11 @@ class _NCF(GradientRecommender):
     def n_rows(cls, train: sp.csr_array) -> int:
         """Number of pairs that an epoch streams: one for each item of each user."""
         return train.nnz
+
+    @classmethod
+    def not_streamed(cls, settings: Mapping[str, Any]) -> str | None:
+        """See `GradientRecommender`."""
+        return "it learns from pairs of users and items, which are numbered in memory"
 
     def attach(self, train: sp.csr_array) -> None:
         """Gives the model the matrix whose stored entries `fit` will stream by number.

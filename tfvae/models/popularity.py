@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_array
 
+from tfvae.data.row_shards import RowShards, item_counts
 from tfvae.models.matrix import MatrixRecommender
 from tfvae.nn.batches import SparseBatch
 
@@ -57,16 +58,23 @@ class Popularity(MatrixRecommender):
         )
         self.build()
 
-    def fit_matrix(self, train: csr_array, log: Callable[[str], None] = print, folder: Path | None = None) -> None:
+    @classmethod
+    def not_streamed(cls, settings: Mapping[str, Any]) -> str | None:
+        """See `MatrixRecommender`; shards come with the counts."""
+        return None
+
+    def fit_matrix(
+        self, train: csr_array | RowShards, log: Callable[[str], None] = print, folder: Path | None = None
+    ) -> None:
         """Counts the users of each item.
 
         Args:
-            train: Binary user rows, sparse [n_users, n_items].
+            train: Binary user rows, sparse [n_users, n_items], or the same in shards.
             log: Called with one line of progress.
             folder: It has no effect, since this fit keeps no parts.
         """
         log(f"popularity: counting {train.nnz:,} interactions")
-        self.item_counts.assign(np.bincount(train.indices, minlength=self.n_items).astype(np.float32))
+        self.item_counts.assign(item_counts(train).astype(np.float32))
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """The item counts for each of B histories, float32 [B, n_items]."""

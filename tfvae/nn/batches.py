@@ -66,9 +66,12 @@ class SparseBatch(NamedTuple):
 
 
 class TrainingRows(Protocol):
-    """The rows whose numbers `fit` streams: a `RowStore` or a `PairStore`."""
+    """The rows whose numbers `fit` streams: a `RowStore`, a `PairStore` or `ShardedRows`."""
 
     n_rows: int
+
+    def ahead(self, numbers: tf.data.Dataset, /) -> tf.data.Dataset:
+        """The same batches of row numbers, made ready for `gather` where that takes time."""
 
     def gather(self, numbers: tf.Tensor, /) -> SparseBatch:
         """The rows with these numbers, int [B]."""
@@ -94,6 +97,10 @@ class RowStore:
             starts = tf.constant(matrix.indptr.astype(np.int64))
             self._items = ragged(matrix.indices.astype(np.int32))
             self._values = ragged(matrix.data.astype(np.float32)) if with_values else None
+
+    def ahead(self, numbers: tf.data.Dataset) -> tf.data.Dataset:
+        """See `TrainingRows`; what is in memory is ready."""
+        return numbers
 
     def gather(self, users: tf.Tensor) -> SparseBatch:
         """The rows of a batch.
@@ -141,6 +148,10 @@ class PairStore:
             self._users, self._items = tf.constant(users), tf.constant(matrix.indices.astype(np.int32))
             self._starts, self._unseen = (tf.constant(a.astype(np.int32)) for a in (starts, self.n_items - lengths))
             self._unseen_before = self._keys(self._users, tf.constant(unseen_before))
+
+    def ahead(self, numbers: tf.data.Dataset) -> tf.data.Dataset:
+        """See `TrainingRows`; what is in memory is ready."""
+        return numbers
 
     def gather(self, numbers: tf.Tensor) -> SparseBatch:
         """The pairs of a batch.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
+from tfvae.data.row_shards import RowShards, in_memory, item_counts, rows_of
 from tfvae.evaluation.scoring import history_store
 from tfvae.nn.batches import SparseBatch, unpad
 from tfvae.serving.ranker import Ranker, Ranking, diverged_refused, plain_array, plain_ids
@@ -311,8 +312,10 @@ def recommend_to_users(
     """
     if k < 1:
         raise InputError(f"k is {k}; expected at least 1.")
-    rows = _training_rows(split, users)
-    histories = history_store(model, split.train)
+    rows, train = _training_rows(split, users), split.train
+    if isinstance(train, RowShards):  # of which only the rows of these users are read
+        rows, train = np.arange(len(rows)), rows_of(train, rows)
+    histories = history_store(model, train)
     scale = split.scale if model.predicts_ratings else None
     rank = Ranker(model, split.item_ids, split.titles, scale, rules_for(split, rules))
     with diverged_refused(model.name):
@@ -325,8 +328,8 @@ def rules_for(split: Split, rules: Rules | None) -> Rules:
     """The rules with what a split knows of its items: how many training users each has, and who they are."""
     rules = rules or Rules()
     if rules.diversity and rules.vectors is None:
-        rules = replace(rules, vectors=training_vectors(split.train))
-    counts = np.bincount(split.train.indices, minlength=split.n_items) if rules.min_users else None
+        rules = replace(rules, vectors=training_vectors(in_memory(split.train, "diversity")))
+    counts = item_counts(split.train) if rules.min_users else None
     return rules.for_items(split.item_ids, counts)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 
 from tfvae.system.errors import InputError
+from tfvae.system.flat_file import FlatFile
 from tfvae.system.text_arrays import packed_texts, unpacked_texts
 
 __all__ = [
@@ -180,7 +181,10 @@ def sha256_of(path: str | os.PathLike) -> str:
 
 
 def digest(*parts: Any) -> str:
-    """The SHA-256 over arrays (dtype, shape and bytes) and JSON values, in hexadecimal."""
+    """The SHA-256 over arrays (dtype, shape and bytes) and JSON values, in hexadecimal.
+
+    A `FlatFile` counts as the array that it holds.
+    """
     total = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray) and part.dtype.kind == "T":
@@ -189,6 +193,10 @@ def digest(*parts: Any) -> str:
             part = np.ascontiguousarray(part)
             total.update(f"{part.dtype.str}{part.shape}".encode())
             total.update(part.tobytes() if part.dtype.kind in "US" else part.data)
+        elif isinstance(part, FlatFile):
+            total.update(f"{part.dtype.str}{(len(part),)}".encode())
+            for block in part.blocks():
+                total.update(block.data)
         else:
             total.update(json.dumps(part, sort_keys=True, default=str).encode())
     return total.hexdigest()

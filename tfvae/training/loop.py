@@ -40,6 +40,7 @@ from tfvae.training.callbacks import (
 )
 from tfvae.training.run_folder import RunFolder, part_files
 from tfvae.training.settings import PILOT_CAP, Detail, Settings, as_member
+from tfvae.training.streaming import refuse_not_streamed
 from tfvae.training.warm_start import WarmStart
 
 __all__ = ["WATCHED", "TrainedModel", "in_folder", "keep", "load_run", "prepare_to_fit", "train"]
@@ -167,6 +168,7 @@ def train(
 def _refuse_unfit(settings: Settings, split: Split) -> None:
     """Refuses settings with which a model, or a member of an ensemble, cannot be trained on a split."""
     kind = model_class(settings.name)
+    refuse_not_streamed(settings, split)
     for member in members_for(settings, split, lambda line: None):
         _refuse_unfit(member, split)
     if issubclass(kind, GradientRecommender):
@@ -369,14 +371,14 @@ def _fit(
     if following.progress and not keeper.out_of_patience:
         callbacks.append(Progress(settings.name, training.epochs, done, monitor))
     n_rows = model.histories.n_rows
-    batches = row_numbers(n_rows, training.batch_size, training.seed, first_epoch=done)
+    numbers = row_numbers(n_rows, training.batch_size, training.seed, first_epoch=done)
     from tfvae.training.tensorboard import logged  # here, as above: reading a finished run needs no TensorBoard
 
     with logged(run, settings, keeper, model, split.validation, following.tensorboard) as boards:
         if not keeper.out_of_patience:
             try:
                 model.fit(
-                    batches,
+                    model.histories.ahead(numbers),
                     initial_epoch=done,
                     epochs=training.epochs,
                     steps_per_epoch=steps_per_epoch(n_rows, training.batch_size),

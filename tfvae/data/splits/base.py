@@ -16,6 +16,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from scipy.sparse import csr_array
 
 from tfvae.data.attributes import Attribute, attribute_arrays, read_attributes
+from tfvae.data.row_shards import RowShards, with_folder_for, with_folder_of
 from tfvae.data.stored_arrays import refuse_no_features, refuse_no_ids, refuse_no_titles
 from tfvae.system.errors import InputError
 from tfvae.system.files import digest, read_npz, reading, write_npz
@@ -47,7 +48,7 @@ class Split(ABC):
 
     Attributes:
         protocol: Name of the protocol, written into the file.
-        train: CSR [n_rows, n_items], what a model learns from.
+        train: CSR [n_rows, n_items], what a model learns from; by strong generalisation, it may be in shards.
         user_ids: [n_rows] ids of its rows.
         item_ids: [n_items] ids of its columns.
         titles: [n_items] titles of the items, or None.
@@ -62,7 +63,7 @@ class Split(ABC):
     """
 
     protocol: ClassVar[str]
-    train: csr_array
+    train: csr_array | RowShards
     user_ids: np.ndarray
     item_ids: np.ndarray
     titles: np.ndarray | None
@@ -148,7 +149,7 @@ class Split(ABC):
         """
         _refuse_foreign(_file(path))
         settings = None if self.settings is None else self.settings.model_dump()
-        arrays = self.arrays() | attribute_arrays(self.attributes)
+        arrays = with_folder_for(self.arrays(), _file(path)) | attribute_arrays(self.attributes)
         note = {"kind": self.protocol, "settings": settings, "report": self.counts, "digest": self.digest}
         note["content"] = _content(arrays)
         write_npz(_file(path), {"note": np.array(json.dumps(note)), **arrays}, compressed=False)
@@ -190,7 +191,7 @@ def read_split(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str
         note = checked(_Note, json.loads(str(arrays.pop("note")).encode()), file)
         if note.content not in (None, _content(arrays)):
             raise InputError(f"{file}: the arrays are not those that were saved; cut and save the split anew.")
-        return arrays, note.model_dump()
+        return with_folder_of(arrays, file), note.model_dump()
 
 
 SomeSplit = TypeVar("SomeSplit", bound=Split)

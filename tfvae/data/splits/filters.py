@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from pydantic import Field
 
@@ -9,7 +11,7 @@ from tfvae.data.interactions import Interactions
 from tfvae.system.errors import InputError
 from tfvae.system.validation import Strict
 
-__all__ = ["FilterSettings", "filtered", "table_counts"]
+__all__ = ["FilterSettings", "filtered", "nothing_left", "table_counts"]
 
 
 class FilterSettings(Strict):
@@ -57,16 +59,21 @@ def filtered(
     users, items = users[active], items[active]
     counts["events_of_dropped_users"] = before - users.size
     if not users.size:
-        raise InputError(
-            f"none of {counts['events_read']:,} events passes the filters: "
-            f"{counts['events_below_min_rating']:,} rated below min_rating={settings.min_rating}, then "
-            f"{counts['events_of_dropped_items']:,} on items with fewer than "
-            f"min_users_per_item={settings.min_users_per_item} users, then "
-            f"{counts['events_of_dropped_users']:,} of users with fewer than "
-            f"min_items_per_user={settings.min_items_per_user} items; lower the one that drops too much."
-        )
+        raise nothing_left(counts, settings)
     counts |= table_counts(users.size, *(int(np.count_nonzero(np.bincount(kept))) for kept in (users, items)))
     return users, items, counts
+
+
+def nothing_left(counts: Mapping[str, int | float], settings: FilterSettings) -> InputError:
+    """The error for filters that no event passes; `counts` says what each of them dropped."""
+    return InputError(
+        f"none of {counts['events_read']:,} events passes the filters: "
+        f"{counts['events_below_min_rating']:,} rated below min_rating={settings.min_rating}, then "
+        f"{counts['events_of_dropped_items']:,} on items with fewer than "
+        f"min_users_per_item={settings.min_users_per_item} users, then "
+        f"{counts['events_of_dropped_users']:,} of users with fewer than "
+        f"min_items_per_user={settings.min_items_per_user} items; lower the one that drops too much."
+    )
 
 
 def table_counts(n_events: int, n_users: int, n_items: int) -> dict[str, int | float]:

@@ -18,6 +18,7 @@ from scipy.sparse import csr_array
 
 from tfvae.data.attributes import Attribute
 from tfvae.data.interactions import Interactions
+from tfvae.data.row_shards import RowShards
 from tfvae.data.splits.base import Split, binary_rows, pack, unpack
 from tfvae.data.splits.filters import FilterSettings, filtered
 from tfvae.system.errors import InputError
@@ -27,8 +28,11 @@ __all__ = [
     "HeldOutUsers",
     "StrongGeneralization",
     "StrongGeneralizationSettings",
+    "drawn_groups",
+    "folded",
     "group_counts",
     "of_groups",
+    "split_digest",
     "strong_generalization",
 ]
 
@@ -96,7 +100,7 @@ class StrongGeneralization(Split):
     their other events is drawn.
 
     Attributes:
-        train: `[n_train, n_items]` ones (float32, sorted indices).
+        train: `[n_train, n_items]` ones (float32, sorted indices), or the same rows in shards.
         user_ids: `[n_train]` ids, in the order of the rows.
         validation: Users to choose epochs and settings by.
         test: Users to report results on; None in a split for tuning.
@@ -115,7 +119,7 @@ class StrongGeneralization(Split):
 
     protocol: ClassVar[str] = "strong-generalization"
 
-    train: csr_array
+    train: csr_array | RowShards
     user_ids: np.ndarray
     validation: HeldOutUsers
     test: HeldOutUsers | None
@@ -146,7 +150,7 @@ class StrongGeneralization(Split):
         arrays = {
             "item_ids": self.item_ids,
             "train_user_ids": self.user_ids,
-            **pack("train", self.train),
+            **(self.train.arrays() if isinstance(self.train, RowShards) else pack("train", self.train)),
         }
         for name, group in (("validation", self.validation), ("test", self.test)):
             if group is None:
@@ -166,7 +170,8 @@ class StrongGeneralization(Split):
             history, targets = unpack(f"{name}.fold_in", arrays), unpack(f"{name}.targets", arrays)
             return HeldOutUsers(history, targets, arrays[f"{name}.user_ids"])
 
-        train, validation = unpack("train", arrays), group("validation")
+        train: csr_array | RowShards = RowShards.of_arrays(arrays) or unpack("train", arrays)
+        validation = group("validation")
         test = group("test") if "test.user_ids" in arrays else None
         lines = {name.removeprefix("lines."): a for name, a in arrays.items() if name.startswith("lines.")}
         matrices = {"train": train}
@@ -216,7 +221,22 @@ def strong_generalization(interactions: Interactions, settings: StrongGeneraliza
             or in test has a target.
     """
     users, items, counts = filtered(interactions, settings)
-    survivors = np.flatnonzero(np.bincount(users))
+    groups = drawn_groups(np.flatnonzero(np.bincount(users)), settings)
+    key = split_digest(interactions.digest, settings)
+    return of_groups(interactions, settings, groups, (users, items, counts), key)
+
+
+def split_digest(events_digest: str, settings: StrongGeneralizationSettings) -> str:
+    """The digest of the split of events with this digest."""
+    return digest(StrongGeneralization.protocol, events_digest, settings.model_dump())
+
+
+def drawn_groups(survivors: np.ndarray, settings: StrongGeneralizationSettings) -> list[np.ndarray]:
+    """Draws the users of training, validation and test, in the order of their rows, from all that pass the filters.
+
+    Raises:
+        InputError: If no user would be left to train on.
+    """
     n_train = survivors.size - 2 * settings.held_out_users
     if n_train < 1:
         raise InputError(
@@ -225,9 +245,7 @@ def strong_generalization(interactions: Interactions, settings: StrongGeneraliza
             f"{survivors.size:,} after filtering; hold out fewer than half of them, or filter less."
         )
     shuffled = survivors[np.random.RandomState(settings.seed).permutation(survivors.size)]
-    groups = np.split(shuffled, [n_train, n_train + settings.held_out_users])
-    key = digest(StrongGeneralization.protocol, interactions.digest, settings.model_dump())
-    return of_groups(interactions, settings, groups, (users, items, counts), key)
+    return np.split(shuffled, [n_train, n_train + settings.held_out_users])
 
 
 def of_groups(
@@ -278,7 +296,7 @@ def of_groups(
         known = own & (columns >= 0)
         counts[f"{name}_events_on_other_items"] = int(own.sum() - known.sum())
         shape = (members.size, train_items.size)
-        (history, lines[f"{name}_tr"]), (targets, lines[f"{name}_te"]) = _folded(
+        (history, lines[f"{name}_tr"]), (targets, lines[f"{name}_te"]) = folded(
             users[known], uids[known] - start, columns[known], shape, settings
         )
         held_out[name] = HeldOutUsers(history, targets, interactions.user_ids[members])
@@ -298,7 +316,7 @@ def of_groups(
     )
 
 
-def group_counts(train: csr_array, validation: HeldOutUsers, test: HeldOutUsers) -> dict[str, int]:
+def group_counts(train: csr_array | RowShards, validation: HeldOutUsers, test: HeldOutUsers) -> dict[str, int]:
     """Counts what each part of a split holds, and the users left without targets or fold-in.
 
     Raises:
@@ -318,7 +336,7 @@ def group_counts(train: csr_array, validation: HeldOutUsers, test: HeldOutUsers)
     return found
 
 
-def _folded(
+def folded(
     users: np.ndarray,
     rows: np.ndarray,
     columns: np.ndarray,

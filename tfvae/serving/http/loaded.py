@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_array
 
+from tfvae.data.row_shards import RowShards
 from tfvae.evaluation.scoring import history_store, traced
 from tfvae.models.base import HasItemMap, HasItemVectors, knows_rating_sd
 from tfvae.nn.batches import SparseBatch, unpad
@@ -105,8 +106,9 @@ class LoadedRun:
         self.train: csr_array | None = None
         if (folder / SPLIT_FILE).is_file():
             split = training_split(folder)
-            self.train = split.train
-            self.row_of = {str(user): row for row, user in enumerate(split.user_ids.tolist())}
+            if not isinstance(split.train, RowShards):  # which are too large to be kept by a service
+                self.train = split.train
+                self.row_of = {str(user): row for row, user in enumerate(split.user_ids.tolist())}
         elif not self.model.scores_new_users:
             raise InputError(
                 f"{folder}: {self.kind} serves its training users only, and the run has no {SPLIT_FILE}, which says "
@@ -298,7 +300,9 @@ class LoadedRun:
     @cached_property
     def _similarity(self) -> Similarity:
         if self.train is None:
-            raise InputError(f"diversity needs the training data, and the run has no {SPLIT_FILE}; put it back.")
+            raise InputError(
+                f"diversity needs the training data in memory; the run has no {SPLIT_FILE}, or its rows are in shards."
+            )
         return Similarity(training_vectors(self.train))
 
 

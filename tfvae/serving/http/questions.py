@@ -185,7 +185,10 @@ def _because(run: LoadedRun, reason: Reason) -> Because:
 def _user(run: LoadedRun, user: int | str | None) -> dict[str, Any]:
     """The attributes of `Asked` that tell of a training user."""
     if run.row_of is None or run.train is None:
-        raise InputError("user: the run has no split that says who its training users are; give a history instead.")
+        raise InputError(
+            "user: the run has no split that says who its training users are, or has it in shards; give a "
+            "history instead."
+        )
     if str(user) not in run.row_of:
         known = next(iter(run.row_of), "")
         raise InputError(
