@@ -20,7 +20,7 @@ __all__ = ["HERE", "Target", "judge", "run_script", "spread", "store"]
 
 HERE = Path(__file__).resolve().parent
 NAMES = (
-    *("training", "evaluation", "ratings", "recommend_all", "out_of_core", "serving", "start_up"),
+    *("training", "evaluation", "ratings", "recommend_all", "out_of_core", "serving", "start_up", "large_catalogue"),
     *("soak", "soak_runs"),
 )
 """Of the files of results, in the order of the page."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfvae.nn.optimizers import OPTIMIZERS, FusedAdam, NormalizedAdam
+from tfvae.nn.optimizers import OPTIMIZERS, FusedAdam, NormalizedAdam, SparseAdam
 
 
 def gradients(n_steps=50, shape=(6, 3)):
@@ -192,4 +192,44 @@ def test_normalized_adam_is_built_again_from_its_config_and_has_a_name():
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(again) is NormalizedAdam and again.get_config() == optimizer.get_config()
     np.testing.assert_array_equal(trained(again, gradients(3)), trained(optimizer, gradients(3)))
-    assert OPTIMIZERS == {"adam": FusedAdam, "normalized-adam": NormalizedAdam}
+    assert OPTIMIZERS == {"adam": FusedAdam, "sparse-adam": SparseAdam, "normalized-adam": NormalizedAdam}
+
+
+def some_rows(step, rows):
+    """Slices of some rows, in an order of their own, one of them twice."""
+    values = tf.gather(gradients(50)[step], [*rows, rows[0]])
+    return tf.IndexedSlices(values, tf.constant([*rows, rows[0]]), (6, 3))
+
+
+def test_sparse_adam_moves_rows_of_every_step_as_adam_does_and_no_other():
+    steps = [some_rows(step, [4, 1, 3] if step % 2 else [3, 4, 1]) for step in range(30)]
+    found, dense = trained(SparseAdam(0.01), steps), trained(FusedAdam(0.01), steps)
+    np.testing.assert_allclose(found, dense, atol=5e-6)
+    start = trained(FusedAdam(0.0), [])
+    np.testing.assert_array_equal(found[[0, 2, 5]], start[[0, 2, 5]])
+    assert np.abs(found - start)[[1, 3, 4]].min() > 0.01
+
+
+def test_sparse_adam_corrects_a_bias_by_all_steps_and_keeps_the_moments_of_a_row_without_slices():
+    variable, optimizer = keras.Variable(np.zeros((6, 3), np.float32)), SparseAdam(0.1)
+    optimizer.build([variable])
+    for step, rows in enumerate([[1, 2], [2], [2], [1]]):
+        before = [moment.numpy() for moment in (*optimizer._momentums, *optimizer._velocities)]
+        optimizer.apply([some_rows(step, rows)], [variable])
+        others = [row for row in range(6) if row not in rows]
+        for old, new in zip(before, (*optimizer._momentums, *optimizer._velocities), strict=True):
+            np.testing.assert_array_equal(new.numpy()[others], old[others])
+    first, last = (2.0 * gradients(50)[step].numpy()[1].astype(float) for step in (0, 3))  # each came twice
+    mean, square = 0.1 * first, 0.001 * first**2
+    moved = 0.1 * np.sqrt(1 - 0.999) / (1 - 0.9) * mean / (np.sqrt(square) + 1e-8)
+    mean, square = 0.9 * mean + 0.1 * last, 0.999 * square + 0.001 * last**2
+    moved += 0.1 * np.sqrt(1 - 0.999**4) / (1 - 0.9**4) * mean / (np.sqrt(square) + 1e-8)
+    np.testing.assert_allclose(variable.numpy()[1], -moved, rtol=1e-4)
+
+
+def test_sparse_adam_is_adam_for_dense_gradients_and_is_built_again_from_its_config():
+    optimizer = SparseAdam(0.3, beta_1=0.7, beta_2=0.8, epsilon=1e-3)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(again) is SparseAdam and again.get_config() == optimizer.get_config()
+    dense = trained(FusedAdam(0.3, beta_1=0.7, beta_2=0.8, epsilon=1e-3), gradients(3))
+    np.testing.assert_array_equal(trained(again, gradients(3)), dense)

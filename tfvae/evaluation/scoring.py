@@ -14,8 +14,8 @@ import tensorflow as tf
 from scipy.sparse import csr_array
 
 from tfvae.models.base import HasRatingSd, Recommender, ScoresPairs
-from tfvae.nn.batches import RowStore, SparseBatch, as_matrix
-from tfvae.nn.ranking import best_unseen
+from tfvae.models.blocks import best_of_model
+from tfvae.nn.batches import RowStore, as_matrix
 from tfvae.system.errors import DivergedError, InputError
 from tfvae.system.memory import keep_freed_buffers
 
@@ -129,11 +129,10 @@ def ranker(
     keep_freed_buffers()
     chosen = np.arange(histories.shape[0]) if users is None else np.asarray(users, np.int64)
     _refuse_outside(chosen, histories.shape[0], "user")
-    score = _finite_scores(model, histories)
+    store = history_store(model, histories)
 
     def rank(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        rows, scores, finite = score(batch)
-        return *best_unseen(scores, rows, k), finite
+        return best_of_model(model, store.gather(batch), k)
 
     rank = traced(rank, tf.TensorSpec([None], tf.int64))
 
@@ -178,18 +177,6 @@ def pair_scorer(
 def traced(function: Callable, *signature: tf.TensorSpec) -> Callable:
     """The function as one graph, traced now; a `tf.function` would warn if a process has many models."""
     return tf.function(function, signature, autograph=False).get_concrete_function()
-
-
-def _finite_scores(model: Recommender, histories: csr_array) -> Callable:
-    """A function for graphs that maps row numbers [B] to rows, scores [B, n_items], and whether they are finite [B]."""
-    store = history_store(model, histories)
-
-    def score(batch: tf.Tensor) -> tuple[SparseBatch, tf.Tensor, tf.Tensor]:
-        batch = store.gather(batch)
-        scores = model.scores(batch)
-        return batch, scores, tf.reduce_all(tf.math.is_finite(scores), axis=1)
-
-    return score
 
 
 def history_store(model: Recommender, histories: csr_array) -> RowStore:

@@ -165,7 +165,11 @@ class VariationalAutoencoder(Autoencoder):
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """f_θ(μ_φ(x)): logits [B, n_items] at the posterior's mean (Mult-VAE, section 2.4)."""
-        return self.decoder(self.posterior(batch).mean())
+        return self.decoder(self.mean_code(batch))
+
+    def mean_code(self, batch: SparseBatch) -> tf.Tensor:
+        """The posterior's mean μ_φ(x) of B users, float32 [B, latent_dim]."""
+        return self.posterior(batch).mean()
 
     @property
     def patient_from(self) -> int:

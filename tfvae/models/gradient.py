@@ -133,6 +133,11 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         """Why a model with these settings cannot go on from its weights when the data change; None if it can."""
         return None
 
+    @classmethod
+    def updates_rows(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether a step with these settings has gradients for those rows of the item tables only that it needs."""
+        return False
+
     @property
     def found_by_attach(self) -> Sequence[keras.Variable]:
         """Weights that each call of `attach` finds in the training rows; a warm start leaves them as they are."""

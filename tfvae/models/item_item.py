@@ -91,7 +91,8 @@ class ItemItem(MatrixRecommender):
             raise TooLargeError(
                 f"{type(self).__name__}: {what} of {self.n_items:,} items needs {need / 1e9:,.2f} GB in "
                 f"{np.dtype(dtype).name}, and {free / 1e9:,.2f} GB are free; keep fewer items (min_users_per_item), "
-                "use gram_precision float32, or take a model whose memory grows with n_items only, such as mult-dae."
+                "use gram_precision float32, or take a model whose memory grows with n_items only, such as rp3beta, or "
+                "mult-dae with n_sampled=1024."
             )
         return f"{need / 1e9:,.2f} GB"
 

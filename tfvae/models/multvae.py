@@ -20,8 +20,9 @@ import tensorflow as tf
 from pydantic import NonNegativeFloat
 from tensorflow_probability import distributions as tfd
 
-from tfvae.models.autoencoder import CHECKERBOARD, EXAMPLE, Autoencoder, VariationalAutoencoder
+from tfvae.models.autoencoder import CHECKERBOARD, EXAMPLE, VariationalAutoencoder
 from tfvae.models.fields import CountFromZero, Width
+from tfvae.models.sampled import SAMPLED, SampledAutoencoder
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.mlp import Decoder, Encoder
 from tfvae.nn.noise import Noise
@@ -32,7 +33,7 @@ __all__ = ["MultDAE", "MultVAE"]
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
-class MultVAE(VariationalAutoencoder):
+class MultVAE(SampledAutoencoder, VariationalAutoencoder):
     """Mult-VAE^PR: the variational autoencoder with a partially regularised objective.
 
     Args:
@@ -42,8 +43,9 @@ class MultVAE(VariationalAutoencoder):
         beta_cap: The largest KL weight; 0.2 on ML-20M.
         anneal_updates: Number of steps in which β would rise from 0 to 1; the slope does not depend on the cap. With 0,
             β is at the cap from the start.
-        **kwargs: `latent_dim`, `activation`, `dropout`, `likelihood`, `c1`, `c0`, `weight_decay`, `seed`, and arguments
-            of `keras.Model`, such as `dtype="mixed_bfloat16"`.
+        **kwargs: `latent_dim`, `activation`, `dropout`, `likelihood`, `c1`, `c0`, `weight_decay`, `n_sampled` and
+            `sampling` for large catalogues (see `SampledAutoencoder`), `seed`, and arguments of `keras.Model`, such as
+            `dtype="mixed_bfloat16"`.
 
     Example:
         >>> model = MultVAE(n_items=5, hidden=[8], latent_dim=2)
@@ -51,7 +53,7 @@ class MultVAE(VariationalAutoencoder):
         TensorShape([2, 5])
     """
 
-    example_settings = EXAMPLE | {"beta_cap": 0.1, "anneal_updates": 50}
+    example_settings = EXAMPLE | SAMPLED | {"beta_cap": 0.1, "anneal_updates": 50}
     checkerboard_settings = CHECKERBOARD | {"beta_cap": 0.0}
 
     def __init__(
@@ -81,23 +83,25 @@ class MultVAE(VariationalAutoencoder):
         """-L_β averaged over users (equation 6), with one reparameterised sample of z."""
         q = self.posterior(batch, noise)
         z = sample_with(noise, "z", q)
-        log_likelihood = tf.reduce_mean(self.log_likelihood(z, batch))  # equation 2
+        log_likelihood = tf.reduce_mean(self.log_likelihood(z, batch, noise))  # equation 2
         divergence = tf.reduce_mean(kl(q, self.prior(batch, noise), z))
-        return {"loss": -log_likelihood + self.beta.value * divergence, "nll": -log_likelihood, "kl": divergence}
+        loss = -log_likelihood + self.beta.value * divergence + self.row_decay(batch, noise)
+        return {"loss": loss, "nll": -log_likelihood, "kl": divergence}
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
-class MultDAE(Autoencoder):
+class MultDAE(SampledAutoencoder):
     """Mult-DAE: the denoising autoencoder, a point estimate of z instead of a posterior (section 2.3).
 
     Args:
         n_items: Number of items, I.
         weight_decay: λ of λ·Σ‖W‖²; the paper's 0.01 is 0.01/500 in these units.
         **kwargs: `hidden` (the default () makes [I, 200, I], which the authors' code found best), `latent_dim`,
-            `activation`, `dropout`, `likelihood`, `c1`, `c0`, `seed`, and arguments of `keras.Model`.
+            `activation`, `dropout`, `likelihood`, `c1`, `c0`, `n_sampled` and `sampling` for large catalogues (see
+            `SampledAutoencoder`), `seed`, and arguments of `keras.Model`.
     """
 
-    example_settings = EXAMPLE | {"likelihood": "logistic"}
+    example_settings = EXAMPLE | SAMPLED | {"likelihood": "logistic"}
     checkerboard_settings = CHECKERBOARD
 
     loss_terms = ("nll",)
@@ -118,9 +122,13 @@ class MultDAE(Autoencoder):
 
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """The negative log-likelihood of the whole row given the row after dropout, averaged over users."""
-        nll = -tf.reduce_mean(self.log_likelihood(self.encoder(batch, noise=noise), batch))
-        return {"loss": nll, "nll": nll}
+        nll = -tf.reduce_mean(self.log_likelihood(self.encoder(batch, noise=noise), batch, noise))
+        return {"loss": nll + self.row_decay(batch, noise), "nll": nll}
 
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """f_θ(g_φ(x)): logits [B, n_items] for the whole history, without dropout."""
-        return self.decoder(self.encoder(batch))
+        return self.decoder(self.mean_code(batch))
+
+    def mean_code(self, batch: SparseBatch) -> tf.Tensor:
+        """The codes g_φ(x) of B whole histories, [B, latent_dim]."""
+        return self.encoder(batch)

@@ -35,6 +35,7 @@ from tfvae.nn.mlp import hidden_stack
 from tfvae.nn.noise import Noise
 from tfvae.nn.priors import diagonal_normal, kl, sample_with, standard_normal
 from tfvae.nn.set_encoder import SetEncoder
+from tfvae.nn.sparse_ops import row_penalty, rows_at
 from tfvae.system.errors import InputError
 
 __all__ = ["PVAE"]
@@ -75,6 +76,8 @@ class PVAE(RatingModel, GradientRecommender):
         beta: KL weight; it is 1 in the bound.
         stochastic: Whether there is a posterior. Without one, z = μ and the loss has no KL term; this gives the
             autoencoders of Table 1.
+        sparse_updates: Whether a step reads, changes and decays only those rows of the tables as wide as a row that its
+            ratings need, for wide ones; the optimiser is then "sparse-adam".
         dropout: Share of a row's ratings that the encoder does not see in training; the likelihood is of all ratings.
         weight_decay: λ of λ·Σ‖W‖², which is added to the bound of one row.
         metadata: Whether metadata of the columns (genres and year; gender, age and occupation) is part of e_m.
@@ -99,6 +102,8 @@ class PVAE(RatingModel, GradientRecommender):
         "variance": 0.5,
         "beta": 0.5,
         "stochastic": False,
+        "sparse_updates": True,
+        "optimizer": "sparse-adam",
         "dropout": 0.3,
         "weight_decay": 0.001,
         "metadata": True,
@@ -132,6 +137,7 @@ class PVAE(RatingModel, GradientRecommender):
         variance: PositiveFloat = 0.2,
         beta: NonNegativeFloat = 1.0,
         stochastic: bool = True,
+        sparse_updates: bool = False,
         dropout: Share = 0.0,
         weight_decay: NonNegativeFloat = 0.02,
         metadata: bool = False,
@@ -153,10 +159,13 @@ class PVAE(RatingModel, GradientRecommender):
         self.variance = variance
         self.beta = beta
         self.stochastic = stochastic
+        self.sparse_updates = sparse_updates
         self.dropout = dropout
         self.weight_decay = weight_decay
         self.metadata = metadata
-        layer_config = LayerConfig(activation, False, initializer, weight_decay, self.seed, self.dtype_policy)
+        layer_config = LayerConfig(
+            activation, False, initializer, weight_decay, self.seed, self.dtype_policy, by_rows=sparse_updates
+        )
         self.encoder = SetEncoder(
             n_items,
             embedding_dim,
@@ -181,6 +190,11 @@ class PVAE(RatingModel, GradientRecommender):
     def has_rating_posterior(cls, settings: Mapping[str, Any]) -> bool:
         """Whether there is a posterior over codes, which the setting `stochastic` says."""
         return settings["stochastic"]
+
+    @classmethod
+    def updates_rows(cls, settings: Mapping[str, Any]) -> bool:
+        """See `GradientRecommender`; the setting `sparse_updates` says it."""
+        return settings["sparse_updates"]
 
     @classmethod
     def not_warm_started(cls, settings: Mapping[str, Any]) -> str | None:
@@ -229,7 +243,10 @@ class PVAE(RatingModel, GradientRecommender):
     def code(self, batch: SparseBatch, noise: Noise | None = None) -> tf.Tensor:
         """The encoder's output for the ratings of B rows: the moments of q(z | r_O), or z itself."""
         batch = self.standard(batch)
-        values = batch.values - tf.gather(tf.convert_to_tensor(self.centers.value), batch.items)
+        if self.sparse_updates:
+            values = batch.ratings - rows_at(self.centers, batch.items)
+        else:
+            values = batch.ratings - tf.gather(tf.convert_to_tensor(self.centers.value), batch.items)
         return tf.cast(self.encoder(batch._replace(values=values), noise=noise), tf.float32)
 
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
@@ -257,12 +274,18 @@ class PVAE(RatingModel, GradientRecommender):
         """L_p with the KL weight `beta`, averaged over rows, from one sample of z; without posterior, the NLL."""
         if not self.stochastic:
             nll = -tf.reduce_mean(self.log_likelihood(self.code(batch, noise), batch))
-            return {"loss": nll, "nll": nll}
+            return {"loss": nll + self._row_decay(batch), "nll": nll}
         posterior = self.posterior(batch, noise)
         z = sample_with(noise, "z", posterior)
         nll = -tf.reduce_mean(self.log_likelihood(z, batch))
         divergence = tf.reduce_mean(kl(posterior, self.prior(), z))
-        return {"loss": nll + self.beta * divergence, "nll": nll, "kl": divergence}
+        return {"loss": nll + self.beta * divergence + self._row_decay(batch), "nll": nll, "kl": divergence}
+
+    def _row_decay(self, batch: SparseBatch) -> tf.Tensor | float:
+        """λ·Σ‖w‖² over the rows w of the two tables that the batch needs; 0 if these have regularisers."""
+        if not (self.sparse_updates and self.weight_decay):
+            return 0.0
+        return self.weight_decay * row_penalty([self.encoder.embedding, self.decoder.kernel], batch.items)
 
     def mean_code(self, batch: SparseBatch) -> tf.Tensor:
         """μ of B rows, float32 [B, latent_dim]."""
@@ -275,6 +298,14 @@ class PVAE(RatingModel, GradientRecommender):
     def scores(self, batch: SparseBatch) -> tf.Tensor:
         """f(μ): predicted ratings, float32 [B, n_items], not clipped to the scale."""
         return self.rating_unit * self.decoder(self.hidden(self.mean_code(batch)))
+
+    def block_input(self, batch: SparseBatch) -> tf.Tensor:
+        """See `ScoresBlocks`: the decoder's last hidden layer at μ."""
+        return self.hidden(self.mean_code(batch))
+
+    def scores_of_block(self, code: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+        """See `ScoresBlocks`."""
+        return self.rating_unit * self.decoder.of_block(code, start, stop)
 
     @property
     def has_rating_sd(self) -> bool:

@@ -26,6 +26,7 @@ from tensorflow_probability import distributions as tfd
 from tfvae.models.autoencoder import CHECKERBOARD, EXAMPLE, VariationalAutoencoder
 from tfvae.models.fields import Activation, Count, CountFromZero, Initializer, Width
 from tfvae.models.gradient import Objective, Plan
+from tfvae.models.sampled import SAMPLED, SampledAutoencoder
 from tfvae.nn.batches import SparseBatch, TrainingRows
 from tfvae.nn.likelihoods import Multinomial
 from tfvae.nn.mlp import Decoder, DenselyConnectedEncoder, Encoder
@@ -43,7 +44,7 @@ DROPOUT_OF_SHORT, GAMMA_OF_SHORT = 0.7, 0.01
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
-class RecVAE(VariationalAutoencoder):
+class RecVAE(SampledAutoencoder, VariationalAutoencoder):
     """RecVAE as in the authors' code.
 
     Args:
@@ -69,30 +70,34 @@ class RecVAE(VariationalAutoencoder):
         denoise_decoder: Whether items are also dropped while only the decoder is trained.
         divergence: "sampled" is the one-sample estimate of the KL, "analytic" is its closed form, which only the
             standard prior has.
-        **kwargs: `latent_dim`, `dropout`, `likelihood`, `c1`, `c0`, `weight_decay`, `seed`, and arguments of
-            `keras.Model`.
+        **kwargs: `latent_dim`, `dropout`, `likelihood`, `c1`, `c0`, `weight_decay`, `n_sampled` and `sampling` for
+            large catalogues (see `SampledAutoencoder`), `seed`, and arguments of `keras.Model`.
 
     Raises:
         InputError: If `prior_weights` do not sum to 1, `alternation` is neither empty nor a pair, the dense encoder has
             no hidden layers or some of unequal width, or `divergence` is "analytic" and the prior is a mixture.
     """
 
-    example_settings = EXAMPLE | {
-        "hidden": [12, 12],
-        "initializer": "he",
-        "divergence": "analytic",
-        "beta_cap": 0.1,
-        "anneal_updates": 50,
-        "encoder_type": "plain",
-        "layer_norm_epsilon": 0.2,
-        "decoder_hidden": [10],
-        "prior_type": "standard",
-        "prior_weights": [0.3, 0.5, 0.2],
-        "kl_weight": "annealed",
-        "gamma": 0.01,
-        "alternation": [2, 1],
-        "denoise_decoder": True,
-    }
+    example_settings = (
+        EXAMPLE
+        | SAMPLED
+        | {
+            "hidden": [12, 12],
+            "initializer": "he",
+            "divergence": "analytic",
+            "beta_cap": 0.1,
+            "anneal_updates": 50,
+            "encoder_type": "plain",
+            "layer_norm_epsilon": 0.2,
+            "decoder_hidden": [10],
+            "prior_type": "standard",
+            "prior_weights": [0.3, 0.5, 0.2],
+            "kl_weight": "annealed",
+            "gamma": 0.01,
+            "alternation": [2, 1],
+            "denoise_decoder": True,
+        }
+    )
     checkerboard_settings = CHECKERBOARD | {"hidden": [16, 16], "beta_cap": 0.0, "epochs": 80, "gamma": 0.0}
 
     training_defaults: ClassVar[dict[str, Any]] = {"epochs": 200, "batch_size": 500, "learning_rate": 5e-4}
@@ -269,10 +274,10 @@ class RecVAE(VariationalAutoencoder):
 
     # ---- the objective ------------------------------------------------------------------------------
 
-    def log_likelihood(self, code: tf.Tensor, batch: SparseBatch) -> tf.Tensor:
-        """See `Autoencoder.log_likelihood`; the multinomial takes a faster form while only the encoder is trained."""
-        if self.phase != (ENCODER,) or self.likelihood != "multinomial":
-            return super().log_likelihood(code, batch)
+    def log_likelihood(self, code: tf.Tensor, batch: SparseBatch, noise: Noise | None = None) -> tf.Tensor:
+        """See the base class; the exact multinomial takes a faster form while only the encoder is trained."""
+        if self.phase != (ENCODER,) or self.likelihood != "multinomial" or self.n_sampled:
+            return super().log_likelihood(code, batch, noise)
         last, hidden = self.decoder.last, tf.cast(self.decoder.last_hidden(code), self.compute_dtype)
         return Multinomial(last(tf.stop_gradient(hidden))).log_prob_rows_of(hidden, last.kernel.value, batch)
 
@@ -287,10 +292,10 @@ class RecVAE(VariationalAutoencoder):
             posterior = normal_of(old_code)
         prior = self.prior(batch) if old_code is None else self._mixture(old_code)
         z = sample_with(noise, "z", posterior)
-        nll = -tf.reduce_mean(self.log_likelihood(z, batch))
+        nll = -tf.reduce_mean(self.log_likelihood(z, batch, noise))
         divergence = kl(posterior, prior, z, sampled=self.divergence == "sampled")
         loss = nll + tf.reduce_mean(self.schedule.of_users(self.beta.value, batch.lengths) * divergence)
-        return {"loss": loss, "nll": nll, "kl": tf.reduce_mean(divergence)}
+        return {"loss": loss + self.row_decay(batch, noise), "nll": nll, "kl": tf.reduce_mean(divergence)}
 
 
 class _OldCodes:

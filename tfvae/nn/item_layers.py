@@ -10,12 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfvae.nn.batches import SparseBatch
+from tfvae.nn.item_sampler import Sample
 from tfvae.nn.layer_config import PLAIN, LayerConfig
 from tfvae.nn.noise import Noise, derive_seed
-from tfvae.nn.sparse_ops import binary_matmul, products_at, sparse_matmul
+from tfvae.nn.sparse_ops import (
+    binary_matmul,
+    distinct,
+    is_portable,
+    products_at,
+    products_of_pairs,
+    rows_at,
+    sparse_matmul,
+)
 
 __all__ = ["EmbeddingBag", "ItemLogits", "PseudoInputs", "WeightedEmbeddingBag"]
 
@@ -63,6 +73,7 @@ class EmbeddingBag(keras.layers.Layer):
         self.activation = keras.activations.get("linear" if layer_config.gated else layer_config.activation)
         self.dropout = dropout
         self.normalize = normalize
+        self.by_rows = layer_config.by_rows
         self.kernel, self.bias = self._affine(layer_config, "", n_items + beside, units)
         if layer_config.gated:
             self.gate_kernel, self.gate_bias = self._affine(layer_config, "gate_", n_items + beside, units)
@@ -72,7 +83,7 @@ class EmbeddingBag(keras.layers.Layer):
     def _affine(
         self, layer_config: LayerConfig, prefix: str, inputs: int, units: int
     ) -> tuple[keras.Variable, keras.Variable]:
-        weights = layer_config.weights(self.name + (f"/{prefix}" if prefix else ""), fan_in=inputs)
+        weights = layer_config.weights(self.name + (f"/{prefix}" if prefix else ""), fan_in=inputs, table=True)
         # autocast would turn the whole table into bfloat16 at every step of a mixed-precision run.
         kernel = self.add_weight(
             name=f"{prefix}kernel",
@@ -104,12 +115,14 @@ class EmbeddingBag(keras.layers.Layer):
             kept = tf.where(self.kept(batch, noise))[:, 0]
             items, segment_ids = tf.gather(items, kept), tf.gather(segment_ids, kept)
         length = (tf.sqrt(tf.maximum(batch.lengths, 1.0)) if self.normalize else tf.ones_like(batch.lengths)) * keep
+        needed, places = distinct(items) if self.by_rows and not is_portable() else (None, items)
 
         def product(kernel):
-            total = binary_matmul(kernel, items, segment_ids, tf.shape(batch.lengths)[0])
+            table = tf.convert_to_tensor(kernel.value) if needed is None else rows_at(kernel, needed)
+            total = binary_matmul(table, places, segment_ids, tf.shape(batch.lengths)[0])
             total = tf.ensure_shape(total, (None, kernel.shape[1])) / length[:, None]
             if beside is not None:
-                total += tf.matmul(tf.cast(beside, tf.float32), kernel[self.n_items :])
+                total += tf.matmul(tf.cast(beside, tf.float32), tf.convert_to_tensor(kernel.value)[self.n_items :])
             return total
 
         return self._activated(product)
@@ -132,14 +145,14 @@ class EmbeddingBag(keras.layers.Layer):
 
         def product(kernel):
             # The narrow result is divided by `keep`, not the wide input.
-            return tf.cast(tf.matmul(inputs, tf.cast(kernel, self.compute_dtype)), tf.float32) / keep
+            return tf.cast(tf.matmul(inputs, tf.cast(kernel.value, self.compute_dtype)), tf.float32) / keep
 
         return self._activated(product)
 
-    def _activated(self, product: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-        output = product(tf.convert_to_tensor(self.kernel.value)) + self.bias
+    def _activated(self, product: Callable[[keras.Variable], tf.Tensor]) -> tf.Tensor:
+        output = product(self.kernel) + self.bias
         if self.gated:
-            output *= tf.sigmoid(product(tf.convert_to_tensor(self.gate_kernel.value)) + self.gate_bias)
+            output *= tf.sigmoid(product(self.gate_kernel) + self.gate_bias)
         return self.activation(tf.cast(output, self.compute_dtype))
 
 
@@ -200,12 +213,14 @@ class ItemLogits(keras.layers.Layer):
 
     def __init__(self, n_items: int, units: int, layer_config: LayerConfig = PLAIN, **kwargs):
         super().__init__(dtype=layer_config.dtype, **kwargs)
-        weights = layer_config.weights(self.name, fan_in=units)
+        self.by_rows = layer_config.by_rows
+        weights = layer_config.weights(self.name, fan_in=units, table=True)
         self.kernel = self.add_weight(
             name="kernel",
             shape=(n_items, units),
             initializer=weights["kernel_initializer"],
             regularizer=weights["kernel_regularizer"],
+            autocast=False,
         )
         self.bias = self.add_weight(
             name="bias", shape=(n_items,), initializer=weights["bias_initializer"], autocast=False
@@ -214,9 +229,26 @@ class ItemLogits(keras.layers.Layer):
 
     def call(self, hidden: tf.Tensor) -> tf.Tensor:
         """Maps [B, units] to float32 logits [B, n_items]."""
-        products = tf.matmul(hidden, tf.convert_to_tensor(self.kernel), transpose_b=True)
+        kernel = tf.cast(tf.convert_to_tensor(self.kernel.value), hidden.dtype)
+        products = tf.matmul(hidden, kernel, transpose_b=True)
         # The softmax over all items needs float32, even in a mixed-precision run.
         return tf.nn.bias_add(tf.cast(products, tf.float32), tf.convert_to_tensor(self.bias.value))
+
+    def of_block(self, hidden: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+        """The outputs of `call` at the items from `start` up to the one before `stop`, float32 [B, stop - start].
+
+        Args:
+            hidden: The input of the layer, [B, units].
+            start: The first item, an int32 scalar.
+            stop: The item after the last one.
+        """
+        hidden = tf.cast(hidden, self.compute_dtype)
+        if self.by_rows:
+            rows, biases = self._rows(tf.range(start, stop), hidden.dtype)
+        else:
+            rows, biases = (tf.convert_to_tensor(weight.value)[start:stop] for weight in (self.kernel, self.bias))
+        products = tf.matmul(hidden, tf.cast(rows, hidden.dtype), transpose_b=True)
+        return tf.nn.bias_add(tf.cast(products, tf.float32), biases)
 
     def at_the_items_of(self, batch: SparseBatch, hidden: tf.Tensor) -> tf.Tensor:
         """The outputs of `call` at the stored items of B user rows; the gradient is computed for these items only.
@@ -228,8 +260,42 @@ class ItemLogits(keras.layers.Layer):
         Returns:
             float32 [nnz], in the order of `batch.items`.
         """
+        if self.by_rows:
+            needed, places = distinct(batch.items)
+            rows, biases = self._rows(needed, hidden.dtype)
+            return products_of_pairs(hidden, rows, places, batch.segment_ids) + tf.gather(biases, places)
         products = products_at(hidden, tf.convert_to_tensor(self.kernel), batch.items, batch.segment_ids)
         return tf.cast(products, tf.float32) + tf.gather(tf.convert_to_tensor(self.bias.value), batch.items)
+
+    def at_a_sample(
+        self, batch: SparseBatch, hidden: tf.Tensor, sample: Sample
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The outputs of `call` at the stored items of B user rows and at sampled items; no other row is read.
+
+        Args:
+            batch: The batch.
+            hidden: The input of the layer, [B, units].
+            sample: The sample, of m distinct items.
+
+        Returns:
+            The outputs at the users' own items, float32 [nnz]; those at the sampled items, float32 [B, m]; and the
+            logarithms of the sampled items' weights, float32 [B, m], −∞ where an item is one of the user's own.
+        """
+        # The sampled items come first, so that an item of a user is in the sample if its place is below m.
+        needed, places = distinct(tf.concat([sample.items, batch.items], axis=0))
+        n_sampled = tf.size(sample.items)
+        rows, biases = self._rows(needed, hidden.dtype)
+        places = places[n_sampled:]
+        own = products_of_pairs(hidden, rows, places, batch.segment_ids) + tf.gather(biases, places)
+        products = tf.matmul(hidden, rows[:n_sampled], transpose_b=True)
+        others = tf.nn.bias_add(tf.cast(products, tf.float32), biases[:n_sampled])
+        hits = tf.boolean_mask(tf.stack([batch.segment_ids, places], axis=1), places < n_sampled)
+        log_weights = tf.broadcast_to(sample.log_weights, tf.shape(others))
+        return own, others, tf.tensor_scatter_nd_update(log_weights, hits, tf.fill(tf.shape(hits)[:1], -np.inf))
+
+    def _rows(self, items: tf.Tensor, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
+        """The rows of the kernel with the given numbers, [m, units], and of the bias, float32 [m]."""
+        return tf.cast(rows_at(self.kernel, items), dtype), rows_at(self.bias, items)
 
 
 class PseudoInputs(keras.layers.Layer):

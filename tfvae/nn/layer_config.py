@@ -25,6 +25,8 @@ class LayerConfig:
         weight_decay: λ of λ·Σ kernel², which is added to the model's losses.
         seed: Seed of the initialisers; each layer also uses its name, so that no two layers draw the same numbers.
         dtype: A Keras dtype policy.
+        by_rows: Whether a step reads only those rows of a table as wide as the catalogue that it needs, so that the
+            table's gradient consists of slices. Such a table has no regulariser; see `row_penalty`.
     """
 
     activation: str = "linear"
@@ -33,17 +35,19 @@ class LayerConfig:
     weight_decay: float = 0.0
     seed: int = 0
     dtype: Any = None
+    by_rows: bool = False
 
     def for_output(self, activation: str = "linear") -> LayerConfig:
         """The configuration of an output layer: never gated, with an activation of its own."""
         return replace(self, activation=activation, gated=False)
 
-    def weights(self, name: str, fan_in: int) -> dict:
+    def weights(self, name: str, fan_in: int, *, table: bool = False) -> dict:
         """The initialisers and the regulariser of a kernel and its bias, as arguments of Keras's `Dense`.
 
         Args:
             name: Name of the layer and of the use; it must be unique in the model.
             fan_in: Number of inputs of a unit. The kernel's shape does not tell it, since a kernel may be item-major.
+            table: Whether the kernel is as wide as the catalogue.
         """
         kernel_seed, bias_seed = (derive_seed(self.seed, f"{name}/{part}") for part in ("kernel", "bias"))
         if self.initializer == "glorot":
@@ -58,7 +62,8 @@ class LayerConfig:
                 kernel = keras.initializers.RandomUniform(-limit, limit, seed=kernel_seed)
             bias = keras.initializers.RandomUniform(-limit, limit, seed=bias_seed)
         # Keras's L2 is the coefficient times the sum of squares, without a factor ½.
-        decay = keras.regularizers.L2(self.weight_decay) if self.weight_decay else None
+        whole = not (table and self.by_rows)
+        decay = keras.regularizers.L2(self.weight_decay) if self.weight_decay and whole else None
         return {"kernel_initializer": kernel, "bias_initializer": bias, "kernel_regularizer": decay}
 
 

@@ -35,8 +35,8 @@ class Noise:
 
     def __init__(self, seed: int, update: tf.Tensor):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        key = tf.stack([tf.constant(seed, tf.int64), tf.cast(update, tf.int64)])
-        self._key = tf.random.experimental.stateless_fold_in(key, tf.cast(replica, tf.int64))
+        self._common = tf.stack([tf.constant(seed, tf.int64), tf.cast(update, tf.int64)])
+        self._key = tf.random.experimental.stateless_fold_in(self._common, tf.cast(replica, tf.int64))
 
     def _seed(self, name: str) -> tf.Tensor:
         return tf.random.experimental.stateless_fold_in(self._key, zlib.crc32(name.encode()))
@@ -44,6 +44,11 @@ class Noise:
     def uniform(self, shape, name: str) -> tf.Tensor:
         """float32 draws from U[0, 1) of the given shape."""
         return tf.random.stateless_uniform(shape, self._seed(name))
+
+    def common_words(self, shape, name: str) -> tf.Tensor:
+        """int64 draws from 0, …, 2³² - 1, all equally likely, of the given shape; the same on all replicas."""
+        seed = tf.random.experimental.stateless_fold_in(self._common, zlib.crc32(name.encode()))
+        return tf.cast(tf.random.stateless_uniform(shape, seed, None, None, tf.uint32), tf.int64)
 
     def kept(self, shape, share: float, name: str) -> tf.Tensor:
         """Booleans of the given shape [rows, columns], true with probability `share`; for large dense arrays.

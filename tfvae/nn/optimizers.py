@@ -1,4 +1,4 @@
-"""Adam in one pass over memory, and EVCF's variant of it."""
+"""Adam in one pass over memory, its form for the rows of large tables, and EVCF's variant of it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import keras
 import tensorflow as tf
 
 from tfvae.nn.keras_private import adam_moments
+from tfvae.nn.sparse_ops import distinct, sum_of_rows
 
-__all__ = ["OPTIMIZERS", "FusedAdam", "NormalizedAdam"]
+__all__ = ["OPTIMIZERS", "FusedAdam", "NormalizedAdam", "SparseAdam"]
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
@@ -53,6 +54,39 @@ class FusedAdam(keras.optimizers.Adam):
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
+class SparseAdam(FusedAdam):
+    """Adam that changes only those rows of a variable for which its gradient has slices, as PyTorch's `SparseAdam`.
+
+    Slices of the same row are added up first. The row's moments and weights then change as Adam changes them; all other
+    rows keep theirs to the bit, so that the cost is that of the slices. The bias correction counts all updates. A row
+    that has slices in every step goes the way it goes with `FusedAdam`; another one does not, since its moments do not
+    decay while it has none. A dense gradient is treated as `FusedAdam` treats it.
+    """
+
+    def update_step(self, gradient, variable, learning_rate):
+        """One update of one variable; Keras calls it, under any `tf.distribute` strategy."""
+        if not isinstance(gradient, tf.IndexedSlices):
+            super().update_step(gradient, variable, learning_rate)
+            return
+        rows, places = distinct(gradient.indices)
+        total = sum_of_rows(gradient.values, places, tf.size(rows))
+        first, second = (moment.handle for moment in adam_moments(self, variable))
+        update = tf.cast(self.iterations + 1, tf.float32)
+        rate = tf.cast(learning_rate, tf.float32) * tf.sqrt(1.0 - self.beta_2**update) / (1.0 - self.beta_1**update)
+
+        def moved(moment: tf.Tensor, towards: tf.Tensor, share: float) -> tf.Tensor:
+            value = tf.raw_ops.ResourceGather(resource=moment, indices=rows, dtype=tf.float32)
+            value += (towards - value) * share
+            tf.raw_ops.ResourceScatterUpdate(resource=moment, indices=rows, updates=value)
+            return value
+
+        mean = moved(first, total, 1.0 - self.beta_1)
+        square = moved(second, tf.square(total), 1.0 - self.beta_2)
+        change = rate * mean / (tf.sqrt(square) + self.epsilon)
+        tf.raw_ops.ResourceScatterSub(resource=variable.handle, indices=rows, updates=change)
+
+
+@keras.saving.register_keras_serializable(package="tfvae")
 class NormalizedAdam(FusedAdam):
     """Adam on gradients of length one: each tensor g is first divided by ‖g‖₂ + 1e-7.
 
@@ -67,4 +101,4 @@ class NormalizedAdam(FusedAdam):
         super().update_step(gradient / (length + 1e-7), variable, learning_rate)
 
 
-OPTIMIZERS = {"adam": FusedAdam, "normalized-adam": NormalizedAdam}
+OPTIMIZERS = {"adam": FusedAdam, "sparse-adam": SparseAdam, "normalized-adam": NormalizedAdam}

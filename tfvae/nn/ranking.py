@@ -6,12 +6,14 @@ losses.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import tensorflow as tf
 
 from tfvae.nn.batches import SparseBatch
 
-__all__ = ["EMPTY_RANK", "best_unseen", "ndcg_of_unseen", "standardized"]
+__all__ = ["EMPTY_RANK", "best_in_blocks", "best_unseen", "ndcg_of_unseen", "standardized"]
 
 EMPTY_RANK = -1
 LEAST_IDEAL = 0.1
@@ -41,6 +43,58 @@ def best_unseen(
     items = tf.where(best <= tf.float32.min, EMPTY_RANK, items)  # LiteRT makes −∞ the lowest finite number
     beyond = [[0, 0], [0, tf.maximum(k - n_items, 0)]]
     return tf.pad(items, beyond, constant_values=EMPTY_RANK), tf.pad(best, beyond, constant_values=-np.inf)
+
+
+def best_in_blocks(
+    score: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    n_items: int,
+    block: int,
+    batch: SparseBatch,
+    k: tf.Tensor | int,
+    *,
+    again: bool = False,
+    allowed: Sequence[tf.Tensor] = (),
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The same as `best_unseen` of all scores, which are computed in blocks of items and never all kept.
+
+    Args:
+        score: From the first item of a block and the one after its last, int32 scalars, to float32 [B, items].
+        n_items: Number of all items.
+        block: Number of items in a block.
+        batch: The B histories.
+        k: Length of the rankings, a number or an int32 scalar tensor.
+        again: Whether items of the history are ranked as well.
+        allowed: Masks, bool [..., n_items], of what may be ranked.
+
+    Returns:
+        Items, int32 [B, k], their scores, float32 [B, k], and whether all scores of a user are finite, bool [B].
+    """
+    n_users = tf.shape(batch.lengths)[0]
+
+    def merged(start, items, best, finite):
+        stop = tf.minimum(start + block, n_items)
+        scores = score(start, stop)
+        finite &= tf.reduce_all(tf.math.is_finite(scores), axis=1)
+        for mask in allowed:
+            scores = tf.where(mask[..., start:stop], scores, -np.inf)
+        inside = (batch.items >= start) & (batch.items < stop)
+        own, rows = tf.boolean_mask(batch.items, inside) - start, tf.boolean_mask(batch.segment_ids, inside)
+        found, values = best_unseen(scores, batch._replace(items=own, segment_ids=rows), k, again=again)
+        found = tf.where(found == EMPTY_RANK, EMPTY_RANK, found + start)
+        # Of equal scores `top_k` takes the first, and the items of earlier blocks come first.
+        best, places = tf.math.top_k(tf.concat([best, values], axis=1), k)
+        return stop, tf.gather(tf.concat([items, found], axis=1), places, batch_dims=1), best, finite
+
+    empty = tf.fill([n_users, k], EMPTY_RANK), tf.fill([n_users, k], np.float32(-np.inf)), tf.fill([n_users], True)
+    shapes = [tf.TensorShape(shape) for shape in ([], [None, None], [None, None], [None])]
+    _, items, best, finite = tf.while_loop(
+        lambda start, *_: start < n_items,
+        merged,
+        (tf.zeros([], tf.int32), *empty),
+        shape_invariants=tuple(shapes),
+        parallel_iterations=1,
+    )
+    return items, best, finite
 
 
 def ndcg_of_unseen(scores: tf.Tensor, batch: SparseBatch, seen: tf.Tensor, k: int) -> tf.Tensor:

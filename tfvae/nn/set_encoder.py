@@ -12,7 +12,7 @@ from tfvae.nn.batches import SparseBatch
 from tfvae.nn.layer_config import LayerConfig
 from tfvae.nn.mlp import hidden_stack, output_layer
 from tfvae.nn.noise import Noise
-from tfvae.nn.sparse_ops import binary_matmul, sparse_matmul
+from tfvae.nn.sparse_ops import binary_matmul, distinct, is_portable, rows_at, sparse_matmul
 
 __all__ = ["SetEncoder"]
 
@@ -77,7 +77,8 @@ class SetEncoder(keras.layers.Layer):
         self.concatenates, self.takes_maximum = element == "concat", pooling == "max"
         self.dropout = dropout
         self.activation = keras.activations.get(layer_config.activation)
-        weights = layer_config.weights(f"{name}/embedding", fan_in=n_items)
+        self.by_rows = layer_config.by_rows
+        weights = layer_config.weights(f"{name}/embedding", fan_in=n_items, table=True)
         self.embedding = self.add_weight(
             name="embedding",
             shape=(n_items, embedding_dim),
@@ -115,10 +116,15 @@ class SetEncoder(keras.layers.Layer):
             code = layer(code)
         return code
 
-    def _table(self) -> tf.Tensor:
-        """All e_m, float32 [n_items, embedding_dim + n_features]."""
-        learned = tf.convert_to_tensor(self.embedding.value)
-        return tf.concat([learned, self.features.value], axis=1) if self.features.shape[1] else learned
+    def _table(self, items: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The e_m of some items or of all, float32 [m, embedding_dim + n_features], and each item's row in it."""
+        parts = [self.embedding, self.features] if self.features.shape[1] else [self.embedding]
+        if self.by_rows and not is_portable():
+            needed, items = distinct(items)
+            found = [rows_at(part, needed) for part in parts]
+        else:
+            found = [tf.convert_to_tensor(part.value) for part in parts]
+        return tf.concat(found, axis=1) if len(found) > 1 else found[0], items
 
     def _elements(self, batch: SparseBatch) -> tuple[tf.Tensor, tf.Tensor]:
         """NN_1(s_m) of the distinct ratings of a batch, float32 [N, K], and each rating's row in it, int32 [nnz]."""
@@ -128,7 +134,8 @@ class SetEncoder(keras.layers.Layer):
         pairs, places = tf.unique(pairs)
         pairs = tf.bitcast(pairs, tf.int32)
         items, ratings = pairs[:, 0], pairs[:, 1]  # LiteRT cannot unstack what is empty
-        known, ratings = tf.gather(self._table(), items), tf.bitcast(ratings, tf.float32)[:, None]
+        table, rows = self._table(items)
+        known, ratings = tf.gather(table, rows), tf.bitcast(ratings, tf.float32)[:, None]
         elements = tf.concat([known, ratings], axis=1) if self.concatenates else known * ratings
         for layer in self.element_layers:
             elements = layer(elements)
@@ -137,7 +144,8 @@ class SetEncoder(keras.layers.Layer):
     def _sum(self, batch: SparseBatch) -> tf.Tensor:
         n_users = tf.shape(batch.lengths)[0]
         if not (self.element_layers or self.concatenates):
-            return sparse_matmul(self._table(), batch.values, batch.items, batch.segment_ids, n_users)
+            table, rows = self._table(batch.items)
+            return sparse_matmul(table, batch.values, rows, batch.segment_ids, n_users)
         elements, places = self._elements(batch)
         return binary_matmul(elements, places, batch.segment_ids, n_users)
 

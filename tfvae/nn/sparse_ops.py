@@ -8,13 +8,29 @@ A graph that is traced within `portable_ops` has the same products in operations
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import keras
 import tensorflow as tf
 
-__all__ = ["add_at", "binary_matmul", "portable_ops", "products_at", "refuse_gradient", "sparse_matmul"]
+from tfvae.nn.batches import HOST
+
+__all__ = [
+    "add_at",
+    "binary_matmul",
+    "distinct",
+    "is_portable",
+    "portable_ops",
+    "products_at",
+    "products_of_pairs",
+    "refuse_gradient",
+    "row_penalty",
+    "rows_at",
+    "sparse_matmul",
+    "sum_of_rows",
+]
 
 _PORTABLE = ContextVar("portable", default=False)
 
@@ -31,6 +47,55 @@ def portable_ops() -> Iterator[None]:
         yield
     finally:
         _PORTABLE.reset(before)
+
+
+def is_portable() -> bool:
+    """Whether a graph is being traced within `portable_ops`."""
+    return _PORTABLE.get()
+
+
+def distinct(items: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The distinct numbers in the order in which they first occur, int32 [m], and each number's place there, [n]."""
+    with tf.device(HOST):
+        return tf.unique(items)
+
+
+def rows_at(table: keras.Variable, items: tf.Tensor) -> tf.Tensor:
+    """The rows of a variable with the given numbers; the variable's gradient consists of these rows only.
+
+    The variable itself is not read: from the first such access on, TensorFlow copies a variable when it is read as a
+    whole.
+
+    Args:
+        table: Any floating-point variable, [n_items, ...].
+        items: int32 [m].
+    """
+    return tf.gather(tf.convert_to_tensor(table.value) if is_portable() else table.value, items)
+
+
+def sum_of_rows(values: tf.Tensor, places: tf.Tensor, n_rows: tf.Tensor) -> tf.Tensor:
+    """The sums of the rows that have the same place, [n_rows, ...]; the order of the terms is fixed.
+
+    Args:
+        values: float32 [n, ...].
+        places: int32 [n], in any order.
+        n_rows: Number of places.
+    """
+    by_place = tf.argsort(places, stable=True)
+    return tf.raw_ops.SparseSegmentSumWithNumSegments(
+        data=values, indices=by_place, segment_ids=tf.gather(places, by_place), num_segments=n_rows
+    )
+
+
+def row_penalty(tables: Iterable[keras.Variable], items: tf.Tensor) -> tf.Tensor:
+    """The sum of the squared entries of some rows of tables, a scalar; each row counts once.
+
+    Args:
+        tables: Variables [n_items, ...].
+        items: Numbers of the rows, int32 [m], in any order and with repetitions.
+    """
+    rows, _ = distinct(items)
+    return tf.add_n([2.0 * tf.nn.l2_loss(rows_at(table, rows)) for table in tables])
 
 
 def binary_matmul(kernel: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor, n_users: tf.Tensor) -> tf.Tensor:
@@ -121,14 +186,29 @@ def products_at(hidden: tf.Tensor, kernel: tf.Tensor, items: tf.Tensor, segment_
     # For factors of two types `tf.matmul` takes a kernel that exists on CPUs only.
     dense = tf.matmul(hidden, tf.cast(kernel, hidden.dtype), transpose_b=True)
     products = tf.gather_nd(dense, tf.stack([segment_ids, items], axis=1))
+    return products, lambda upstream: _factors_gradients(upstream, hidden, kernel, items, segment_ids)
 
-    def gradient(upstream):
-        where = tf.cast(upstream, tf.float32), items, segment_ids, [tf.shape(hidden)[0], tf.shape(kernel)[0]]
-        hidden_gradient = _sparse_product(*where, tf.cast(kernel, tf.float32))
-        of_kernel = _transposed_product(*where, tf.cast(hidden, tf.float32))
-        return tf.cast(hidden_gradient, hidden.dtype), tf.cast(of_kernel, kernel.dtype), None, None
 
-    return products, gradient
+@tf.custom_gradient
+def products_of_pairs(hidden: tf.Tensor, kernel: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor):
+    """The same as `products_at` in float32, by one inner product for each entry: its cost is that of the entries.
+
+    It takes the memory of a row of each factor for each entry, and is faster where the entries are a small share of
+    [B, n_items].
+    """
+    factors = tf.gather(hidden, segment_ids), tf.gather(kernel, items)
+    products = tf.reduce_sum(tf.cast(factors[0], tf.float32) * tf.cast(factors[1], tf.float32), axis=1)
+    return products, lambda upstream: _factors_gradients(upstream, hidden, kernel, items, segment_ids)
+
+
+def _factors_gradients(
+    upstream: tf.Tensor, hidden: tf.Tensor, kernel: tf.Tensor, items: tf.Tensor, segment_ids: tf.Tensor
+) -> tuple:
+    """The gradients of some entries of hidden·kernel', two sparse products."""
+    where = tf.cast(upstream, tf.float32), items, segment_ids, [tf.shape(hidden)[0], tf.shape(kernel)[0]]
+    of_hidden = _sparse_product(*where, tf.cast(kernel, tf.float32))
+    of_kernel = _transposed_product(*where, tf.cast(hidden, tf.float32))
+    return tf.cast(of_hidden, hidden.dtype), tf.cast(of_kernel, kernel.dtype), None, None
 
 
 def add_at(dense: tf.Tensor, at: tf.Tensor, values: tf.Tensor) -> tf.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,8 +13,9 @@ import tensorflow as tf
 
 from tfvae.evaluation.scoring import traced
 from tfvae.models.base import knows_rating_sd
+from tfvae.models.blocks import best_of_model
 from tfvae.nn.batches import RowStore, SparseBatch
-from tfvae.nn.ranking import EMPTY_RANK, best_unseen
+from tfvae.nn.ranking import EMPTY_RANK
 from tfvae.serving.reranking import Listed, Reranker
 from tfvae.serving.rules import Rules
 from tfvae.system.errors import DivergedError, InputError
@@ -97,7 +99,7 @@ class Ranker:
         self._name = model.name
         self._n_items = model.n_items
         # The model itself is no attribute: a SavedModel would then hold its variables a second time.
-        self._scores = model.scores
+        self._best = partial(best_of_model, model)
         self._sd = model.rating_sd if with_sd and knows_rating_sd(model) else None
         self._titles = None if titles is None else tf.constant([*map(str, titles), ""])
         self.rules = (rules or Rules()).for_items(ids)
@@ -197,6 +199,9 @@ class Ranker:
 
         return in_batches
 
+    def _checked(self, scores: tf.Tensor) -> tf.Tensor:
+        return tf.debugging.check_numerics(scores, f"scores of {self._name}")
+
     def _clipped(self, ranking: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """The ranking with predicted ratings within the scale; they are ranked before, since clipping makes ties."""
         found = {name: tf.convert_to_tensor(values) for name, values in ranking.items()}
@@ -208,17 +213,14 @@ class Ranker:
     def _listed(
         self, batch: SparseBatch, k: tf.Tensor, allowed: tf.Tensor | None, again: tf.Tensor | None = None
     ) -> dict[str, tf.Tensor]:
-        scores = tf.cast(self._scores(batch), tf.float32)
-        scores = tf.debugging.check_numerics(scores, f"scores of {self._name}")
-        for mask in (self._allowed, allowed):
-            if mask is not None:
-                scores = tf.where(mask, scores, -np.inf)
-        if again is None:
-            found, best = best_unseen(scores, batch, k, again=self._again)
-        else:
+        masks = [mask for mask in (self._allowed, allowed) if mask is not None]
+        unranked = batch
+        if again is not None:
             kept = tf.logical_not(tf.gather(again, batch.segment_ids))
             kept_items, rows = (tf.boolean_mask(part, kept) for part in (batch.items, batch.segment_ids))
-            found, best = best_unseen(scores, batch._replace(items=kept_items, segment_ids=rows), k)
+            unranked = batch._replace(items=kept_items, segment_ids=rows)
+        all_again = again is None and self._again
+        found, best, _ = self._best(batch, k, histories=unranked, again=all_again, allowed=masks, check=self._checked)
         empty = found == EMPTY_RANK
         ranking = {"items": found, "scores": best}
         if self._sd is not None:

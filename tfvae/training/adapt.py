@@ -33,6 +33,7 @@ def settings_for(
     - The batch is small enough for twenty updates per epoch (the papers' data give hundreds), but no smaller than 16.
     - If the validation part is one held-out item of each user, NDCG@10 selects the epoch, as in NCF; if it is a share
       of each user's items, NDCG@20, as LightGCN reports.
+    - A model that samples items, or that changes only the rows that a step needs, takes the optimiser "sparse-adam".
     - Each model adapts further settings (`adapted` of its class): for example, an annealing that would not reach its
       cap is shortened, a VampPrior has at most one pseudo-input per ten users, and the phases of RaCT fit into the
       planned epochs.
@@ -69,6 +70,9 @@ def settings_for(
     if smaller < batch_size and "batch_size" not in fixed:
         log(f"batch_size: {smaller} instead of {batch_size}, since there are {n_rows:,} {kind.rows_are}.")
         settings = settings.with_changes(batch_size=smaller)
+    if kind.updates_rows(settings.model) and settings.training.optimizer == "adam" and "optimizer" not in fixed:
+        log("optimizer: sparse-adam instead of adam, so that a step's cost does not grow with the number of items.")
+        settings = settings.with_changes(optimizer="sparse-adam")
     training = settings.training
     planned = training.epochs * steps_per_epoch(n_users, training.batch_size)
     plan = Plan(n_users, split.train.nnz, training.epochs, planned, fixed)

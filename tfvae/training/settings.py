@@ -52,7 +52,8 @@ class TrainingSettings(pydantic.BaseModel):
     Attributes:
         epochs: The largest number of passes over the training users (over all their pairs, where a batch is of pairs).
         batch_size: Users or pairs per update.
-        optimizer: "adam", or "normalized-adam", which first divides each gradient tensor by its length (EVCF).
+        optimizer: "adam"; "sparse-adam", which changes only those rows of a table that a step needed, for large
+            catalogues; or "normalized-adam", which first divides each gradient tensor by its length (EVCF).
         learning_rate: The optimiser's learning rate.
         final_learning_rate_factor: The ratio of the last epoch's learning rate to the initial one; the rate falls
             geometrically over the second half of the epochs. 1 keeps it constant.
@@ -72,7 +73,7 @@ class TrainingSettings(pydantic.BaseModel):
 
     epochs: Annotated[int, pydantic.Field(gt=0, le=10**9)] = 200
     batch_size: Annotated[int, pydantic.Field(gt=0, le=10**9)] = 500
-    optimizer: Literal["adam", "normalized-adam"] = "adam"
+    optimizer: Literal["adam", "sparse-adam", "normalized-adam"] = "adam"
     learning_rate: PositiveFloat = 1e-3
     final_learning_rate_factor: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
     patience: PositiveInt | None = None
