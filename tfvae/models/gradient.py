@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfvae.models.base import Recommender
 from tfvae.nn.batches import RowStore, SparseBatch, TrainingRows
-from tfvae.nn.keras_private import BuiltByConstructor, forget_step, use_step
+from tfvae.nn.keras_private import BuiltByConstructor, forget_step, logs_of_step, use_step
 from tfvae.nn.noise import Noise
 from tfvae.system.errors import InputError
 
@@ -147,8 +147,12 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         Args:
             train: CSR [n_users, n_items].
         """
-        self._histories = RowStore(train, with_values=self.predicts_ratings)
-        self._forget_steps()  # a compiled step would continue to read the former matrix
+        self.stream(RowStore(train, with_values=self.predicts_ratings))
+
+    def stream(self, rows: TrainingRows) -> None:
+        """Gives the model the rows whose numbers `fit` will stream, and nothing else that `attach` finds in them."""
+        self._histories = rows
+        self._forget_steps()  # a compiled step would continue to read the former rows
 
     def detach(self) -> None:
         """Drops the training rows, the optimisers and the compiled steps, so that only the model itself remains.
@@ -296,6 +300,6 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         shares["loss"] = losses[objectives[self.phase[0]].loss]
         for name, value in context.all_reduce(tf.distribute.ReduceOp.SUM, shares).items():
             self._means[name].update_state(value, sample_weight=n_all)
-        return {name: self._means[name].result() for name in ("loss", *self.loss_terms) if name in shares} | {
-            name: tf.convert_to_tensor(getattr(self, name).value) for name in self.logged_weights
-        }
+        logs = {name: self._means[name].result() for name in ("loss", *self.loss_terms) if name in shares}
+        logs |= {name: tf.convert_to_tensor(getattr(self, name).value) for name in self.logged_weights}
+        return logs_of_step(logs, context.strategy)

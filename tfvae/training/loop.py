@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import keras
 import tensorflow as tf
@@ -42,6 +43,9 @@ from tfvae.training.run_folder import RunFolder, part_files
 from tfvae.training.settings import PILOT_CAP, Detail, Settings, as_member
 from tfvae.training.warm_start import WarmStart
 
+if TYPE_CHECKING:
+    from tfvae.training.workers import Workers
+
 __all__ = ["WATCHED", "TrainedModel", "in_folder", "keep", "load_run", "prepare_to_fit", "train"]
 
 WATCHED = "test_"  # the prefix of metrics on data that are only watched
@@ -59,6 +63,7 @@ class _Following:
     progress: bool
     tensorboard: Detail
     log: Callable[[str], None]
+    workers: Workers | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +119,7 @@ def train(
     tensorboard: Detail = "all",
     log: Callable[[str], None] = print,
     start: WarmStart | None = None,
+    workers: Workers | None = None,
 ) -> TrainedModel:
     """Trains a model on a split's training part and selects its epoch on the validation part; test data are not read.
 
@@ -141,6 +147,7 @@ def train(
         log: Called with one line at a time, such as the memory that a fit will need.
         start: The weights that the model starts from, of a run with settings that give weights of the same shapes; None
             for its own initial weights. `tfvae.retrain` prepares it, and only a `GradientRecommender` can have one.
+        workers: The workers that train together, each in a folder of its own; `Workers.train` prepares the call.
 
     Returns:
         The finished run.
@@ -154,7 +161,7 @@ def train(
     if tensorboard not in get_args(Detail):
         raise unknown_name("detail of TensorBoard's log", tensorboard, get_args(Detail))
     _refuse_unfit(settings, split)
-    following = _Following(watched, stop, follow, progress, tensorboard, log)
+    following = _Following(watched, stop, follow, progress, tensorboard, log, workers)
     return in_folder(
         settings,
         split,
@@ -279,15 +286,21 @@ def _trained(
         else:
             run.mark(settings, split.digest)
             pilot_settings = settings.with_changes(beta_selection="fixed", **{cap: PILOT_CAP})
-            pilot = train(pilot_settings, split, run.pilot, progress=progress, tensorboard=parts, log=log)
+            how = {"progress": progress, "tensorboard": parts, "log": log, "workers": following.workers}
+            pilot = train(pilot_settings, split, run.pilot, **how)
             selected_beta = pilot.best["beta"]
         effective = settings.with_changes(beta_selection="fixed", **{cap: selected_beta})
 
-    model = effective.build_for(split)
+    workers = following.workers
+    with nullcontext() if workers is None else workers.strategy.scope():
+        model = effective.build_for(split)
+        if isinstance(model, GradientRecommender):
+            prepare_to_fit(model, split, settings.training.learning_rate, settings.training.optimizer)
     if isinstance(model, GradientRecommender):
-        prepare_to_fit(model, split, settings.training.learning_rate, settings.training.optimizer)
         if start is not None:
             start.give_to(model, effective, split)
+        if workers is not None:
+            workers.keep_own_rows(model, split.train)
     run.mark(settings, split.digest, None if start is None else start.digest)
     begun = time.perf_counter()
     if isinstance(model, GradientRecommender):
@@ -369,7 +382,8 @@ def _fit(
     if following.progress and not keeper.out_of_patience:
         callbacks.append(Progress(settings.name, training.epochs, done, monitor))
     n_rows = model.histories.n_rows
-    batches = row_numbers(n_rows, training.batch_size, training.seed, first_epoch=done)
+    in_batches = row_numbers if following.workers is None else following.workers.batches
+    batches = in_batches(n_rows, training.batch_size, training.seed, first_epoch=done)
     from tfvae.training.tensorboard import logged  # here, as above: reading a finished run needs no TensorBoard
 
     with logged(run, settings, keeper, model, split.validation, following.tensorboard) as boards:
