@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfvae.nn.keras_private import BuiltByConstructor, adam_moments, forget_step, use_step
+from tfvae.nn.keras_private import BuiltByConstructor, adam_moments, forget_step, logs_of_step, use_step
 
 PACKAGE = Path(__file__).parents[1] / "tfvae"
 NAMES = "maybe_symbolic_build|make_train_function|train_function|get_variable_index|momentums|velocities"
@@ -123,3 +123,11 @@ def test_moments_are_those_of_their_variable():
         np.testing.assert_allclose(first.numpy(), 0.1 * gradient, rtol=1e-5)
         np.testing.assert_allclose(second.numpy(), 0.01 * gradient**2, rtol=1e-5)
         assert first.handle is not None and second.handle is not None
+
+
+def test_logs_are_reshaped_for_several_machines_only():
+    logs = {"loss": tf.constant(1.0)}
+    assert logs_of_step(logs, tf.distribute.get_strategy()) is logs
+    # The class is asked for alone: joining machines is for the start of a process.
+    together = tf.distribute.MultiWorkerMirroredStrategy.__new__(tf.distribute.MultiWorkerMirroredStrategy)
+    assert logs_of_step(logs, together)["loss"].shape == [1]

@@ -159,7 +159,7 @@ def test_data_without_the_held_out_users_are_refused(now, former):
 @pytest.fixture
 def no_epoch(monkeypatch):
     """Runs end before their first epoch."""
-    monkeypatch.setattr("tfvae.training.loop._fit", lambda *given: [])
+    monkeypatch.setattr("tfvae.training.loop.fit_epochs", lambda *given: [])
 
 
 def test_known_items_start_with_their_weights_and_new_ones_with_the_models_own(old, former, grown, no_epoch, tmp_path):

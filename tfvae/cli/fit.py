@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -100,6 +101,7 @@ def fit(
     With --protocol weak-generalization, a fifth of each user's items is for 'tfvae evaluate' and a tenth of the others
     for the choice.
     'tfvae prepare' has more ways to cut the data, and its split can be given as DATA.
+    Where TF_CONFIG names several workers, each of which is given the same command, they train together.
     With --from, new users and items join a finished run, in a folder of its own; what moved is printed, and kept there
     in retrained.json. Models in closed form are solved anew.
     """
@@ -117,6 +119,8 @@ def fit(
     table = opt.item_table(items, items_id_col, items_title_col)
     of_the_data: dict[str, Any] = {"source": source, "columns": columns, "changes": changes}
     if former is not None:
+        if os.environ.get("TF_CONFIG"):
+            raise InputError("--from: a run goes on on one machine; unset TF_CONFIG.")
         typer.echo(f"Training {former} further on {data}")
         asked: dict[str, Any] = {
             "model": model,
@@ -154,7 +158,9 @@ def fit(
     from tfvae.training.mlflow_log import in_mlflow
     from tfvae.training.run_folder import RunFolder
     from tfvae.training.settings import TrainingSettings, settings_of
+    from tfvae.training.workers import join
 
+    workers = join()
     # So that a wrong setting is reported before large data are read.
     if model != AUTO:
         settings_of(model, given)
@@ -174,10 +180,15 @@ def fit(
     finished = RunFolder(folder).is_finished
     # The stored items are those of the whole split, although the model learns from a part of it.
     settings = settings_for(model, given, part, typer.echo)
-    with in_mlflow(folder, typer.echo) if log_to == "mlflow" else nullcontext() as follow:
-        trained = train(
+    together = train if workers is None else workers.train
+    keeps_run = workers is None or workers.is_chief
+    with in_mlflow(folder, typer.echo) if log_to == "mlflow" and keeps_run else nullcontext() as follow:
+        trained = together(
             settings, part, folder, items=Items.of(split), follow=follow, tensorboard=tensorboard, log=typer.echo
         )
+    if trained is None:
+        typer.echo("This worker is done; worker 0 has the run.")
+        return
     keep_split(folder, split)
     say_trained(folder, finished, trained)
     summary, counts = measure(trained.model, part.validation_part)

@@ -56,7 +56,8 @@ from tfvae.system.environment import commit, environment
 from tfvae.system.errors import DivergedError, InputError, TooLargeError
 from tfvae.system.files import digest
 from tfvae.system.memory import forget_peak, peak_gb
-from tfvae.training.loop import WATCHED, TrainedModel, train
+from tfvae.training.fitting import WATCHED
+from tfvae.training.loop import TrainedModel, train
 
 __all__ = ["run_folder", "run_table"]
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfvae.data.row_shards import RowShards
 from tfvae.models.base import Recommender
 from tfvae.nn.batches import RowStore, SparseBatch, TrainingRows
-from tfvae.nn.keras_private import BuiltByConstructor, forget_step, use_step
+from tfvae.nn.keras_private import BuiltByConstructor, forget_step, logs_of_step, use_step
 from tfvae.nn.noise import Noise
 from tfvae.nn.sharded_rows import ShardedRows
 from tfvae.system.errors import InputError
@@ -162,11 +162,13 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         Raises:
             InputError: If a shard is missing or damaged.
         """
-        if isinstance(train, RowShards):
-            self._histories = ShardedRows(train)
-        else:
-            self._histories = RowStore(train, with_values=self.predicts_ratings)
-        self._forget_steps()  # a compiled step would continue to read the former matrix
+        rows = ShardedRows(train) if isinstance(train, RowShards) else RowStore(train, self.predicts_ratings)
+        self.stream(rows)
+
+    def stream(self, rows: TrainingRows) -> None:
+        """Gives the model the rows whose numbers `fit` will stream, and nothing else that `attach` finds in them."""
+        self._histories = rows
+        self._forget_steps()  # a compiled step would continue to read the former rows
 
     def detach(self) -> None:
         """Drops the training rows, the optimisers and the compiled steps, so that only the model itself remains.
@@ -314,6 +316,6 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         shares["loss"] = losses[objectives[self.phase[0]].loss]
         for name, value in context.all_reduce(tf.distribute.ReduceOp.SUM, shares).items():
             self._means[name].update_state(value, sample_weight=n_all)
-        return {name: self._means[name].result() for name in ("loss", *self.loss_terms) if name in shares} | {
-            name: tf.convert_to_tensor(getattr(self, name).value) for name in self.logged_weights
-        }
+        logs = {name: self._means[name].result() for name in ("loss", *self.loss_terms) if name in shares}
+        logs |= {name: tf.convert_to_tensor(getattr(self, name).value) for name in self.logged_weights}
+        return logs_of_step(logs, context.strategy)

@@ -126,8 +126,7 @@ class _NCF(GradientRecommender):
         Args:
             train: CSR [n_users, n_items].
         """
-        self._histories = PairStore(train)
-        self._forget_steps()
+        self.stream(PairStore(train))
 
     @property
     def histories(self) -> PairStore:

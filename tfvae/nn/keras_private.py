@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-__all__ = ["BuiltByConstructor", "adam_moments", "forget_step", "use_step"]
+__all__ = ["BuiltByConstructor", "adam_moments", "forget_step", "logs_of_step", "use_step"]
 
 
 class BuiltByConstructor:
@@ -43,6 +43,20 @@ def use_step(model: keras.Model, step: Callable | None) -> Callable:
 def forget_step(model: keras.Model) -> None:
     """Makes the next `fit` compile `model.train_step` again."""
     model.train_function = None
+
+
+def logs_of_step(logs: dict[str, tf.Tensor], strategy: tf.distribute.Strategy) -> dict[str, tf.Tensor]:
+    """What a training step returns, in the shape that Keras's `fit` expects of it.
+
+    On several machines, `fit` takes the mean over the first axis of each log, which a scalar does not have.
+
+    Args:
+        logs: Scalars by name, which are equal on all replicas.
+        strategy: The strategy of the step.
+    """
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return logs
+    return {name: tf.reshape(value, [1]) for name, value in logs.items()}
 
 
 def adam_moments(optimizer: keras.optimizers.Adam, variable: keras.Variable) -> tuple[tf.Variable, tf.Variable]:

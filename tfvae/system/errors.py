@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["DivergedError", "InputError", "TfvaeError", "TooLargeError", "unknown_name"]
+__all__ = ["DivergedError", "InputError", "TfvaeError", "TooLargeError", "WorkerError", "unknown_name"]
 
 
 class TfvaeError(Exception):
@@ -22,6 +22,10 @@ class DivergedError(TfvaeError, ArithmeticError):
 
 class TooLargeError(TfvaeError, MemoryError):
     """A computation that would need more memory than the machine has."""
+
+
+class WorkerError(TfvaeError, RuntimeError):
+    """Another of the workers that train together has stopped."""
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> InputError:

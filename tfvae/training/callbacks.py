@@ -205,7 +205,7 @@ class ResumableCheckpoint(keras.callbacks.Callback):
         """Adds the epoch to the history, saves a checkpoint, and stops training when `patience` is exhausted."""
         numbers = {name: float(value) for name, value in logs.items()}
         logs["seconds"] = time.perf_counter() - self._started
-        rate = float(self.model.optimizers[self.model.phase[0]].learning_rate)
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizers[self.model.phase[0]].learning_rate))
         self.history.append({"epoch": epoch, **numbers, "learning_rate": rate, "seconds": logs["seconds"]})
         if self.best_epoch == epoch:
             notes = {"epoch": np.array(epoch), "run": np.array(self._run)}

@@ -7,59 +7,42 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-import keras
 import tensorflow as tf
 
 from tfvae.data.items import Items
 from tfvae.data.splits import HeldOut, Split
 from tfvae.evaluation.calibration import LEVEL, calibration
-from tfvae.evaluation.evaluate import default_metrics, evaluator, refuse_unknown_users
+from tfvae.evaluation.evaluate import refuse_unknown_users
 from tfvae.models import model_class
 from tfvae.models.base import HasItemVectors, Recommender
 from tfvae.models.gradient import GradientRecommender
 from tfvae.models.rating_model import RatingModel
 from tfvae.models.saved import load_model
-from tfvae.nn.batches import check_batch_size, row_numbers, steps_per_epoch
+from tfvae.nn.batches import check_batch_size
 from tfvae.nn.optimizers import OPTIMIZERS
-from tfvae.system.errors import DivergedError, InputError, unknown_name
+from tfvae.system.errors import InputError, unknown_name
 from tfvae.system.files import replacing
 from tfvae.system.memory import keep_freed_buffers
 from tfvae.training.adapt import members_for
 from tfvae.training.assembly import assembled
-from tfvae.training.callbacks import (
-    LearningRateDecay,
-    Progress,
-    ResumableCheckpoint,
-    StopWhen,
-    Validation,
-    best_of,
-)
+from tfvae.training.callbacks import best_of
+from tfvae.training.fitting import Following, fit_epochs
 from tfvae.training.run_folder import RunFolder, part_files
 from tfvae.training.settings import PILOT_CAP, Detail, Settings, as_member
 from tfvae.training.streaming import refuse_not_streamed
 from tfvae.training.warm_start import WarmStart
 
-__all__ = ["WATCHED", "TrainedModel", "in_folder", "keep", "load_run", "prepare_to_fit", "train"]
+if TYPE_CHECKING:
+    from tfvae.training.workers import Workers
 
-WATCHED = "test_"  # the prefix of metrics on data that are only watched
+__all__ = ["TrainedModel", "in_folder", "keep", "load_run", "prepare_to_fit", "train"]
 
 OUTCOME = ("history", "best_epoch", "seconds", "selected_beta")  # kept in run.json
-
-
-@dataclass(frozen=True, eq=False)
-class _Following:
-    """What `train` is given to follow a run and to end it."""
-
-    watched: HeldOut | None
-    stop: Callable[[], bool] | None
-    follow: Callable[[list[dict[str, float]]], None] | None
-    progress: bool
-    tensorboard: Detail
-    log: Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +98,7 @@ def train(
     tensorboard: Detail = "all",
     log: Callable[[str], None] = print,
     start: WarmStart | None = None,
+    workers: Workers | None = None,
 ) -> TrainedModel:
     """Trains a model on a split's training part and selects its epoch on the validation part; test data are not read.
 
@@ -142,6 +126,7 @@ def train(
         log: Called with one line at a time, such as the memory that a fit will need.
         start: The weights that the model starts from, of a run with settings that give weights of the same shapes; None
             for its own initial weights. `tfvae.retrain` prepares it, and only a `GradientRecommender` can have one.
+        workers: The workers that train together, each in a folder of its own; `Workers.train` prepares the call.
 
     Returns:
         The finished run.
@@ -155,7 +140,7 @@ def train(
     if tensorboard not in get_args(Detail):
         raise unknown_name("detail of TensorBoard's log", tensorboard, get_args(Detail))
     _refuse_unfit(settings, split)
-    following = _Following(watched, stop, follow, progress, tensorboard, log)
+    following = Following(watched, stop, follow, progress, tensorboard, log, workers)
     return in_folder(
         settings,
         split,
@@ -252,7 +237,7 @@ def _trained(
     split: Split,
     run: RunFolder,
     items: Items,
-    following: _Following,
+    following: Following,
     start: WarmStart | None,
 ) -> TrainedModel:
     """Trains the model and writes it with its items into the folder, which must be held."""
@@ -281,19 +266,32 @@ def _trained(
         else:
             run.mark(settings, split.digest)
             pilot_settings = settings.with_changes(beta_selection="fixed", **{cap: PILOT_CAP})
-            pilot = train(pilot_settings, split, run.pilot, progress=progress, tensorboard=parts, log=log)
+            pilot = train(
+                pilot_settings,
+                split,
+                run.pilot,
+                progress=progress,
+                tensorboard=parts,
+                log=log,
+                workers=following.workers,
+            )
             selected_beta = pilot.best["beta"]
         effective = settings.with_changes(beta_selection="fixed", **{cap: selected_beta})
 
-    model = effective.build_for(split)
+    workers = following.workers
+    with nullcontext() if workers is None else workers.strategy.scope():
+        model = effective.build_for(split)
+        if isinstance(model, GradientRecommender):
+            prepare_to_fit(model, split, settings.training.learning_rate, settings.training.optimizer)
     if isinstance(model, GradientRecommender):
-        prepare_to_fit(model, split, settings.training.learning_rate, settings.training.optimizer)
         if start is not None:
             start.give_to(model, effective, split)
+        if workers is not None:
+            workers.keep_own_rows(model, split.train)
     run.mark(settings, split.digest, None if start is None else start.digest)
     begun = time.perf_counter()
     if isinstance(model, GradientRecommender):
-        history = _fit(model, effective, split, run, following)
+        history = fit_epochs(model, effective, split, run, following)
         seconds = sum(entry["seconds"] for entry in history)
         model.detach()
     else:
@@ -337,61 +335,3 @@ def _calibrate(model: RatingModel, name: str, validation: HeldOut, log: Callable
     if found.factor != 1:
         log(f"So its standard deviations are multiplied by {found.factor:.3g}.")
         model.sd_factor = found.factor
-
-
-def _fit(
-    model: GradientRecommender,
-    settings: Settings,
-    split: Split,
-    run: RunFolder,
-    following: _Following,
-) -> list[dict[str, float]]:
-    training = settings.training
-    monitor = f"val_{training.monitor}"
-    keeper = ResumableCheckpoint(
-        run.path, monitor, training.patience, model.patient_from, run.claim().digest, following.log
-    )
-    keeper.set_model(model)
-    keeper.resume()
-    done = len(keeper.history)
-    callbacks = []
-    if split.validation is not None:
-        metrics = dict.fromkeys([training.monitor, *default_metrics(split.validation)])
-        callbacks.append(Validation(evaluator(model, split.validation, list(metrics))))
-    if following.watched is not None:
-        callbacks.append(Validation(evaluator(model, following.watched), WATCHED))
-    callbacks.append(keeper)
-    if following.stop is not None:
-        callbacks.append(StopWhen(following.stop))
-    if (follow := following.follow) is not None:  # after `keeper`, whose history then has the epoch
-        told = dict.fromkeys(("on_train_begin", "on_epoch_end"), lambda *_: follow(keeper.history))
-        callbacks.append(keras.callbacks.LambdaCallback(**told))
-    if training.final_learning_rate_factor < 1:
-        callbacks.append(LearningRateDecay(training.learning_rate, training.final_learning_rate_factor))
-    if following.progress and not keeper.out_of_patience:
-        callbacks.append(Progress(settings.name, training.epochs, done, monitor))
-    n_rows = model.histories.n_rows
-    numbers = row_numbers(n_rows, training.batch_size, training.seed, first_epoch=done)
-    from tfvae.training.tensorboard import logged  # here, as above: reading a finished run needs no TensorBoard
-
-    with logged(run, settings, keeper, model, split.validation, following.tensorboard) as boards:
-        if not keeper.out_of_patience:
-            try:
-                model.fit(
-                    model.histories.ahead(numbers),
-                    initial_epoch=done,
-                    epochs=training.epochs,
-                    steps_per_epoch=steps_per_epoch(n_rows, training.batch_size),
-                    callbacks=[*callbacks, *boards],
-                    shuffle=False,
-                    verbose=0,
-                )
-            except tf.errors.InvalidArgumentError as error:
-                if "the loss : Tensor had" not in error.message:
-                    raise
-                raise DivergedError(
-                    f"the loss of {settings.name} is no longer a number after {int(model.step.numpy())} updates; "
-                    f"lower learning_rate (now {training.learning_rate:g}). {run.path} keeps the last good epoch."
-                ) from None
-    keeper.restore_best()
-    return keeper.history
