@@ -44,7 +44,7 @@ def whole(tiny_split, tmp_path_factory):
     """An uninterrupted run of three phases whose second actor epoch is worse, and its folder."""
     folder = tmp_path_factory.mktemp("ract") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Worse)
+        patch.setattr("tfvae.training.fitting.ResumableCheckpoint", Worse)
         return run(folder, tiny_split), folder
 
 
@@ -79,12 +79,12 @@ def test_a_run_killed_at_the_border_of_each_phase_and_within_one_goes_on_to_equa
                 raise Killed
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tfvae.training.loop.ResumableCheckpoint", Worse)
+            patch.setattr("tfvae.training.fitting.ResumableCheckpoint", Worse)
             patch.setattr("tfvae.training.callbacks.Validation.on_epoch_begin", stop)
             with pytest.raises(Killed):
                 run(tmp_path, tiny_split)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Worse)
+        patch.setattr("tfvae.training.fitting.ResumableCheckpoint", Worse)
         again = run(tmp_path, tiny_split)
     assert again.resumed and again.best_epoch == whole[0].best_epoch
     for one, other in zip(again.history, whole[0].history, strict=True):
@@ -100,7 +100,7 @@ def test_patience_does_not_end_a_run_before_the_third_phase(tiny_split, tmp_path
             super().on_epoch_end(epoch, logs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Falling)
+        patch.setattr("tfvae.training.fitting.ResumableCheckpoint", Falling)
         done = run(tmp_path, tiny_split, epochs=9, batch_size=90, actor_epochs=2, critic_epochs=1, patience=1)
     assert (done.epochs, done.best_epoch) == (4, 0)  # one epoch of the third phase
 

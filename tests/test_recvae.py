@@ -283,7 +283,7 @@ def whole(tiny_split, tmp_path_factory):
             last["state"] = state_of(self.model)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Copying)
+        patch.setattr("tfvae.training.fitting.ResumableCheckpoint", Copying)
         done = run(folder / "whole", tiny_split, epochs=9)
     assert done.model.prior_type == "composite" and done.model.encoder_type == "dense"
     return done, folder, last["state"]
@@ -300,7 +300,7 @@ def test_a_run_killed_after_any_epoch_of_a_round_goes_on_to_equal_bits(epoch, wh
             last[epoch] = state_of(self.model)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Watching)
+        patch.setattr("tfvae.training.fitting.ResumableCheckpoint", Watching)
         done = run(folder / f"killed-{epoch}", tiny_split, epochs=9)
     assert done.resumed and list(last) == list(range(epoch + 1, 9))
     assert without_seconds(done.history) == without_seconds(uninterrupted.history)

@@ -224,7 +224,7 @@ def test_a_killed_run_goes_on_to_equal_bits(old, grown, tmp_path):
                 raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Killed)
+        patch.setattr("tfvae.training.fitting.ResumableCheckpoint", Killed)
         with pytest.raises(KeyboardInterrupt):
             retrain(old, grown, tmp_path / "killed", changes=changes, **QUIET)
     assert not (tmp_path / "killed/retrained.json").exists()

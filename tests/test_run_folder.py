@@ -198,7 +198,7 @@ def stopped_after(epoch, settings, split, folder):
                 raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Stopping)
+        patch.setattr("tfvae.training.fitting.ResumableCheckpoint", Stopping)
         with pytest.raises(Killed):
             trained(settings, split, folder)
 

@@ -94,7 +94,7 @@ def test_an_early_best_epoch_is_restored(tiny_split, tmp_path):
                 kernel.assign(-10 * kernel)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Worse)
+        patch.setattr("tfvae.training.fitting.ResumableCheckpoint", Worse)
         done = run(tmp_path, tiny_split, epochs=9, patience=2, learning_rate=0.05, anneal_updates=0, beta_cap=0.0)
     values = [entry["val_ndcg@10"] for entry in done.history]
     assert done.best_epoch < done.epochs - 1 < 8
@@ -106,7 +106,7 @@ def test_a_finished_folder_is_read_back_without_training(whole, tiny_split):
     done, folder = whole
     files = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop._fit", lambda *given: pytest.fail("trained again"))
+        patch.setattr("tfvae.training.loop.fit_epochs", lambda *given: pytest.fail("trained again"))
         again = run(folder, tiny_split)
     assert again.resumed
     assert_same_run(done, again)
@@ -228,7 +228,7 @@ def test_the_last_good_epoch_is_kept_when_a_run_diverges(tiny_split, tmp_path):
                 self.model.encoder.first.bias.assign(np.full(8, np.nan))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Breaking)
+        patch.setattr("tfvae.training.fitting.ResumableCheckpoint", Breaking)
         with pytest.raises(DivergedError, match="after [67] updates"):
             run(tmp_path, tiny_split)
     assert files_in(tmp_path) == ["best-0.npz", "best-1.npz", "settings.json", "state-0.npz", "state-1.npz"]
@@ -257,7 +257,7 @@ def test_patience_ends_training(tiny_split, tmp_path):
             super().on_epoch_end(epoch, logs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Flat)
+        patch.setattr("tfvae.training.fitting.ResumableCheckpoint", Flat)
         done = run(tmp_path, tiny_split, epochs=6, patience=3)
     assert (done.epochs, done.best_epoch) == (5, 1)  # an equal value is not a better one
 
@@ -285,7 +285,7 @@ def scripted(values):
 
 def test_peak_anneals_to_one_and_trains_again_with_the_beta_of_the_peak(tiny_split, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.ResumableCheckpoint", scripted([0.1, 0.2, 0.9, 0.3]))
+        patch.setattr("tfvae.training.fitting.ResumableCheckpoint", scripted([0.1, 0.2, 0.9, 0.3]))
         done = run(tmp_path, tiny_split, beta_selection="peak", beta_cap=0.3)
     assert done.selected_beta == pytest.approx(8 / 20)  # update 8 is the last of the third epoch
     assert [entry["beta"] for entry in done.history] == pytest.approx([2 / 20, 5 / 20, 8 / 20, 8 / 20])

@@ -72,7 +72,7 @@ def test_a_run_interrupted_in_its_warm_up_goes_on_with_the_beta_of_its_epoch_to_
 
     whole = run(tmp_path / "whole", tiny_split, epochs=4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Interrupted)
+        patch.setattr("tfvae.training.fitting.ResumableCheckpoint", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "run", tiny_split, epochs=4)
     resumed = run(tmp_path / "run", tiny_split, epochs=4)
@@ -106,7 +106,7 @@ def test_a_warm_up_puts_patience_off_until_its_end(warmup_epochs, epochs, tiny_s
             super().on_epoch_end(epoch, logs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Worsening)
+        patch.setattr("tfvae.training.fitting.ResumableCheckpoint", Worsening)
         done = run(tmp_path, tiny_split, warmup_epochs=warmup_epochs, patience=1)
     assert (done.epochs, done.best_epoch) == (epochs, 0)
 
@@ -121,7 +121,7 @@ def test_the_optimizer_of_the_settings_is_the_one_that_trains(name, kind, tiny_s
             raise KeyboardInterrupt  # that is all there is to see
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Watch)
+        patch.setattr("tfvae.training.fitting.ResumableCheckpoint", Watch)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, tiny_split, optimizer=name)
     assert used == [(kind, pytest.approx(0.01))]

@@ -73,7 +73,7 @@ def test_a_search_on_ratings_keeps_the_weights_of_the_least_error(ratings, tmp_p
 
     split = ratings.for_tuning()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Worse)
+        patch.setattr("tfvae.training.fitting.ResumableCheckpoint", Worse)
         done = run(autorec(), split, tmp_path)
     errors = [entry["val_rmse"] for entry in done.history]
     assert len(errors) == 4 and done.best_epoch == np.argmin(errors) < 2
@@ -108,7 +108,7 @@ def interrupted(settings, split, folder, after, monkeypatch, **options):
                 raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr("tfvae.training.loop.ResumableCheckpoint", Stopping)
+        patch.setattr("tfvae.training.fitting.ResumableCheckpoint", Stopping)
         with pytest.raises(Stopped):
             run(settings, split, folder, **options)
 
