@@ -8,7 +8,7 @@ import tensorflow as tf
 from dense_reference import random_rows, rows_of
 from tensorflow.python.eager import context
 
-from tfvae.nn.sparse_ops import binary_matmul, products_at, sparse_matmul
+from tfvae.nn.sparse_ops import binary_matmul, products_at, products_of_pairs, sparse_matmul
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -121,3 +121,22 @@ def test_a_bfloat16_input_of_a_float32_kernel_leaves_the_kernel_s_gradient_in_fl
     np.testing.assert_allclose(tf.cast(products, tf.float32), expected, rtol=2e-2, atol=5e-2)
     np.testing.assert_allclose(tf.cast(of_hidden, tf.float32), dense @ kernel.numpy(), rtol=2e-2, atol=2e-2)
     np.testing.assert_allclose(of_kernel, dense.T @ exact, **CLOSE)
+
+
+@pytest.mark.parametrize(("n_users", "n_items"), [(3, 0), (0, 5), (0, 0), (3, 5)])
+def test_products_of_nothing_have_gradients_of_zeros(n_users, n_items):
+    # As of a batch without ratings, or of a worker that has none of the batch's users.
+    nothing, users, kernel = tf.zeros([0], tf.int32), tf.zeros([n_users, 4]), tf.zeros([n_items, 4])
+    products = {
+        "binary": lambda: binary_matmul(kernel, nothing, nothing, n_users),
+        "weighted": lambda: sparse_matmul(kernel, tf.zeros([0]), nothing, nothing, n_users),
+        "places": lambda: products_at(users, kernel, nothing, nothing),
+        "pairs": lambda: products_of_pairs(users, kernel, nothing, nothing),
+    }
+    for name, product in products.items():
+        with tf.GradientTape() as tape:
+            tape.watch([users, kernel])
+            total = tf.reduce_sum(product())
+        of_users, of_kernel = tape.gradient(total, [users, kernel], unconnected_gradients="zero")
+        assert of_users.shape == users.shape and of_kernel.shape == kernel.shape, name
+        assert not np.any(of_users) and not np.any(of_kernel), name

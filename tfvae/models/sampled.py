@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
+from tfvae.data.row_shards import RowShards, item_counts
 from tfvae.models.autoencoder import Autoencoder
 from tfvae.models.fields import CountFromZero
 from tfvae.nn.batches import SparseBatch
@@ -69,11 +70,11 @@ class SampledAutoencoder(Autoencoder):
         """See `Autoencoder.layer_config`; if items are sampled, tables are read by rows."""
         return replace(super().layer_config(gated=gated, initializer=initializer), by_rows=self.n_sampled > 0)
 
-    def attach(self, train: sp.csr_array) -> None:
+    def attach(self, train: sp.csr_array | RowShards) -> None:
         """See `GradientRecommender.attach`; the popularity of the items is counted here."""
         super().attach(train)
         if self.n_sampled:
-            counts = np.bincount(train.indices, minlength=self.n_items)
+            counts = item_counts(train)
             weights = (1.0 + counts) ** FLATTENED if self.sampling == "popularity" else np.ones(self.n_items)
             self._sampler = ItemSampler(weights, self.n_sampled)
 

@@ -131,12 +131,14 @@ def _sparse_product(
 
     It takes a third of the time of `tf.sparse.sparse_dense_matmul`, and less time than a product of dense batches.
     """
+    n_rows, n_columns = shape
     matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
         indices=tf.cast(tf.stack([segment_ids, items], axis=1), tf.int64),
         values=values,
-        dense_shape=tf.cast(tf.stack(shape), tf.int64),
+        # The operation divides by the number of rows, and none would end the process.
+        dense_shape=tf.cast(tf.stack([tf.maximum(n_rows, 1), n_columns]), tf.int64),
     )
-    return tf.raw_ops.SparseMatrixMatMul(a=matrix, b=dense)
+    return tf.raw_ops.SparseMatrixMatMul(a=matrix, b=dense)[:n_rows]
 
 
 def _transposed_product(
