@@ -20,7 +20,7 @@ COLUMNS = ["--user-col", "uid", "--item-col", "sku"]
 MEASURED = {"metrics", "users", "users_without_targets"}
 COMMANDS = {  # and the keys of their documents
     "datasets": (["datasets"], {"datasets"}),
-    "doctor": (["doctor"], {"findings"}),
+    "doctor": (["doctor"], {"findings", "steps"}),
     "prepare": (["prepare", "ratings.csv", *COLUMNS], {"out", "protocol", "digest", "counts"}),
     "fit": (
         ["fit", "ratings.csv", *COLUMNS, "--model", "ease", "--run", "ease"],
