@@ -20,7 +20,7 @@ COLUMNS = ["--user-col", "uid", "--item-col", "sku"]
 MEASURED = {"metrics", "users", "users_without_targets"}
 COMMANDS = {  # and the keys of their documents
     "datasets": (["datasets"], {"datasets"}),
-    "doctor": (["doctor"], {"findings"}),
+    "doctor": (["doctor"], {"findings", "steps"}),
     "prepare": (["prepare", "ratings.csv", *COLUMNS], {"out", "protocol", "digest", "counts"}),
     "fit": (
         ["fit", "ratings.csv", *COLUMNS, "--model", "ease", "--run", "ease"],
@@ -41,6 +41,21 @@ COMMANDS = {  # and the keys of their documents
     "table": (
         ["table", "multvae-table2", "--data", "ratings.csv", *COLUMNS, "--rows", "ease"],
         {"table", "dataset", "runs"},
+    ),
+    "table, computed": (
+        [
+            "table",
+            "multvae-table2",
+            "--data",
+            "ratings.csv",
+            *COLUMNS,
+            "--rows",
+            "ease,cdae",
+            "--epochs",
+            "1",
+            "--dry-run",
+        ],
+        {"table", "dataset", "tflops", "expected"},
     ),
     "table, rendered": (["table", "multvae-table2", "--dataset", "ratings", "--render-only"], {"pages"}),
     "sweep": (
@@ -92,7 +107,14 @@ def test_the_document_has_what_is_printed(name):
     in_document = {f"{number:.{digits}f}" for number in numbers_of(document) for digits in (3, 4)}
     figures = re.findall(r"(?<![\d.])\d+\.\d{3,4}(?![\d.])", printed) if name not in ("doctor", "prepare") else []
     assert set(figures) <= in_document
-    assert figures or name in ("datasets", "doctor", "prepare", "recommend, many people", "table, rendered")
+    assert figures or name in (
+        "datasets",
+        "doctor",
+        "prepare",
+        "recommend, many people",
+        "table, computed",
+        "table, rendered",
+    )
     for word in keys:
         assert f"`{word}`" in GUIDE, f"docs/commands.md does not explain {word}"
 

@@ -14,6 +14,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     import numpy as np
 
+    from tfvae.experiments.forecast import Forecast
     from tfvae.experiments.records import StoredRun
     from tfvae.serving.ranker import Ranking
 
@@ -23,6 +24,7 @@ __all__ = [
     "how_to_start_serving",
     "show_counts",
     "show_counts_of",
+    "show_forecast",
     "show_metrics",
     "show_ranking",
     "show_runs",
@@ -72,6 +74,39 @@ def show_metrics(summary: Mapping[str, Mapping[str, float]], counts: Mapping[str
 def show_counts_of(measured: Mapping[str, int]) -> None:
     """Prints in one line how many users or ratings a measurement has, by name."""
     typer.echo(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in measured.items()))
+
+
+def show_forecast(expected: Sequence[Forecast], tflops: float) -> None:
+    """Prints what the runs of a table would take.
+
+    Args:
+        expected: What the runs of each row would take.
+        tflops: The rate by which hours are computed, in 10¹² operations a second.
+    """
+    numbers = ("runs", "updates", "10¹⁵ operations", "hours")
+    rows = [
+        (
+            one.row,
+            f"{one.runs}",
+            *(
+                (f"{one.updates:,}", f"{one.operations / 1e15:,.2f}", f"{one.hours(tflops):,.2f}")
+                if one.updates
+                else ("", "", "")
+            ),
+            one.uncounted or "",
+        )
+        for one in expected
+    ]
+    operations, hours = sum(one.operations for one in expected), sum(one.hours(tflops) for one in expected)
+    rows.append(("together", "", "", f"{operations / 1e15:,.2f}", f"{hours:,.2f}", ""))
+    show_table(("row", *numbers, "not counted"), rows, numbers)
+    typer.echo(
+        f"Hours at {tflops:g} TFLOP/s, computed from operation counts, not measured. Counted are the dense products"
+    )
+    typer.echo(
+        "of all training steps; not sparse products, softmax, optimiser, validation, evaluation and sweeps. Patience"
+    )
+    typer.echo("may end runs earlier.")
 
 
 def show_ranking(ranking: Ranking, predicts_ratings: bool, because: Sequence[Sequence[str]] | None = None) -> None:

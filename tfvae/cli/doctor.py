@@ -20,10 +20,13 @@ from tfvae.system.errors import InputError
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
+    from tfvae.training.step_times import StepTime
+
 __all__ = ["Finding", "doctor", "examine"]
 
 TENSORFLOWS_MINOR = ("tensorboard", "tf-keras")  # must have TensorFlow's minor version, which no range can express
 LEAST_MEMORY = LEAST_DISK = 2.0  # GB; training on ML-20M needs about as much
+FEWER = 4  # times fewer items, with which a step is timed where there is less memory
 
 
 class Finding(NamedTuple):
@@ -113,7 +116,9 @@ def _machine() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     try:
         importlib.import_module("tensorflow_probability")
-        yield Finding("device", str(importlib.import_module("tfvae.system.environment").environment()["device"]))
+        system = importlib.import_module("tfvae.system.environment")
+        yield Finding("device", str(system.environment()["device"]))
+        yield Finding("device memory", f"{system.device_memory():,.1f} GB")
     except Exception as problem:  # any error that keeps TensorFlow from loading is a finding
         yield Finding("device", "TensorFlow does not load", f"{type(problem).__name__}: {problem}")
 
@@ -127,6 +132,27 @@ def _data() -> Iterator[Finding]:
             yield Finding(f"data: {name}", whereabouts(name) or "not here")
         except InputError as problem:
             yield Finding(f"data: {name}", "unreadable", str(problem))
+
+
+def _time_steps(findings: list[Finding]) -> list[StepTime]:
+    """Times a training step in each precision, and adds what it finds to the findings."""
+    import tensorflow as tf
+
+    from tfvae.system.environment import device_memory
+    from tfvae.training.step_times import ITEMS, PRECISIONS, step_time
+
+    n_items, steps = ITEMS if device_memory() >= LEAST_MEMORY else ITEMS // FEWER, []
+    for precision in PRECISIONS:
+        what = f"a step, {precision}"
+        try:
+            step = step_time(precision, n_items)
+        except tf.errors.ResourceExhaustedError:
+            findings.append(Finding(what, "out of memory", "end other programs that use the device"))
+            continue
+        product = f"{step.ratio:.2f} × a float32 product of as many operations ({step.product_seconds:.3g} s)"
+        findings.append(Finding(what, f"{step.seconds:.3g} s, {product}; {step.tflops:.3g} TFLOP/s"))
+        steps.append(step)
+    return steps
 
 
 def _version(package: str) -> str | None:
@@ -143,14 +169,23 @@ def _minor(version: str) -> str:
 
 
 def doctor(
-    device: Annotated[bool, typer.Option("--device", help="Also load TensorFlow and name the device.")] = False,
+    device: Annotated[
+        bool, typer.Option("--device", help="Also load TensorFlow, name the device and time a training step on it.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Look whether this machine can run tfvae; the exit code is 1 if something is broken."""
-    findings = examine(device)
+    if device:
+        typer.echo("Looking for devices, and timing a step of Mult-VAE at ML-20M's width: about 20 s")
+    findings, steps = examine(device), []
+    if device and not any(finding.what == "device" and finding.broken for finding in findings):
+        steps = _time_steps(findings)
     lines = (("BROKEN" if broken else "ok", what, seen, broken) for what, seen, broken in findings)
     answer(
-        {"findings": [finding._asdict() for finding in findings]},
+        {
+            "findings": [finding._asdict() for finding in findings],
+            "steps": [step._asdict() | {"ratio": step.ratio, "tflops": step.tflops} for step in steps],
+        },
         lambda: show_table(("", "what", "found", "what to do"), lines),
     )
     raise typer.Exit(int(any(finding.broken for finding in findings)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tfvae.cli import options as opt
-from tfvae.cli.display import show_runs
+from tfvae.cli.display import show_forecast, show_runs
 from tfvae.cli.json_output import AsJson, answer
 from tfvae.system.errors import InputError, unknown_name
 
@@ -21,6 +22,7 @@ TABLE_EXAMPLES = (
     "tfvae table multvae-table2 --dataset ml-1m --seeds 1,2,3",
     "tfvae table multvae-table2 --dataset movietweetings --rows popularity,ease",
     "tfvae table multvae-table2 --data ratings.csv --user-col uid --item-col sku --rows popularity,ease",
+    "tfvae table multvae-table2 --dataset ml-20m --dry-run",
 )
 SWEEP_EXAMPLES = (
     "tfvae sweep multvae-table2 --row mult-vae --dataset ml-1m --trials 20",
@@ -55,10 +57,27 @@ def table(
     negatives: opt.Negatives = None,
     split_seed: opt.SplitSeed = None,
     render_only: Annotated[bool, typer.Option("--render-only", help="Run nothing; render what is stored.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Run nothing; compute updates, operations and hours of all its runs.")
+    ] = False,
+    tflops: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-6,
+            help="With --dry-run: 10¹² operations a second of a training step, which 'tfvae doctor --device' measures; "
+            "10 if not given, an assumption for one card of an A100's class.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring a paper's table up to date on a data set: run what is missing, then render it."""
-    if not render_only and (data or dataset):
+    if dry_run and render_only:
+        raise InputError("--dry-run computes what runs would take, and --render-only renders stored ones; give one.")
+    if tflops is not None and not dry_run:
+        raise InputError("--tflops is the rate by which --dry-run computes hours; give both, or neither.")
+    if dry_run:
+        typer.echo(f"Counting the operations of {name} on {data or dataset}")
+    elif not render_only and (data or dataset):
         typer.echo(f"Running what {name} lacks on {data or dataset}, into paper_results")
     columns = opt.file_options(user_col, item_col, rating_col, time_col, delimiter)
     changes = opt.those_given(
@@ -77,21 +96,39 @@ def table(
         answer({"pages": pages}, lambda: typer.echo(f"Written: {', '.join(map(str, pages))}"))
         return
     from tfvae.experiments.definitions import load_table
-    from tfvae.experiments.runner import run_table
 
     if splits and seeds:
         raise InputError("--splits takes the first of the table's seeds; give either --splits or --seeds.")
-    runs = run_table(
+    asked = (
         name,
         dataset,
         load_table(name).seeds[:splits] if splits else opt.whole_numbers(seeds) or None,
         opt.listed(rows) or None,
-        epochs=epochs,
-        overrides=opt.settings_from(set_),
-        source=source,
-        own=own,
-        log=typer.echo,
     )
+    changed: dict[str, Any] = {
+        "epochs": epochs,
+        "overrides": opt.settings_from(set_),
+        "source": source,
+        "own": own,
+        "log": typer.echo,
+    }
+    if dry_run:
+        from tfvae.experiments.forecast import ASSUMED_TFLOPS, forecast
+
+        rate, expected = tflops or ASSUMED_TFLOPS, forecast(*asked, **changed)
+        answer(
+            {
+                "table": name,
+                "dataset": own.name if own else dataset,
+                "tflops": rate,
+                "expected": [asdict(one) | {"hours": one.hours(rate)} for one in expected],
+            },
+            lambda: show_forecast(expected, rate),
+        )
+        return
+    from tfvae.experiments.runner import run_table
+
+    runs = run_table(*asked, **changed)
     found = [run.model_dump(mode="json", include=IN_DOCUMENT) for run in runs]
     answer(
         {"table": name, "dataset": own.name if own else dataset, "runs": found},

@@ -29,7 +29,9 @@ __all__ = [
     "lacking_for",
     "outdated",
     "plans_of",
+    "plans_of_rows",
     "row_settings",
+    "rows_to_run",
     "shortened_why",
     "stored_as",
     "tables_showing",
@@ -136,6 +138,33 @@ def tables_showing(name: str, rows: set[tuple[str, str]], results: Path) -> list
     """
     others = [load_table(other, results) for other in table_names(results) if other != name]
     return [name, *(table.name for table in others if rows & {row.stored_in(table.name) for row in table.rows})]
+
+
+def rows_to_run(table: Table, slugs: Sequence[str] | None) -> list[Row]:
+    """The rows with these slugs; None for all rows that have a model.
+
+    Raises:
+        InputError: If there is no such row, or it has published values only.
+    """
+    chosen = [table.row(slug) for slug in slugs] if slugs else [row for row in table.rows if row.model]
+    for row in chosen:
+        if row.model is None:
+            raise InputError(f"{table.name}: row {row.slug!r} has published values only; tfvae does not run it.")
+    return chosen
+
+
+def plans_of_rows(
+    job: Job, rows: Sequence[Row], seeds: Sequence[int] | None, epochs: int | None, overrides: dict[str, Any]
+) -> list[Plan]:
+    """Plans the runs of rows, each by the table under which its runs are stored; see `plans_of`.
+
+    If no seeds are given, they are the table's and those of the table that stores the row as well, but for a figure.
+    """
+    plans = []
+    for home, row in [stored_as(job, row) for row in rows]:
+        asked = seeds or (job.table.seeds if job.table.figure else sorted({*job.table.seeds, *home.table.seeds}))
+        plans += plans_of(home, row, asked, epochs, overrides)
+    return plans
 
 
 def plans_of(

@@ -34,9 +34,9 @@ from tfvae.experiments.plan import (
     Plan,
     lacking_for,
     outdated,
-    plans_of,
+    plans_of_rows,
+    rows_to_run,
     shortened_why,
-    stored_as,
     tables_showing,
 )
 from tfvae.experiments.protocols import OwnData, data_name, splits_of
@@ -53,7 +53,7 @@ from tfvae.experiments.sections import PICTURES
 from tfvae.experiments.sweep import run_sweep, validation_value
 from tfvae.experiments.tensorboard import log_pictures
 from tfvae.system.environment import commit, environment
-from tfvae.system.errors import DivergedError, InputError, TooLargeError
+from tfvae.system.errors import DivergedError, TooLargeError
 from tfvae.system.files import digest
 from tfvae.system.memory import forget_peak, peak_gb
 from tfvae.training.fitting import WATCHED
@@ -109,10 +109,7 @@ def run_table(
         TooLargeError: If a run needs more memory than there is.
     """
     table = load_table(name, results)
-    chosen = [table.row(slug) for slug in rows] if rows else [row for row in table.rows if row.model]
-    for row in chosen:
-        if row.model is None:
-            raise InputError(f"{name}: row {row.slug!r} has published values only; tfvae does not run it.")
+    chosen = rows_to_run(table, rows)
     started = time.perf_counter()
     splits = splits_of(table, dataset, source, own)
     stored_under = data_name(dataset, own)
@@ -123,12 +120,8 @@ def run_table(
         _store_activity(job)
     for row in chosen if table.budget else []:
         _search(job, row, epochs, source, own)
-    plans = []
-    for home, row in [stored_as(job, row) for row in chosen]:
-        asked = seeds or (table.seeds if table.figure else sorted({*table.seeds, *home.table.seeds}))
-        plans += plans_of(home, row, asked, epochs, overrides or {})
     runs, failures = [], []
-    for plan in plans:
+    for plan in plans_of_rows(job, chosen, seeds, epochs, overrides or {}):
         try:
             runs.append(_up_to_date(plan))
         except (DivergedError, TooLargeError) as error:

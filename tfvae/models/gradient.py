@@ -6,7 +6,7 @@ import abc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import keras
 import scipy.sparse as sp
@@ -18,6 +18,7 @@ from tfvae.nn.batches import RowStore, SparseBatch, TrainingRows
 from tfvae.nn.keras_private import BuiltByConstructor, forget_step, logs_of_step, use_step
 from tfvae.nn.noise import Noise
 from tfvae.nn.sharded_rows import ShardedRows
+from tfvae.nn.xla import compiled
 from tfvae.system.errors import InputError
 
 __all__ = ["GradientRecommender", "Objective", "Plan"]
@@ -75,6 +76,7 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         phase: Names of the objectives that the present epoch trains; `objective` may read it.
         optimizers: The optimiser of each objective, by name, once the model is compiled; the first one is also Keras's
             `optimizer`.
+        by_xla: Whether XLA compiles the losses and gradients of a step.
     """
 
     rows_are: ClassVar[str] = "training users"
@@ -89,6 +91,7 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         self.step = self.add_state("step", "int64")
         self.rows_seen = self.add_state("rows_seen", "int64")
         self._histories: TrainingRows | None = None
+        self.by_xla = False
         self.phase: tuple[str, ...] = ()
         # The dictionary is behind a proxy, since Keras would save the optimisers of a plain one with the model.
         self.optimizers: Mapping[str, Any] = MappingProxyType({})
@@ -137,6 +140,20 @@ class GradientRecommender(BuiltByConstructor, Recommender):
     def updates_rows(cls, settings: Mapping[str, Any]) -> bool:
         """Whether a step with these settings has gradients for those rows of the item tables only that it needs."""
         return False
+
+    @classmethod
+    def not_by_xla(cls, settings: Mapping[str, Any]) -> str | None:
+        """Why XLA cannot compile the losses and gradients of a model with these settings; None if it can."""
+        return "its step has operations that XLA lacks"
+
+    def drawn(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
+        """All random numbers that `objective` asks for, by name; only a model that XLA can compile has this.
+
+        Args:
+            batch: The batch.
+            noise: The random numbers of this step.
+        """
+        raise NotImplementedError
 
     @property
     def found_by_attach(self) -> Sequence[keras.Variable]:
@@ -236,14 +253,30 @@ class GradientRecommender(BuiltByConstructor, Recommender):
             Scalars by name: the losses of the phase's objectives, and the `loss_terms` that the phase computes.
         """
 
-    def compile(self, optimizer: str | keras.optimizers.Optimizer = "adam", **kwargs) -> None:
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "adam",
+        jit_compile: bool | Literal["auto"] = "auto",
+        **kwargs,
+    ) -> None:
         """Keras's `compile`; each further objective gets an optimiser of the same kind and settings.
 
         Args:
             optimizer: An optimiser or its name, as in Keras.
+            jit_compile: Whether XLA compiles the losses and gradients of a step; "auto" does not.
             **kwargs: Arguments of `keras.Model.compile`.
+
+        Raises:
+            InputError: If XLA cannot compile the model, or several devices train it.
         """
-        super().compile(optimizer=optimizer, **kwargs)
+        self.by_xla = jit_compile is True
+        if self.by_xla:
+            if why := self.not_by_xla(self.get_config()):
+                raise InputError(f"{self.name} cannot be compiled by XLA: {why}. Train it without xla.")
+            if tf.distribute.has_strategy():
+                raise InputError("XLA compiles a step on one device only; found several. Train without xla.")
+        # Keras would let XLA compile the whole step, of which the sparse kernels have no implementation in XLA.
+        super().compile(optimizer=optimizer, jit_compile=False, **kwargs)
         first: keras.optimizers.Optimizer = self.optimizer
         optimizers: dict[str, Any] = {}
         for name, objective in self.objectives.items():
@@ -293,22 +326,19 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         # Replicas may hold batches of unequal size. Their gradients are summed, so each is weighted by its users.
         n_all = context.all_reduce(tf.distribute.ReduceOp.SUM, n_users)
         share = n_users / n_all
-        objectives = {name: objective for name, objective in self.objectives.items() if name in self.phase}
-        losses = dict.fromkeys(objective.loss for objective in objectives.values())
+        objectives = self._pursued()
         self.before_step()
-        with tf.GradientTape(persistent=len(losses) > 1, watch_accessed_variables=False) as tape:
-            tape.watch([variable.value for objective in objectives.values() for variable in objective.variables])
-            means = self.objective(batch, Noise(self.seed, self.step.value))
-            regulariser = sum(self.losses) / context.num_replicas_in_sync
-            for name in losses:
-                # On a replica without users the mean is NaN, and the share is 0.
-                loss = tf.math.multiply_no_nan(means[name], share) + regulariser
-                losses[name] = tf.debugging.check_numerics(loss, "the loss")
-        for name, loss in losses.items():
-            lowering = {objective: list(of.variables) for objective, of in objectives.items() if of.loss == name}
-            gradients = tape.gradient(loss, lowering)  # one backward pass for all optimisers of this loss
-            for objective, variables in lowering.items():
-                self.optimizers[objective].apply(gradients[objective], variables)
+        noise = Noise(self.seed, self.step.value)
+        if self.by_xla:
+            means, losses, gradients = compiled(self._descent, batch, self.drawn(batch, noise), share)
+            # XLA checks no numbers, and no weight may be changed before they are checked.
+            losses = {name: tf.debugging.check_numerics(loss, "the loss") for name, loss in losses.items()}
+            with tf.control_dependencies(losses.values()):
+                gradients = tf.nest.map_structure(tf.identity, gradients)
+        else:
+            means, losses, gradients = self._descent(batch, noise, share)
+        for name, objective in objectives.items():
+            self.optimizers[name].apply(gradients[name], list(objective.variables))
         self.step.assign_add(1)
         self.rows_seen.assign_add(tf.cast(n_all, tf.int64))
         # Keras would average the replicas' own means, regardless of their numbers of users.
@@ -319,3 +349,31 @@ class GradientRecommender(BuiltByConstructor, Recommender):
         logs = {name: self._means[name].result() for name in ("loss", *self.loss_terms) if name in shares}
         logs |= {name: tf.convert_to_tensor(getattr(self, name).value) for name in self.logged_weights}
         return logs_of_step(logs, context.strategy)
+
+    def _pursued(self) -> dict[str, Objective]:
+        """The objectives of the present phase, by name."""
+        return {name: objective for name, objective in self.objectives.items() if name in self.phase}
+
+    def _descent(self, batch: SparseBatch, noise: Noise, share: tf.Tensor) -> tuple[dict, dict, dict]:
+        """The means over users and the losses of a step, by name, and the gradients of each objective of the phase.
+
+        Args:
+            batch: The batch.
+            noise: The random numbers of this step.
+            share: The share of this replica's users among all replicas'.
+        """
+        objectives, context = self._pursued(), tf.distribute.get_replica_context()
+        losses = dict.fromkeys(objective.loss for objective in objectives.values())
+        with tf.GradientTape(persistent=len(losses) > 1, watch_accessed_variables=False) as tape:
+            tape.watch([variable.value for objective in objectives.values() for variable in objective.variables])
+            means = self.objective(batch, noise)
+            regulariser = sum(self.losses) / context.num_replicas_in_sync
+            for name in losses:
+                # On a replica without users the mean is NaN, and the share is 0.
+                loss = tf.math.multiply_no_nan(means[name], share) + regulariser
+                losses[name] = tf.debugging.check_numerics(loss, "the loss")
+        gradients: dict[str, list[tf.Tensor]] = {}
+        for name, loss in losses.items():
+            lowering = {objective: list(of.variables) for objective, of in objectives.items() if of.loss == name}
+            gradients |= tape.gradient(loss, lowering)  # one backward pass for all optimisers of this loss
+        return means, losses, gradients

@@ -79,6 +79,11 @@ class MultVAE(SampledAutoencoder, VariationalAutoencoder):
         mean, log_variance = tf.split(self.encoder(batch, noise=noise), 2, axis=1)
         return diagonal_normal(mean, log_variance)
 
+    def drawn(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
+        """See `GradientRecommender.drawn`: also the sample of z."""
+        shape = [tf.shape(batch.lengths)[0], self.latent_dim]
+        return super().drawn(batch, noise) | {"z": noise.normal(shape, "z")}
+
     def objective(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
         """-L_β averaged over users (equation 6), with one reparameterised sample of z."""
         q = self.posterior(batch, noise)

@@ -193,6 +193,11 @@ class RecVAE(SampledAutoencoder, VariationalAutoencoder):
             if settings["kl_weight"] == "rescaled":
                 yield "gamma", max(settings["gamma"], GAMMA_OF_SHORT), why
 
+    @classmethod
+    def not_by_xla(cls, settings: Mapping[str, Any]) -> str | None:
+        """Why XLA cannot compile a step: only the random numbers of one phase could be drawn before it."""
+        return "it is trained in several phases"
+
     def posterior(self, batch: SparseBatch, noise: Noise | None = None) -> tfd.Distribution:
         """The posterior q(z | x) of B users."""
         return normal_of(self.encoder(batch, noise=noise))

@@ -66,6 +66,15 @@ class SampledAutoencoder(Autoencoder):
         """Whether a step changes only the rows that it needs, which it does if it samples items."""
         return settings["n_sampled"] > 0
 
+    @classmethod
+    def not_by_xla(cls, settings: Mapping[str, Any]) -> str | None:
+        """Why XLA cannot compile a step; None if it can, without sampled items."""
+        return super().not_by_xla(settings) if settings["n_sampled"] else None
+
+    def drawn(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
+        """See `GradientRecommender.drawn`: what the dropout of the first layer draws."""
+        return self.encoder.first.drawn(batch, noise)
+
     def layer_config(self, *, gated: bool = False, initializer: str = "glorot") -> LayerConfig:
         """See `Autoencoder.layer_config`; if items are sampled, tables are read by rows."""
         return replace(super().layer_config(gated=gated, initializer=initializer), by_rows=self.n_sampled > 0)

@@ -97,6 +97,11 @@ class EmbeddingBag(keras.layers.Layer):
         )
         return kernel, bias
 
+    def drawn(self, batch: SparseBatch, noise: Noise) -> dict[str, tf.Tensor]:
+        """What `call` draws for the items, float32 [nnz], by the name under which it does; nothing without dropout."""
+        name = f"{self.name}/dropout"
+        return {name: noise.uniform(tf.shape(batch.items), name)} if self.dropout else {}
+
     def kept(self, batch: SparseBatch, noise: Noise) -> tf.Tensor:
         """Which items `call` keeps when it is given this noise, bool [nnz]."""
         return noise.uniform(tf.shape(batch.items), f"{self.name}/dropout") < 1.0 - self.dropout
@@ -112,8 +117,12 @@ class EmbeddingBag(keras.layers.Layer):
         items, segment_ids, keep = batch.items, batch.segment_ids, 1.0
         if noise is not None and self.dropout:
             keep = 1.0 - self.dropout
-            kept = tf.where(self.kept(batch, noise))[:, 0]
-            items, segment_ids = tf.gather(items, kept), tf.gather(segment_ids, kept)
+            kept = self.kept(batch, noise)
+            if is_portable():  # no length may depend on what is dropped; sums leave out what has a negative row
+                segment_ids = tf.where(kept, segment_ids, -1)
+            else:
+                kept = tf.where(kept)[:, 0]
+                items, segment_ids = tf.gather(items, kept), tf.gather(segment_ids, kept)
         length = (tf.sqrt(tf.maximum(batch.lengths, 1.0)) if self.normalize else tf.ones_like(batch.lengths)) * keep
         needed, places = distinct(items) if self.by_rows and not is_portable() else (None, items)
 

@@ -37,10 +37,11 @@ _PORTABLE = ContextVar("portable", default=False)
 
 @contextmanager
 def portable_ops() -> Iterator[None]:
-    """Within it, graphs are traced with gathers and segment sums, since LiteRT has no kernels for sparse products.
+    """Within it, graphs are traced with gathers and segment sums: LiteRT and XLA have no kernels for sparse products.
 
     The results differ by rounding only. A gathered row of the matrix takes memory for each non-zero, and the order in
-    which gradients add their terms is not fixed; so such graphs are for serving a few users at a time.
+    which gradients add their terms is not fixed; so such graphs are for serving a few users at a time, and for
+    `tfvae.nn.xla`.
     """
     before = _PORTABLE.set(True)
     try:

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["commit", "environment"]
+__all__ = ["commit", "device_memory", "environment"]
 
 PACKAGES = ("tfvae", "tensorflow", "keras", "tensorflow-probability", "numpy", "scipy", "implicit")
 
@@ -34,6 +34,15 @@ def commit() -> str | None:
         return None
     head = _git(package, "rev-parse", "HEAD")
     return head and head + ("+changes" if _git(package, "status", "--porcelain", ".") else "")
+
+
+def device_memory() -> float:
+    """The memory that TensorFlow may take of the first GPU, or else the host's that is free, in GB (10⁹ bytes)."""
+    import psutil
+    from tensorflow.python.client import device_lib  # the public interface tells what is in use only
+
+    limits = [device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU"]
+    return (limits[0] if limits else psutil.virtual_memory().available) / 1e9
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

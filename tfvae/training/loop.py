@@ -156,6 +156,8 @@ def _refuse_unfit(settings: Settings, split: Split) -> None:
     refuse_not_streamed(settings, split)
     for member in members_for(settings, split, lambda line: None):
         _refuse_unfit(member, split)
+    if settings.training.xla and (why := _not_by_xla(settings)):
+        raise InputError(f"{settings.name} cannot be compiled by XLA: {why}. Leave xla out.")
     if issubclass(kind, GradientRecommender):
         refuse_unknown_users(kind, split.validation)
         check_batch_size(kind.n_rows(split.train), settings.training.batch_size, kind.rows_are)
@@ -164,6 +166,12 @@ def _refuse_unfit(settings: Settings, split: Split) -> None:
             f'beta_selection="{selection}" needs a validation part, which this split lacks; set '
             f"{settings.kl_weight_cap} by hand."
         )
+
+
+def _not_by_xla(settings: Settings) -> str | None:
+    """Why XLA cannot compile the steps of a model; None if it can."""
+    kind = model_class(settings.name)
+    return kind.not_by_xla(settings.model) if issubclass(kind, GradientRecommender) else "it has no training steps"
 
 
 def in_folder(
@@ -213,7 +221,9 @@ def load_run(folder: Path | str) -> TrainedModel:
     return TrainedModel(load_model(run.model_file), settings, resumed=True, **outcome)
 
 
-def prepare_to_fit(model: GradientRecommender, split: Split, learning_rate: float, optimizer: str = "adam") -> None:
+def prepare_to_fit(
+    model: GradientRecommender, split: Split, learning_rate: float, optimizer: str = "adam", xla: bool = False
+) -> None:
     """Attaches the training rows and compiles the model, so that Keras `fit` on `row_numbers` trains it.
 
     A model of ratings that has not been trained yet is also told the scale of the ratings.
@@ -223,13 +233,15 @@ def prepare_to_fit(model: GradientRecommender, split: Split, learning_rate: floa
         split: The data, of which the model learns from the training part.
         learning_rate: The optimiser's learning rate.
         optimizer: A key of `OPTIMIZERS`.
+        xla: Whether XLA compiles the losses and gradients of a step; on a CPU it is slower.
+
+    Raises:
+        InputError: If XLA cannot compile the model.
     """
     if isinstance(model, RatingModel) and model.step.numpy() == 0:
         model.rate_as(split.scale)
     model.attach(split.train)
-    # On a CPU, XLA is slower at these sizes; elsewhere Keras would use it by default, but the sparse kernels have no
-    # XLA implementation.
-    model.compile(optimizer=OPTIMIZERS[optimizer](learning_rate), jit_compile=False)
+    model.compile(optimizer=OPTIMIZERS[optimizer](learning_rate), jit_compile=xla)
 
 
 def _trained(
@@ -282,7 +294,8 @@ def _trained(
     with nullcontext() if workers is None else workers.strategy.scope():
         model = effective.build_for(split)
         if isinstance(model, GradientRecommender):
-            prepare_to_fit(model, split, settings.training.learning_rate, settings.training.optimizer)
+            training = settings.training
+            prepare_to_fit(model, split, training.learning_rate, training.optimizer, training.xla)
     if isinstance(model, GradientRecommender):
         if start is not None:
             start.give_to(model, effective, split)

@@ -64,6 +64,8 @@ class TrainingSettings(pydantic.BaseModel):
             anneals to 1 in a pilot run, takes the β of the epoch with the best validation value, and trains again with
             this cap.
         precision: "mixed_bfloat16" computes the inner layers in bfloat16; the first layer and the softmax stay float32.
+        xla: Whether XLA compiles the losses and gradients of a step, of models that it can compile, for one device. It
+            compiles again for each power of two of stored items in a batch.
         deterministic: Whether TensorFlow uses only operations whose results are bit-identical on a GPU too, which is
             slower there.
         seed: Seed of the initialisers, the order of users, dropout and noise.
@@ -80,6 +82,7 @@ class TrainingSettings(pydantic.BaseModel):
     monitor: str = "ndcg@100"
     beta_selection: Literal["fixed", "peak"] = "fixed"
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    xla: bool = False
     deterministic: bool = False
     seed: Seed = 98765
 
