@@ -20,6 +20,7 @@ LIKE = {
     "mlp": "neumf",  # the other one
     "autorec": "p-vae",
     "two-sided-p-vae": "p-vae",  # two of them
+    "nnmf": "neumf",  # factors of users and items, and a perceptron
 }
 """The models that are left out, each with the one that stands for it."""
 

@@ -99,7 +99,7 @@ def test_the_quick_start_does_its_five_steps(executed, tmp_path):
     assert (runs / "exported" / "saved_model.pb").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mult_vae_is_its_plain_twin_and_annealing_helps(executed):
     cells = executed("02")  # a cell of it compares losses, gradients and scores
     assert "the same loss, gradients and scores" in printed(cells["twin"])
