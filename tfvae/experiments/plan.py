@@ -303,12 +303,20 @@ def outdated(run: StoredRun, plan: Plan) -> str | None:
     if run.data_digest != plan.split.digest:
         return "other data"
     try:
-        settings = stored_settings(run.settings).flat()
+        settings = _complete(stored_settings(run.settings))
     except InputError:
         return "settings that no longer exist"
     if plan.row.refined != ("hmc" in (run.predictive or {})):
         return "codes that were not refined" if plan.row.refined else "refined codes"
-    return None if settings in (plan.settings.flat(), plan.full.flat()) else "other settings"
+    return None if settings in map(_complete, (plan.settings, plan.full)) else "other settings"
+
+
+def _complete(settings: Settings) -> dict[str, Any]:
+    """Flat settings, those of members too with the defaults of settings that did not exist when they were stored."""
+    if not settings.members:
+        return settings.flat()
+    members = [as_member(member_settings(member)) for member in settings.members]
+    return settings.with_changes(members=members).flat()
 
 
 def lacking_for(run: StoredRun, figure: Picture | None) -> str | None:
