@@ -193,6 +193,7 @@ def ranked(out: str, parts: int, code: int) -> str:
     return done.stderr
 
 
+@pytest.mark.long
 def test_killed_in_the_middle_the_same_command_goes_on_to_equal_bytes(folder):
     ranked("whole.csv", 99, 0)
     ranked("cut.csv", 2, -signal.SIGKILL)

@@ -272,6 +272,7 @@ def raters(tmp_path, monkeypatch):
     return {"results": tmp_path / "results", "work": tmp_path / "work", "progress": False, "log": lambda line: None}
 
 
+@pytest.mark.long
 def test_rows_of_ratings_are_searched_on_the_first_split_and_an_ensemble_of_them_is_run(raters, monkeypatch):
     given, train = [], sweep.train
     monkeypatch.setattr(

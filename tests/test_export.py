@@ -135,6 +135,7 @@ def test_an_export_answers_the_same_in_a_process_without_tfvae(cases, models, tm
             np.testing.assert_array_equal(answers["default"][:, :K], answers["items"])
 
 
+@pytest.mark.long
 def test_a_mask_of_the_moment_is_an_input_of_an_export_in_a_process_without_tfvae(models, tmp_path):
     matrix, draw = histories_of(), np.random.default_rng(2)
     histories, asked = as_ids(matrix, NUMBERS), {}

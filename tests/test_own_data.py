@@ -74,6 +74,7 @@ def test_a_file_called_like_a_data_set_is_refused_however_it_is_written(file, tm
         OwnData(tmp_path / file)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("choices", "tried"), [([20, 40, 500], {20, 40}), ([500], None)])
 def test_a_sweep_tries_no_batch_that_is_larger_than_the_data(choices, tried, tmp_path):

@@ -133,7 +133,8 @@ def test_in_process_it_predicts_as_the_model_does(models, name, item_ids):
     assert (found.sd is not None) == (name == "p-vae")
 
 
-@pytest.mark.parametrize("names", [["p-vae", "bias-mf"], pytest.param(NAMES, marks=pytest.mark.long)], ids=len)
+@pytest.mark.long
+@pytest.mark.parametrize("names", [["p-vae", "bias-mf"], NAMES], ids=len)
 def test_an_export_answers_the_same_in_a_process_without_tfvae(names, models, tmp_path):
     for name in names:
         export(models[name], NUMBERS, tmp_path / name, scale=SCALE)

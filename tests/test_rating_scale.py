@@ -76,6 +76,7 @@ def test_the_unit_of_the_ratings_changes_no_prediction_but_by_itself(name, split
         assert again.get_config() == model.get_config()
 
 
+@pytest.mark.long
 def test_the_predictive_distributions_are_in_the_users_unit(split, tmp_path):
     found = {}
     for c in (1, 20):

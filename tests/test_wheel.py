@@ -73,6 +73,7 @@ for command in sys.argv[1:]:
 """
 
 
+@pytest.mark.long
 def test_every_command_works_from_the_wheel_in_an_empty_folder(installed, tmp_path):
     (tmp_path / "ratings.csv").write_text(EVENTS)
     (tmp_path / "commands.py").write_text(CODE)  # in one process, since each would load TensorFlow anew
