@@ -197,7 +197,7 @@ text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 names = text.map(lambda middle: f"<{middle}>")  # never empty, a number, or with white space at its ends
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     rows=st.lists(st.tuples(names, names, st.floats(-1e6, 1e6, width=32), text), min_size=1, max_size=12),
     delimiter=st.sampled_from(",;\t|"),
