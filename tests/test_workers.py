@@ -39,7 +39,7 @@ train(settings_of(settings.pop("model"), settings), split, folder, progress=Fals
 # Nothing is drawn, so that workers and one machine differ by the rounding of sums only. Of 90 users, the last batch of
 # an epoch has one, so that one worker has none.
 QUIET = {"model": "mult-dae", "dropout": 0.0, "latent_dim": 4, "batch_size": 89, "epochs": 6}
-NOISY = {"model": "mult-vae", "hidden": [8], "latent_dim": 4, "batch_size": 30, "epochs": 6}
+NOISY = {"model": "mult-vae", "hidden": [8], "latent_dim": 4, "batch_size": 30, "epochs": 30}
 
 
 def start(n: int, index: int, ports: list[int], *arguments: object) -> subprocess.Popen:
@@ -159,7 +159,7 @@ def test_two_workers_are_one_machine(tiny_split, tmp_path):
 def test_workers_of_whom_one_was_killed_go_on_to_the_same_weights(tiny_split, tmp_path):
     tiny_split.save(tmp_path / "split.npz")
     wait_for(together(2, tmp_path / "split.npz", tmp_path / "whole", NOISY))
-    workers = together(2, tmp_path / "split.npz", tmp_path / "killed", NOISY | {"epochs": 6})
+    workers = together(2, tmp_path / "split.npz", tmp_path / "killed", NOISY)
     deadline = time.monotonic() + 240
     while not list((tmp_path / "killed").glob("state-*.npz")) and time.monotonic() < deadline:
         time.sleep(0.02)
