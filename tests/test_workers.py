@@ -16,7 +16,9 @@ import pytest
 import tensorflow as tf
 import yaml
 from scipy.sparse import csr_array
+from typer.testing import CliRunner
 
+from tfvae.cli.app import app
 from tfvae.models import model_class
 from tfvae.nn.batches import row_numbers
 from tfvae.system.errors import InputError
@@ -144,6 +146,14 @@ def test_a_model_in_closed_form_is_refused(tiny_split, tmp_path):
     with pytest.raises(InputError, match="ease is not trained by gradient"):
         workers.train(settings_of("ease", {}), tiny_split, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("options", [["--model", "ease"], ["--from", "run"]])
+def test_a_command_for_one_machine_is_refused_before_the_workers_are_joined(options, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}')
+    monkeypatch.setattr("tfvae.training.workers.join", lambda: pytest.fail("joined"))
+    result = CliRunner().invoke(app, ["fit", "movietweetings", *options])
+    assert result.exit_code == 2 and "unset TF_CONFIG" in result.output
 
 
 @pytest.mark.long

@@ -158,8 +158,10 @@ def fit(
     from tfvae.training.mlflow_log import in_mlflow
     from tfvae.training.run_folder import RunFolder
     from tfvae.training.settings import TrainingSettings, settings_of
-    from tfvae.training.workers import join
+    from tfvae.training.workers import join, refuse_one_machine
 
+    if model != AUTO and os.environ.get("TF_CONFIG"):
+        refuse_one_machine(model)
     workers = join()
     # So that a wrong setting is reported before large data are read.
     if model != AUTO:

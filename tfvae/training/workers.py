@@ -36,7 +36,7 @@ from tfvae.training.loop import TrainedModel, train
 from tfvae.training.run_folder import RunFolder
 from tfvae.training.settings import Settings
 
-__all__ = ["VARIABLE", "Workers", "join"]
+__all__ = ["VARIABLE", "Workers", "join", "refuse_one_machine"]
 
 VARIABLE = "TF_CONFIG"
 EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
@@ -122,12 +122,7 @@ class Workers:
             InputError: As `tfvae.train` does, or if the model is not trained by gradient.
             WorkerError: If another worker has stopped.
         """
-        kind = model_class(settings.name)
-        if not issubclass(kind, GradientRecommender):
-            raise InputError(
-                f"{settings.name} is not trained by gradient, and so by one machine only; unset {VARIABLE}, or choose "
-                "another model."
-            )
+        refuse_one_machine(settings.name)
         try:
             return self._trained(settings, split, folder, following)
         except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
@@ -150,6 +145,18 @@ class Workers:
                 shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(".*", "tensorboard"))
             train(settings, split, copy, workers=self, **quiet)
         return None
+
+
+def refuse_one_machine(name: str) -> None:
+    """Refuses a model that one machine fits; to be called before the workers are joined, who would wait for each other.
+
+    Raises:
+        InputError: If the model is not trained by gradient.
+    """
+    if not issubclass(model_class(name), GradientRecommender):
+        raise InputError(
+            f"{name} is not trained by gradient, and so by one machine only; unset {VARIABLE}, or choose another model."
+        )
 
 
 def join() -> Workers | None:
