@@ -12,6 +12,7 @@ from tfvae.models.edlae import EDLAE
 from tfvae.models.meld import MELD
 from tfvae.models.multvae import MultDAE
 from tfvae.models.recvae import RecVAE
+from tfvae.models.rp3beta import RP3Beta
 from tfvae.nn.batches import RowStore, unpad
 from tfvae.nn.noise import Noise
 from tfvae.system.errors import InputError
@@ -133,7 +134,18 @@ def test_the_old_encoder_is_that_of_the_epoch_before(train):
     np.testing.assert_array_equal(model.old_encoder.first.kernel, model.variational_encoder.first.kernel)
 
 
-@pytest.mark.parametrize("experts", [[], ["cubic"], ["linear", "linear"]])
+@pytest.mark.parametrize("experts", [[], ["cubic"], ["linear", "linear"], ["walk"]])
 def test_other_experts_are_refused(experts):
     with pytest.raises(InputError, match="experts"):
         MELD(N_ITEMS, experts=experts)
+
+
+def test_the_walk_expert_is_rp3beta(rows, train):
+    model = MELD(N_ITEMS, experts=["walk", "square"], walk_alpha=0.6, walk_beta=0.3, neighbors=9, **SMALL)
+    model.attach(train)
+    rp3beta = RP3Beta(N_ITEMS, alpha=0.6, beta=0.3, neighbors=9)
+    rp3beta.fit_matrix(train, log=[].append)
+    np.testing.assert_array_equal(model.expert_scores(rows)["walk"], rp3beta.scores(rows))
+    assert model.expert_scores(rows).keys() == {"walk", "square"}
+    assert {variable.path for variable in model.found_by_attach} == {"walk/neighbor_items", "walk/neighbor_weights"}
+    assert MELD.not_streamed({"experts": ["walk", "square"]}) == "its walk expert is solved for from the whole matrix"

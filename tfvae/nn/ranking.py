@@ -141,8 +141,10 @@ def standardized(scores: tf.Tensor) -> tf.Tensor:
     Returns:
         float [B, n_items]; zeros for a row without spread. NaN and infinite scores make their row NaN.
     """
+    # Few operations go over the catalogue: of 41,000 items these cost nearly as much as the product of a decoder.
+    highest, lowest = tf.reduce_max(scores, axis=1, keepdims=True), tf.reduce_min(scores, axis=1, keepdims=True)
     centred = scores - tf.reduce_mean(scores, axis=1, keepdims=True)
-    spread = tf.sqrt(tf.reduce_mean(centred**2, axis=1, keepdims=True))
+    spread = tf.sqrt(tf.reduce_mean(tf.square(centred), axis=1, keepdims=True))
     # The comparison is false for NaN, so that a diverged member is not taken for one that has nothing to say.
-    flat = spread <= NO_SPREAD * tf.reduce_max(tf.abs(scores), axis=1, keepdims=True)
-    return tf.where(flat, tf.zeros_like(scores), centred / tf.where(flat, tf.ones_like(spread), spread))
+    flat = spread <= NO_SPREAD * tf.maximum(highest, -lowest)
+    return centred * tf.where(flat, tf.zeros_like(spread), 1 / spread)
