@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tfvae.experiments.forecast import Forecast
     from tfvae.experiments.records import StoredRun
-    from tfvae.serving.ranker import Ranking
+    from tfvae.serving.ranking import Ranking
 
 __all__ = [
     "how_to_run_litert",

@@ -15,7 +15,7 @@ from tfvae.cli.rules import RuleOptions
 from tfvae.system.errors import InputError
 
 if TYPE_CHECKING:
-    from tfvae.serving.ranker import Ranking
+    from tfvae.serving.ranking import Ranking
     from tfvae.serving.reasons import Reason
 
 __all__ = ["EXAMPLES", "recommend"]
@@ -25,6 +25,7 @@ EXAMPLES = (
     "tfvae recommend runs/movietweetings-mult-vae --like gravity --like 'the matrix' -k 5",
     "tfvae recommend runs/ml-1m-p-vae --history 318=5,527=4 --like 'the matrix=5'",
     "tfvae recommend runs/ml-1m-neumf --user 42",
+    "tfvae recommend exports/phone --like gravity",
     "tfvae recommend runs/shop-edlae --history 17,23 --only stock.csv --at-most 2 --categories items.csv:kind --why",
     "tfvae recommend runs/shop-edlae --all-users --without sold-out.csv --again --diversity .3 --out top.csv",
     "tfvae recommend runs/shop-edlae --users today.csv --user-col uid --item-col sku --out top.parquet -k 50",
@@ -35,7 +36,10 @@ _MANY = "Many people at once"
 
 
 def recommend(
-    run: opt.RunFolder,
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="The folder of a finished 'tfvae fit', or of a LiteRT export of it."),
+    ],
     history: Annotated[
         list[str] | None,
         typer.Option(
@@ -98,6 +102,9 @@ def recommend(
     A model of ratings predicts them, with their standard deviation where it knows one. If it was trained '--by items',
     it is told the ratings of an item by users' ids, and predicts those of other users.
 
+    A LiteRT export of the run ('tfvae export RUN FOLDER --format litert') answers at once, since TensorFlow need not be
+    loaded if the extra tfvae[litert] is installed; it knows no users, and no rules but those of the export.
+
     With --users or --all-users the rankings of many people are written to a file with the columns user, rank, item,
     score, title (where titles are known) and sd (where a model of ratings knows it). If this is interrupted, the same
     command goes on where it was.
@@ -118,7 +125,11 @@ def recommend(
     if not users and (needless := [name for name in columns if name != "item" or not given.reads_files]):
         raise InputError(f"only --users reads a file of events, so {', '.join(needless)} would change nothing.")
     given.refuse_unfit()
+    from tfvae.serving.export_folder import is_litert
+
     if users or all_users:
+        if is_litert(run):
+            raise InputError(f"{run} is a LiteRT file, which answers one person at a time; many people need the run.")
         if why:
             raise InputError(
                 "--why is for one person: for each, the model would have to score as many histories as they have "
@@ -131,12 +142,34 @@ def recommend(
     if out is not None:
         raise InputError("--out is for --users FILE and --all-users; the ranking of one person is printed.")
 
-    _to_one(run, [history or [], history_file, like or []], user, k, given, why)
+    told = [history or [], history_file, like or []]
+    if is_litert(run):
+        _from_litert(run, told, user, k, given, why)
+    else:
+        _to_one(run, told, user, k, given, why)
+
+
+def _from_litert(folder: Path, told: list, user: str, k: int, given: RuleOptions, why: bool) -> None:
+    """Prints the ranking of one person by an exported file, without TensorFlow."""
+    from tfvae.cli.histories import history_parts, typed_history
+    from tfvae.serving.litert_file import LiteRTFile
+
+    if user or why or given.are_given:
+        raise InputError(
+            f"{folder} is a LiteRT file, which answers a history by the rules that it was exported with; --user, "
+            "--why and further rules need the run itself."
+        )
+    file = LiteRTFile(folder)
+    history, named, like = told
+    ids, ratings = typed_history(file.items, history_parts(file.items, history, named), like, file.predicts_ratings)
+    ranking = file.recommend(ids, k, ratings if file.predicts_ratings else None)
+    answer({"recommended": _records(ranking, None)}, lambda: show_ranking(ranking, file.predicts_ratings))
 
 
 def _to_one(run: Path, told: list, user: str, k: int, given: RuleOptions, why: bool) -> None:
     """Prints the ranking of one person, who is told by a history or is a training user; checks all before loading."""
-    from tfvae.cli.run_folder import history_parts, items_of, training_split, typed_history
+    from tfvae.cli.histories import history_parts, typed_history
+    from tfvae.cli.run_folder import items_of, training_split
     from tfvae.data.row_shards import rows_of
     from tfvae.models import model_class
     from tfvae.serving.recommendations import recommend as ranked

@@ -41,6 +41,11 @@ class RuleOptions(NamedTuple):
     item_col: str | None
 
     @property
+    def are_given(self) -> bool:
+        """Whether there is any rule."""
+        return bool(self.reads_files or self.again or self.min_users or self.at_most is not None or self.diversity)
+
+    @property
     def reads_files(self) -> bool:
         """Whether a file is named, in which there are item ids."""
         return bool(self.only or self.without or (self.categories and not self._names_attribute))

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfvae.system.errors import InputError
-from tfvae.system.files import replacing, write_json
+from tfvae.system.files import read_json, reading, replacing, sha256_of, write_json
 from tfvae.system.locks import held
 
 if TYPE_CHECKING:
     from tfvae.serving.rules import Rules
 
-__all__ = ["exporting", "next_version", "refuse_export"]
+__all__ = ["MODEL_FILE", "exporting", "is_litert", "next_version", "refuse_changed", "refuse_export"]
 
+MODEL_FILE = "model.tflite"
 MARK = "tfvae-export.json"  # lists the files of an export, so that no other files are ever replaced
+
+
+def is_litert(folder: Path) -> bool:
+    """Whether a folder is the export of a LiteRT file."""
+    return (folder / MODEL_FILE).is_file() and (folder / MARK).is_file()
 
 
 def refuse_export(folder: Path, rules: Rules | None) -> None:
@@ -43,11 +49,12 @@ def refuse_export(folder: Path, rules: Rules | None) -> None:
 
 
 @contextmanager
-def exporting(folder: Path) -> Iterator[Path]:
+def exporting(folder: Path, read_again: Sequence[str] = ()) -> Iterator[Path]:
     """Yields a new folder to write an export to, which takes the place of an earlier export when it is whole.
 
     Args:
         folder: The folder to write, which `refuse_export` has let pass.
+        read_again: Names of files that tfvae itself will read again; `refuse_changed` compares their SHA-256.
 
     Yields:
         The folder to write to.
@@ -56,7 +63,30 @@ def exporting(folder: Path) -> Iterator[Path]:
         draft.mkdir()
         yield draft
         files = sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file())
-        write_json(draft / MARK, {"format": "tfvae export", "version": 1, "files": [*files, MARK]})
+        sums = {name: sha256_of(draft / name) for name in read_again}
+        write_json(draft / MARK, {"format": "tfvae export", "version": 1, "files": [*files, MARK], "sha256": sums})
+
+
+def refuse_changed(folder: Path, names: Sequence[str]) -> None:
+    """Refuses files of an export that are not as they were written.
+
+    Args:
+        folder: The export.
+        names: Names of the files, which were among those to be read again.
+
+    Raises:
+        InputError: If one has another SHA-256, or the export lists none, as one of an earlier version of tfvae.
+    """
+    sums = read_json(folder / MARK, "the list of an export's files")
+    with reading(folder / MARK, "the list of an export's files"):
+        known = {name: sums.get("sha256", {}).get(name) for name in names}
+    for name, expected in known.items():
+        if expected is None:
+            raise InputError(
+                f"{folder} was exported by an earlier version of tfvae, which kept no {name}; export anew."
+            )
+        if not (folder / name).is_file() or sha256_of(folder / name) != expected:
+            raise InputError(f"{folder / name} is missing or not as it was exported; export anew.")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Recommendations as a LiteRT file (formerly TensorFlow Lite), for phones, browsers and small servers.
 
 The file takes numbers of items and returns numbers of items, since LiteRT has no tables of ids; `items.csv` beside it
-says which item each number is. It answers for one person at a time:
+says which item each number is. `tfvae recommend` takes it in place of a run. It answers for one person at a time:
 
     model = Interpreter("model.tflite").get_signature_runner("recommend")
     model(history=np.array([[3, 17]], np.int32), k=np.int32(10))
@@ -20,20 +20,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
+from tfvae.data.items import ITEMS_FILE, Items
 from tfvae.nn.batches import SparseBatch, unpad
 from tfvae.nn.sparse_ops import portable_ops
-from tfvae.serving.export_folder import exporting, refuse_export
-from tfvae.serving.ranker import Ranker
+from tfvae.serving.export_folder import MODEL_FILE, exporting, refuse_export
+from tfvae.serving.ranker import Ranker, plain_ids
 from tfvae.serving.recommendations import refuse_training_users_only
 from tfvae.system.errors import InputError
+from tfvae.system.text_arrays import text_array
 
 if TYPE_CHECKING:
     from tfvae.models.base import Recommender
     from tfvae.serving.rules import Rules
 
-__all__ = ["ITEMS_TABLE", "MODEL_FILE", "export_litert"]
+__all__ = ["ITEMS_TABLE", "export_litert"]
 
-MODEL_FILE, ITEMS_TABLE = "model.tflite", "items.csv"
+ITEMS_TABLE = "items.csv"
 LARGEST = 2**31 - 2**24
 """Bytes of weights that fit into a file whose offsets are 32-bit, with room for the graph."""
 SOLVERS = frozenset({"Cholesky", "MatrixTriangularSolve"})
@@ -105,7 +107,7 @@ def export_litert(
     """Writes a LiteRT file that recommends to one person at a time, by LiteRT's own operations alone, in float32.
 
     `model.tflite` has two signatures. Items are numbers from 0 to n_items − 1; `items.csv` beside it has the `id` and,
-    if titles are given, the `title` of each `number`.
+    if titles are given, the `title` of each `number`. `items.npz` has the same for `tfvae recommend`.
 
     - `recommend` takes `history` [1, L], int32, with pads of −1 at any place, and `k`, an int32 scalar. It returns
       `items`, int32, and `scores`, float32, both [1, k], and `unknown` [1], the number of entries that are no item's
@@ -138,13 +140,20 @@ def export_litert(
         core = _Core(model, Ranker(model, item_ids, titles, scale, rules, with_sd=False))
         converted = _converted(core, model.name)
     _refuse_other_scores(converted, model, scale)
-    with exporting(folder) as draft:
+    kind, ids = plain_ids(item_ids, "item ids")
+    described = Items(
+        np.array(ids, np.int64) if kind == tf.int64 else text_array(list(map(str, ids))),
+        None if titles is None else text_array(list(map(str, titles))),
+        scale,
+        np.zeros(len(ids), np.int64) if rules is None or rules.n_users is None else np.asarray(rules.n_users),
+    )
+    with exporting(folder, read_again=[MODEL_FILE, ITEMS_FILE]) as draft:
         (draft / MODEL_FILE).write_bytes(converted)
+        described.save(draft)
         with open(draft / ITEMS_TABLE, "w", encoding="utf-8", newline="") as file:
             table = csv.writer(file)
             table.writerow(["number", "id"] if titles is None else ["number", "id", "title"])
-            columns = [range(model.n_items), np.asarray(item_ids).tolist(), *([] if titles is None else [titles])]
-            table.writerows(zip(*columns, strict=True))
+            table.writerows(zip(range(model.n_items), ids, *([] if titles is None else [titles]), strict=True))
 
 
 def _converted(core: _Core, name: str) -> bytes:

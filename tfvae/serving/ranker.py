@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,31 +24,9 @@ from tfvae.system.text_arrays import text_array
 if TYPE_CHECKING:
     from tfvae.models.base import Recommender
 
-__all__ = ["Ranker", "Ranking", "diverged_refused", "plain_array", "plain_ids"]
+__all__ = ["Ranker", "diverged_refused", "plain_array", "plain_ids"]
 
 PADS: dict[tf.DType, Any] = {tf.int64: -1, tf.string: ""}
-
-
-class Ranking(NamedTuple):
-    """The best unseen items of n users, best first, or those that rules choose, in the order of the choice.
-
-    If fewer than k items can be recommended to a user, the last ranks are empty: their id is the pad (−1 or ""), their
-    score −∞, their title "" and their sd NaN.
-
-    Attributes:
-        items: Item ids, int64 or str [n, k].
-        scores: float32 [n, k]; for a model of ratings the predicted ratings, within the scale.
-        unknown: int32 [n], the number of entries of each history that are no ids of the model's items; these were
-            ignored.
-        titles: str [n, k]; None if the titles are not known.
-        sd: float32 [n, k], the standard deviation of each predicted rating; None if the model has none.
-    """
-
-    items: np.ndarray
-    scores: np.ndarray
-    unknown: np.ndarray
-    titles: np.ndarray | None = None
-    sd: np.ndarray | None = None
 
 
 class Ranker:

@@ -17,7 +17,8 @@ import tensorflow as tf
 from tfvae.data.row_shards import RowShards, in_memory, item_counts, rows_of
 from tfvae.evaluation.scoring import history_store
 from tfvae.nn.batches import SparseBatch, unpad
-from tfvae.serving.ranker import Ranker, Ranking, diverged_refused, plain_array, plain_ids
+from tfvae.serving.ranker import Ranker, diverged_refused, plain_array, plain_ids
+from tfvae.serving.ranking import Ranking
 from tfvae.serving.reranking import training_vectors
 from tfvae.serving.rules import Rules
 from tfvae.system.errors import InputError
