@@ -48,6 +48,10 @@ class BPR(MatrixRecommender):
     The `implicit` library trains it. The library draws j in proportion to the number of its users, not uniformly as the
     paper does, and skips a draw if the user has the item.
 
+    On dense data such as MovieLens-1M the defaults rank well below EASE, and a search of `factors`, `ascent_rate` and
+    `scale` makes up for most of it: it takes 200 factors there, and four times as long. What remains is the model's
+    own, which learns the order of pairs, wherever in the ranking they are.
+
     Args:
         n_items: Width of the catalogue, I.
         factors: Length of a user's and an item's vector, K.
