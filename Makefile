@@ -80,9 +80,9 @@ sweep: $(READY) ## tune a row on validation users: make sweep TABLE=multvae-tabl
 	$(TFVAE) sweep $(TABLE) --row $(ROW) $(DATA_OPTIONS) --trials $(TRIALS) $(OPTIONS)
 
 ## Develop
-test: $(READY) ## the tests (about 20 min on 2 cores; more where ML-20M, Netflix or MSD lie in TFVAE_DATA)
+test: $(READY) ## the tests (about 12 min on 2 cores; more where ML-20M, Netflix or MSD lie in TFVAE_DATA)
 	$(TESTS) -m "not long"
-test-all: $(READY) ## these, and the long ones: models like others, notebooks that train for long (about 30 min)
+test-all: $(READY) ## these, and the long ones: models like others, notebooks that train for long (about 25 min)
 	$(TESTS)
 test-fast: $(READY) ## the tests without the slow ones, for daily work (90 s on 2 cores)
 	$(TESTS) -m "not slow and not long"

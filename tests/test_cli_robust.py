@@ -82,6 +82,7 @@ def test_data_of_other_names_have_other_files():
     assert stem("movietweetings") == "movietweetings" and stem("ml-1m.npz") == "ml-1m"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("encoding", ["ascii"])
 def test_a_terminal_that_is_not_utf8_ends_no_run(encoding, folder):
     done = process(

@@ -223,6 +223,7 @@ def ratings():
     return rating_holdout(synthetic(n_users=90, n_items=40, n_tastes=4, taste=0.9))
 
 
+@pytest.mark.long
 def test_an_ensemble_of_ratings_is_calibrated_and_served_with_its_sd(ratings, tmp_path):
     split, part = ratings, ratings.for_tuning()
     lines: list[str] = []

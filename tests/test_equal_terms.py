@@ -192,6 +192,7 @@ def test_the_members_of_an_ensemble_are_trained_as_their_rows(place):
     assert all("seed" not in member["training"] for member in members), "each seed of the ensemble trains members anew"
 
 
+@pytest.mark.long
 def test_a_shortened_ensemble_says_so_and_replaces_no_whole_one(place):
     short = run_table("equal", "ml-20m", [2], ["all"], epochs=2, **place)[0]
     assert short.shortened_why.startswith("a member has 2 of 3 epochs")

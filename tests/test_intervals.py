@@ -270,6 +270,7 @@ def results(tmp_path):
     return tmp_path / "results"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_stores_what_its_intervals_hold_and_the_page_shows_it(results, monkeypatch):
     interactions, trained, real = synthetic(60, 25, 600, n_tastes=3, seed=1), [], tables.train

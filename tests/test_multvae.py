@@ -222,6 +222,7 @@ def test_new_training_rows_are_not_ignored_by_a_compiled_step():
     assert fit(model, x, 7)["nll"][0] > 1.5 * before
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("n_users", "batch_size"), [(8, 4), (7, 7), (8, 7)], ids=["even", "4 and 3", "1 and 0"])
 def test_two_replicas_train_like_one(n_users, batch_size, silent_noise, two_replicas):

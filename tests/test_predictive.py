@@ -40,6 +40,7 @@ def randomized(scale=0.5, **settings):
 # ---- codes ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_refined_codes_have_the_moments_of_the_true_posterior():
     # With a linear decoder p(z | r_O) is normal: precision I + V'V / σ², mean its inverse times V'(r - b) / σ².

@@ -226,6 +226,7 @@ def test_rows_are_paired_by_the_number_of_the_split_and_a_lower_error_is_the_bet
     assert f"| U-AutoRec | RMSE | {mean:.4f} ± {error:.4f} | 0.900 | {mean - 0.9:+.4f} | below |" in text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("final_learning_rate_factor", "cut", "expected"), [(1.0, None, 8), (1.0, 9, 8), (1.0, 8, 2), (0.1, None, 2)]
 )

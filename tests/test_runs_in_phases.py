@@ -102,6 +102,7 @@ def uninterrupted(tmp_path_factory):
     return model, kept_fit(model, tmp_path_factory.mktemp("whole"), 6, VALUES).history
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("last", [1, 4, 5])
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(last, tmp_path, uninterrupted):
     model, (whole, history) = ready("three phases", fresh_start=4), uninterrupted

@@ -39,6 +39,7 @@ print(done["inputs"], *(done[outcome] for outcome in soak.OUTCOMES), *faults, se
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_reader_that_dies_hangs_or_takes_anything_is_counted():
     call = [sys.executable, "-c", FAULTY, str(BENCHMARKS)]

@@ -113,6 +113,7 @@ def die_at(patch, epoch, moment):
     patch.setattr(EventLog, "add", add_and_die)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moment", ["before", "after", "logged"])
 def test_a_killed_and_resumed_run_logs_what_an_uninterrupted_one_does(tiny_split, tmp_path, whole, moment):
     with pytest.MonkeyPatch.context() as patch:

@@ -181,6 +181,7 @@ def test_it_learns_both_kinds_of_taste():
     assert np.sqrt(np.mean((predicted - ratings) ** 2)) < 0.6 * ratings.std()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_no_test_rating_enters(tmp_path):
     interactions = Interactions.from_events(*RATINGS.nonzero(), RATINGS.data.astype(float))

@@ -113,6 +113,7 @@ def interrupted(settings, split, folder, after, monkeypatch, **options):
             run(settings, split, folder, **options)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changes", [{}, {"final_learning_rate_factor": 0.1}], ids=["constant rate", "cooled"])
 def test_two_epochs_and_two_more_are_four(ratings, tmp_path, monkeypatch, changes):
     settings = autorec(**changes)
