@@ -51,12 +51,12 @@ __all__ = ["MELD"]
 
 Expert = Literal["linear", "logistic", "square", "variational", "walk"]
 SIGNED = {"linear", "square"}
-"""The experts whose expected values can be negative; the others' are probabilities or sums of them."""
+"""The experts whose expected values can be negative; the others' are probabilities, or sums of weights of walks."""
 
 
 @keras.saving.register_keras_serializable(package="tfvae")
 class MELD(GradientRecommender):
-    """MELD: four experts with likelihoods of different kinds, whose expected values are averaged.
+    """MELD: experts with likelihoods of different kinds, four by default, whose expected values are averaged.
 
     Args:
         n_items: Number of items, I.
