@@ -30,11 +30,14 @@ pytestmark = pytest.mark.slow
 # ---- validation, selection, resuming ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("round_length", "epochs", "expected"), [(2, 5, [1, 3, 4]), (3, 6, [2, 5]), (1, 2, [0, 1])])
-def test_validation_follows_each_round_and_the_last_epoch(round_length, epochs, expected):
+@pytest.mark.parametrize(
+    ("round_length", "epochs", "every", "expected"),
+    [(2, 5, 1, [1, 3, 4]), (3, 6, 1, [2, 5]), (1, 2, 1, [0, 1]), (1, 7, 3, [2, 5, 6]), (2, 8, 2, [3, 7])],
+)
+def test_validation_follows_the_rounds_and_the_last_epoch(round_length, epochs, every, expected):
     model, evaluator, seen = ready("one loss", round_length=round_length), Scripted(*range(9)), []
     note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append("val_x" in logs))
-    fit(model, epochs, callbacks=[Validation(evaluator), note])
+    fit(model, epochs, callbacks=[Validation(evaluator, every=every), note])
     assert [epoch for epoch, validated in enumerate(seen) if validated] == expected
     assert evaluator.calls == len(expected)
 

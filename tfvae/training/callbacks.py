@@ -48,23 +48,30 @@ def best_of(history: list[dict[str, float]], monitor: str) -> int | None:
 class Validation(keras.callbacks.Callback):
     """Adds the metrics on held-out data to an epoch's logs.
 
-    It does so after each round of a model's phases and after the last epoch; for most models, each epoch is a round.
+    It does so after every so many rounds of a model's phases and after the last epoch; for most models, each epoch is a
+    round.
 
     Args:
         evaluator: Evaluates the model that is trained.
         prefix: Put before the names of the metrics.
+        every: Number of rounds from one validation to the next.
     """
 
-    def __init__(self, evaluator: Callable[[], Evaluation | RatingEvaluation], prefix: str = "val_"):
+    def __init__(self, evaluator: Callable[[], Evaluation | RatingEvaluation], prefix: str = "val_", every: int = 1):
         super().__init__()
-        self._evaluator, self._prefix = evaluator, prefix
+        self._evaluator, self._prefix, self._every = evaluator, prefix, every
 
     def on_epoch_end(self, epoch, logs=None):
-        """Evaluates the model if a round ends with this epoch, or if it is the last one."""
-        if not (self.model.round_ends(epoch) or epoch == self.params["epochs"] - 1):
+        """Evaluates the model if it is due after this epoch, or if this is the last one."""
+        if not (self._is_due(epoch) or epoch == self.params["epochs"] - 1):
             return
         evaluation = self._evaluator()
         logs |= {f"{self._prefix}{name}": evaluation.mean(name) for name in evaluation.names}
+
+    def _is_due(self, epoch: int) -> bool:
+        # A function of the epoch's number alone, so that a run that is resumed is validated at the same epochs.
+        rounds = sum(self.model.round_ends(earlier) for earlier in range(epoch + 1))
+        return self.model.round_ends(epoch) and rounds % self._every == 0
 
 
 class ResumableCheckpoint(keras.callbacks.Callback):

@@ -72,9 +72,10 @@ def fit_epochs(
     callbacks = []
     if split.validation is not None:
         metrics = dict.fromkeys([training.monitor, *default_metrics(split.validation)])
-        callbacks.append(Validation(evaluator(model, split.validation, list(metrics))))
+        evaluate = evaluator(model, split.validation, list(metrics))
+        callbacks.append(Validation(evaluate, every=training.validate_every))
     if following.watched is not None:
-        callbacks.append(Validation(evaluator(model, following.watched), WATCHED))
+        callbacks.append(Validation(evaluator(model, following.watched), WATCHED, training.validate_every))
     callbacks.append(keeper)
     if following.stop is not None:
         callbacks.append(StopWhen(following.stop))

@@ -317,7 +317,11 @@ class RunFolder:
         if not self.settings_file.is_file():
             return False
         claim = self.claim()
-        there, here = todays_flat(claim.settings), settings.flat()
+        try:  # settings that are newer than the folder have their defaults
+            there = stored_settings(claim.settings).flat()
+        except InputError:
+            there = todays_flat(claim.settings)
+        here = settings.flat()
         differing = [
             f"{name} is {there.get(name)!r} there, {here.get(name)!r} here"
             for name in {**there, **here}

@@ -60,6 +60,8 @@ class TrainingSettings(pydantic.BaseModel):
         patience: Number of epochs without a better validation value after which training ends; None trains all epochs.
             The first epochs of some models, such as those of a warm-up, do not count.
         monitor: The validation metric that selects the epoch; for a model of ratings the default is "rmse".
+        validate_every: Number of epochs from one validation to the next, or of rounds of a model that trains in rounds;
+            the last epoch is always validated. A larger number saves time where validation takes as long as training.
         beta_selection: How the cap of an annealed KL weight is found (section 2.2.2): "fixed" takes the setting; "peak"
             anneals to 1 in a pilot run, takes the β of the epoch with the best validation value, and trains again with
             this cap.
@@ -80,6 +82,7 @@ class TrainingSettings(pydantic.BaseModel):
     final_learning_rate_factor: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
     patience: PositiveInt | None = None
     monitor: str = "ndcg@100"
+    validate_every: PositiveInt = 1
     beta_selection: Literal["fixed", "peak"] = "fixed"
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     xla: bool = False
