@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import tracemalloc
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -17,7 +18,7 @@ import tensorflow as tf
 
 from tfvae.models.ease import EASE
 from tfvae.models.multvae import MultVAE
-from tfvae.models.saved import load_model
+from tfvae.models.saved import load_model, save_model
 from tfvae.models.stored_weights import only_stored
 from tfvae.system.errors import InputError
 from tfvae.system.memory import forget_peak, peak_gb
@@ -176,3 +177,29 @@ def test_a_variable_takes_its_place_before_its_initial_value_is_computed():
         with pytest.raises(InputError, match=re.escape("of shape [2, 3]")):
             tf.Variable(initial)
     assert computed == [False]
+
+
+# ---- writing ----------------------------------------------------------------------------------------
+
+
+def test_a_file_is_written_as_keras_writes_it_but_is_never_in_memory(tmp_path):
+    model = EASE(1500)
+    model.write_block(slice(0, 1500), slice(0, 1500), np.random.default_rng(0).normal(size=(1500, 1500)).astype("f"))
+    size = model.item_weights.numpy().nbytes
+
+    def peak(save) -> int:
+        tracemalloc.start()
+        save()
+        try:
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    of_keras = peak(lambda: model.save(tmp_path / "keras.keras"))
+    ours = peak(lambda: save_model(model, tmp_path / "model.keras"))
+    assert ours < 1.2 * size < 1.8 * size < of_keras, (ours, of_keras)
+    with zipfile.ZipFile(tmp_path / "keras.keras") as one, zipfile.ZipFile(tmp_path / "model.keras") as other:
+        assert sorted(one.namelist()) == sorted(other.namelist())
+        assert one.read("config.json") == other.read("config.json")
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".keras"] == []
+    np.testing.assert_array_equal(load_model(tmp_path / "model.keras").item_weights, model.item_weights)

@@ -1,4 +1,4 @@
-"""Models from `.keras` files, which may be somebody else's: only tfvae's own are built, and no code is run.
+"""Models in `.keras` files, which may be somebody else's: only tfvae's own are built, and no code is run.
 
 Keras itself refuses lambda layers, classes that are not registered, and links in the file of weights. Before that the
 file is looked through, so that nothing but a model of tfvae is even begun. That includes the checksums of its members,
@@ -20,9 +20,9 @@ from tfvae.models import MODELS
 from tfvae.models.base import Recommender
 from tfvae.models.stored_weights import Weights, only_stored, refuse_no_numbers, stored_weights
 from tfvae.system.errors import InputError
-from tfvae.system.files import reading
+from tfvae.system.files import reading, replacing
 
-__all__ = ["load_model"]
+__all__ = ["load_model", "save_model"]
 
 _WEIGHTS = "model.weights.h5"
 _MEMBERS = {"metadata.json", "config.json", _WEIGHTS}
@@ -56,6 +56,24 @@ def load_model(path: str | os.PathLike) -> Recommender:
             raise InputError(f"a model computes in {' or '.join(_PRECISIONS)}; found {model.dtype_policy.name!r}.")
         refuse_no_numbers(model.variables)
         return model
+
+
+def save_model(model: Recommender, path: str | os.PathLike) -> None:
+    """Writes a recommender as `model.save` does, by way of files.
+
+    Where twice the weights fit into memory, `model.save` puts the whole file together there, so that it needs three
+    times the memory of an item-item matrix. Here memory holds the weights and a copy of one of them.
+
+    Args:
+        model: The model.
+        path: The `.keras` file; it is replaced when the new one is whole.
+    """
+    with replacing(path) as draft:
+        folder = draft.with_name("members")
+        model.save(folder, zipped=False)
+        with zipfile.ZipFile(draft, "w") as archive:
+            for name in sorted(_MEMBERS):
+                archive.write(folder / name, name)
 
 
 def _refuse_foreign(archive: zipfile.ZipFile) -> None:

@@ -22,11 +22,10 @@ from tfvae.models import model_class
 from tfvae.models.base import HasItemVectors, Recommender
 from tfvae.models.gradient import GradientRecommender
 from tfvae.models.rating_model import RatingModel
-from tfvae.models.saved import load_model
+from tfvae.models.saved import load_model, save_model
 from tfvae.nn.batches import check_batch_size
 from tfvae.nn.optimizers import OPTIMIZERS
 from tfvae.system.errors import InputError, unknown_name
-from tfvae.system.files import replacing
 from tfvae.system.memory import keep_freed_buffers
 from tfvae.training.adapt import members_for
 from tfvae.training.assembly import assembled
@@ -333,8 +332,7 @@ def keep(trained: TrainedModel, split: Split, run: RunFolder, items: Items, log:
     model = trained.model
     if isinstance(model, RatingModel) and split.validation is not None:
         _calibrate(model, trained.settings.name, split.validation, log)
-    with replacing(run.model_file) as draft:
-        model.save(draft)
+    save_model(model, run.model_file)
     items.save(run.path)
     return trained
 
