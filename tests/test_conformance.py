@@ -192,7 +192,7 @@ def test_every_tf_variable_is_a_weight(name, fitted):
 
 @every_model
 def test_compiled_equals_eager(name, fitted, rows):
-    compiled = tf.function(fitted(name).scores)
+    compiled = tf.function(fitted(name).scores, autograph=False)
     np.testing.assert_allclose(compiled(rows(name)), fitted(name).scores(rows(name)), rtol=1e-6, atol=1e-6)
 
 
@@ -200,7 +200,9 @@ def test_compiled_equals_eager(name, fitted, rows):
 def test_one_trace_serves_batches_of_any_size(name, fitted, store_of):
     store = store_of(name)
     scores = tf.function(
-        lambda users: fitted(name).scores(store.gather(users)), input_signature=[tf.TensorSpec([None], tf.int64)]
+        lambda users: fitted(name).scores(store.gather(users)),
+        input_signature=[tf.TensorSpec([None], tf.int64)],
+        autograph=False,
     )
     whole = fitted(name).scores(store.gather(tf.range(12, dtype=tf.int64)))
     for size in (1, 5, 12):

@@ -11,6 +11,7 @@ data set. An unknown key is an error that names the nearest known key. A row may
 from __future__ import annotations
 
 import tomllib
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -364,5 +365,9 @@ def _read(name: str, results: Path) -> Table:
     """The table as its file defines it, before aliases are resolved."""
     path = definition_path(name, results)
     with reading(path, "TOML"):
-        definition = tomllib.loads(path.read_text(encoding="utf-8"))
-    return checked(Table, definition | {"name": name}, path)
+        return _checked(name, path.read_text(encoding="utf-8"), path)
+
+
+@lru_cache(maxsize=64)  # a table with aliases asks for the tables of these once for each row
+def _checked(name: str, text: str, path: Path) -> Table:
+    return checked(Table, tomllib.loads(text) | {"name": name}, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ def named(dataset: str) -> dict[str, str]:
 
 def template(name: str) -> jinja2.Template:
     """A template of this package, by its path in `templates/`."""
+    return _environment().get_template(name)
+
+
+@cache  # it keeps the templates that it has compiled
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         undefined=jinja2.StrictUndefined,
@@ -38,7 +44,7 @@ def template(name: str) -> jinja2.Template:
         "p_value": printed_p_value,
         "settings": lambda settings: ", ".join(f"{key} = {_short(value)}" for key, value in settings.items()),
     }
-    return environment.get_template(name)
+    return environment
 
 
 def printed_metric(metric: str) -> str:

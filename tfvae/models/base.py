@@ -10,6 +10,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeGuard, runtime_checkable
 
 import keras
@@ -213,7 +214,8 @@ class Recommender(keras.Model, abc.ABC):
         self.built = True
 
     @classmethod
-    def settings(cls) -> dict[str, inspect.Parameter]:
+    @cache
+    def settings(cls) -> Mapping[str, inspect.Parameter]:
         """The keyword settings of the constructor and of the parent constructors that get its `**kwargs`, by name."""
         found: dict[str, inspect.Parameter] = {}
         for base in reversed(cls.__mro__[: cls.__mro__.index(Recommender) + 1]):
@@ -224,6 +226,7 @@ class Recommender(keras.Model, abc.ABC):
         return found
 
     @classmethod
+    @cache
     def settings_record(cls) -> type[BaseModel]:
         """A pydantic model of all settings but the seed, which checks them and fills in defaults."""
         parameters = {name: parameter for name, parameter in cls.settings().items() if name != "seed"}

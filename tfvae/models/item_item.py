@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 from scipy.sparse import csr_array
 
 from tfvae.models.matrix import MatrixRecommender
+from tfvae.nn.arrays import aligned_zeros, handed_over
 from tfvae.nn.batches import SparseBatch
 from tfvae.nn.sparse_ops import binary_matmul
 from tfvae.system.errors import TooLargeError
@@ -42,7 +43,7 @@ class ItemItem(MatrixRecommender):
             name="item_weights",
             shape=(n_items, n_items),
             dtype="float32",
-            initializer="zeros",
+            initializer=lambda shape, dtype: handed_over(aligned_zeros(shape, dtype)),
             trainable=False,
             autocast=False,
         )
@@ -58,26 +59,16 @@ class ItemItem(MatrixRecommender):
         """A row of the matrix, float32 [n_items]; see `HasItemMap`."""
         return tf.gather(tf.convert_to_tensor(self.item_weights.value), item)
 
-    def write_block(self, rows: slice, columns: slice, block: np.ndarray) -> None:
-        """Writes a block of the matrix in place.
-
-        Assigning to a slice of the variable would read the variable first, and so copy the whole matrix.
+    def take(self, matrix: np.ndarray) -> None:
+        """Makes an array the model's matrix, without a copy of it on the CPU.
 
         Args:
-            rows: Rows of the block, with a start and a stop.
-            columns: Its columns, likewise.
-            block: float32 [rows, columns].
+            matrix: float32 [n_items, n_items] from `aligned_zeros`, which nobody may write to any more.
         """
-        tf.raw_ops.ResourceStridedSliceAssign(
-            ref=self.item_weights.value.handle,
-            begin=[rows.start, columns.start],
-            end=[rows.stop, columns.stop],
-            strides=[1, 1],
-            value=block,
-        )
+        self.item_weights.assign(handed_over(matrix))
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves the weights as every model of Keras does, with one copy of the matrix in memory instead of two."""
+        """Saves the weights as every model of Keras does, with one copy of the matrix instead of two."""
         for number, variable in enumerate([*self.trainable_variables, *self.non_trainable_variables]):
             store[str(number)] = np.asarray(memoryview(tf.convert_to_tensor(variable.value)))
 
@@ -113,11 +104,11 @@ def gram(train: csr_array, dtype: DTypeLike = np.float32) -> np.ndarray:
         dtype: Type of the result.
 
     Returns:
-        Co-occurrence counts, [n_items, n_items], with the item counts on the diagonal.
+        Co-occurrence counts, [n_items, n_items], with the item counts on the diagonal; an array from `aligned_zeros`.
     """
     n_items = train.shape[1]
     by_item = train.tocsc()
-    counts = np.empty((n_items, n_items), dtype=dtype)
+    counts = aligned_zeros((n_items, n_items), dtype)
     for item in range(n_items):
         users = by_item.indices[by_item.indptr[item] : by_item.indptr[item + 1]]
         counts[item] = np.bincount(train[users].indices, minlength=n_items)

@@ -31,6 +31,7 @@ from threadpoolctl import threadpool_limits
 from tfvae.models.checks import check_matrix
 from tfvae.models.fields import Count, Precision
 from tfvae.models.item_item import ItemItem, gram
+from tfvae.nn.arrays import aligned_zeros
 from tfvae.system.errors import InputError
 from tfvae.system.files import digest, read_json, reading, write_json, write_npz
 from tfvae.system.progress import OncePerMinute
@@ -139,6 +140,7 @@ class SLIM(ItemItem):
         need = self.require_memory(self.gram_precision, "the Gram matrix")
         log(f"SLIM: {need} for the Gram matrix of {self.n_items:,} items")
         counts = gram(train, self.gram_precision)
+        weights = aligned_zeros(counts.shape, np.float32)
         unfinished = []
         progress = OncePerMinute(log)
         threads = ThreadPoolExecutor(n_jobs or os.cpu_count())
@@ -149,11 +151,12 @@ class SLIM(ItemItem):
                 parts = threads.map(self._columns, repeat(counts), starts, paths, repeat(log))
                 for start, (block, converged) in zip(starts, parts, strict=True):
                     stop = start + len(converged)
-                    self.write_block(slice(0, self.n_items), slice(start, stop), block)
+                    weights[:, start:stop] = block
                     unfinished += (start + np.flatnonzero(~converged)).tolist()
                     progress(f"SLIM: {stop:,} of {self.n_items:,} items, {progress.seconds:.0f} s")
             finally:
                 threads.shutdown(cancel_futures=True)  # an interrupted fit finishes its present parts only
+        self.take(weights)
         if unfinished:
             log(
                 f"SLIM: {len(unfinished):,} items did not converge in {self.max_iterations} iterations, the first is "

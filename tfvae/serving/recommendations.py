@@ -85,14 +85,14 @@ class Recommendations(tf.Module):
         if self._rank.scale is not None:
             inputs.append(tf.TensorSpec([None, None], tf.float32, "ratings"))
         with_k = [*inputs, tf.TensorSpec([], tf.int32, "k")]
-        self.items = tf.function(self._items, [])
-        self.recommend = tf.function(self._recommend, with_k)
-        self.recommend_default = tf.function(self._recommend_default, inputs)
+        self.items = tf.function(self._items, [], autograph=False)
+        self.recommend = tf.function(self._recommend, with_k, autograph=False)
+        self.recommend_default = tf.function(self._recommend_default, inputs, autograph=False)
         if self._rank.rules.reranks:
-            self._list = tf.function(self._lists, with_k) if graph else self._lists
+            self._list = tf.function(self._lists, with_k, autograph=False) if graph else self._lists
         else:  # a graph alone follows the rules
             mask = tf.TensorSpec([None, model.n_items], tf.bool, "allowed")
-            self.recommend_allowed = tf.function(self._recommend_allowed, [*with_k, mask])
+            self.recommend_allowed = tf.function(self._recommend_allowed, [*with_k, mask], autograph=False)
         self._answer = self.recommend if graph else self._recommend
         self._weights = list(self.recommend.get_concrete_function().graph.variables) if graph else []
 
