@@ -6,7 +6,7 @@ models. A model that is new belongs to none of these; what it owes is tested at 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import pytest
 
@@ -25,7 +25,11 @@ LIKE = {
 """The models that are left out, each with the one that stands for it."""
 
 
-def of_each_kind(names: Iterable[str]) -> list:
-    """The same names as parameters, of which those in `LIKE` are marked `long` if what stands for them is there."""
+def of_each_kind(names: Iterable[str], elsewhere: Collection[str] = ()) -> list:
+    """The same names as parameters, of which those in `LIKE` are marked `long` if what stands for them is there.
+
+    So are those that a test of their own file puts through the same, `elsewhere`.
+    """
     names = list(names)
-    return [pytest.param(name, marks=pytest.mark.long) if LIKE.get(name) in names else name for name in names]
+    left_out = {name for name in names if LIKE.get(name) in names} | set(elsewhere)
+    return [pytest.param(name, marks=pytest.mark.long) if name in left_out else name for name in names]

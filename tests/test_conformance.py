@@ -288,7 +288,7 @@ def test_the_checkerboard_is_recovered(name, checkerboard):
     np.testing.assert_array_equal(items[:, 0], np.arange(n_users))
 
 
-@each_kind_by_gradient
+@pytest.mark.parametrize("name", of_each_kind(BY_GRADIENT, elsewhere=("h-vamp", "ract", "recvae")))
 def test_two_epochs_and_two_more_are_four(name, split_of, tmp_path):
     def run(folder, epochs):
         return train(settings(name, epochs=epochs), split_of(name), folder, progress=False)
