@@ -31,9 +31,12 @@ def main() -> None:
     parser.add_argument("--problem", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    problem = Problem.load(arguments.problem)
-    users = problem.batches[0]
+    arguments.out.write_text(json.dumps(losses(Problem.load(arguments.problem))), encoding="utf-8")
 
+
+def losses(problem: Problem) -> dict[str, float]:
+    """The losses of a problem's first batch, by contestant."""
+    users = problem.batches[0]
     ours = MultVAE(
         problem.matrix.shape[1],
         hidden=(MODEL.hidden,),
@@ -42,8 +45,9 @@ def main() -> None:
         anneal_updates=MODEL.anneal_updates,
         dropout=0.0,
     )
+    ours.attach(problem.matrix)
     ours.step.assign(UPDATE)
-    ours.before_update()
+    ours.before_step()
     our_loss = ours.objective(RowStore(problem.matrix[users]).gather(tf.range(len(users))), Still())["loss"]
 
     dense = dense_twin(ours)
@@ -51,8 +55,7 @@ def main() -> None:
     dense.optimizer.iterations.assign(UPDATE)
     x = tf.constant(problem.matrix[users].toarray())
     dense_loss = dense.compute_loss(x=x, y_pred=dense(x, training=False))
-    losses = {"tfvae": float(our_loss), "plain dense Keras": float(dense_loss)}
-    arguments.out.write_text(json.dumps(losses), encoding="utf-8")
+    return {"tfvae": float(our_loss), "plain dense Keras": float(dense_loss)}
 
 
 if __name__ == "__main__":
