@@ -76,6 +76,7 @@ vamp-prior: ## the prior against the aggregated posterior, Vamp and H+Vamp; runs
 pvae-by-ratings: ## p-VAE's intervals, and the RMSE of others, by number of ratings; runs of pvae-table1, ml1m 10 min
 speed-quality: ## how long all models train, and how well they rank; runs of leaderboard
 beta-quality: ## seven values of β against quality; ml20m 3 days, ml1m 40 min, movietweetings 8 min
+cheaper-steps: ## what bfloat16 and sampled items cost in quality; ml20m 2 weeks, ml1m 40 min, movietweetings 20 min
 sweep: $(READY) ## tune a row on validation users: make sweep TABLE=multvae-table2 ROW=mult-vae DATASET=ml-1m TRIALS=20
 	$(TFVAE) sweep $(TABLE) --row $(ROW) $(DATA_OPTIONS) --trials $(TRIALS) $(OPTIONS)
 
@@ -101,6 +102,7 @@ bench: $(READY) ## speed and memory of training and evaluation, as ratios within
 	$(RUN) benchmarks/recommend_all.py
 	$(RUN) benchmarks/ratings.py
 	$(RUN) benchmarks/start_up.py
+	$(RUN) benchmarks/serving.py
 bench-large: $(READY) ## a log of 500 million events prepared and trained on within limited memory (an hour, 60 GB of disk)
 	$(RUN) benchmarks/out_of_core.py
 soak: $(READY) ## damaged files by the million, commands killed, disks full (a day; goes on where it was stopped)
@@ -117,7 +119,7 @@ dist: $(READY) ## wheel and source distribution in dist/, checked as PyPI would;
 
 TABLES := multvae-table1 multvae-table2 multvae-table3 multvae-table4 evcf-table1 evcf-table2 pvae-table1 recvae-table recvae-ablation \
 	lightgcn-gowalla leaderboard leaderboard-ratings meld multvae-figure1 multvae-figure3 \
-	vamp-prior pvae-by-ratings speed-quality beta-quality
+	vamp-prior pvae-by-ratings speed-quality beta-quality cheaper-steps
 # A data set's name within a target, and what `--dataset` calls it.
 SHORT  := ml100k ml1m ml10m ml20m netflix msd movietweetings pinterest gowalla amazonbook
 ml100k := ml-100k
