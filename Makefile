@@ -14,7 +14,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart doctor lab notebooks tensorboard clean site site-serve test test-all test-fast lint types format bench \
-	bench-large bench-torch soak dist
+	bench-large bench-serving bench-torch soak dist
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-19s %s\n", $$1, $$2} /^## /{printf "\n%s\n", substr($$0, 4)} /^##: /{print substr($$0, 5)}' $(MAKEFILE_LIST)
@@ -102,6 +102,7 @@ bench: $(READY) ## speed and memory of training and evaluation, as ratios within
 	$(RUN) benchmarks/recommend_all.py
 	$(RUN) benchmarks/ratings.py
 	$(RUN) benchmarks/start_up.py
+bench-serving: $(READY) ## requests/s and delays of tfvae serve, and models swapped under load (half an hour)
 	$(RUN) benchmarks/serving.py
 bench-large: $(READY) ## a log of 500 million events prepared and trained on within limited memory (an hour, 60 GB of disk)
 	$(RUN) benchmarks/out_of_core.py
