@@ -31,5 +31,6 @@ def of_each_kind(names: Iterable[str], elsewhere: Collection[str] = ()) -> list:
     So are those that a test of their own file puts through the same, `elsewhere`.
     """
     names = list(names)
+    assert set(elsewhere) <= set(names), elsewhere
     left_out = {name for name in names if LIKE.get(name) in names} | set(elsewhere)
     return [pytest.param(name, marks=pytest.mark.long) if name in left_out else name for name in names]

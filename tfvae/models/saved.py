@@ -62,7 +62,8 @@ def save_model(model: Recommender, path: str | os.PathLike) -> None:
     """Writes a recommender as `model.save` does, by way of files.
 
     Where twice the weights fit into memory, `model.save` puts the whole file together there, so that it needs three
-    times the memory of an item-item matrix. Here memory holds the weights and a copy of one of them.
+    times the memory of an item-item matrix. Here memory holds the weights and a copy of one of them,
+    and for a while they are on disk twice.
 
     Args:
         model: The model.
