@@ -84,7 +84,7 @@ sweep: $(READY) ## tune a row on validation users: make sweep TABLE=multvae-tabl
 test: $(READY) ## the tests (about 12 min on 2 cores; more where ML-20M, Netflix or MSD lie in TFVAE_DATA)
 	$(TESTS) -m "not long"
 test-all: $(READY) ## these, and the long ones: models like others, notebooks that train for long (about 30 min)
-	$(TESTS)
+	OPTIMIZED_GRAPHS=1 $(TESTS)
 test-fast: $(READY) ## the tests without the slow ones, for daily work (90 s on 2 cores)
 	$(TESTS) -m "not slow and not long"
 lint: $(READY) ## ruff: rules and format; mypy: types

@@ -11,6 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import pytest
 import tensorflow as tf
+from graph_optimizer import without_optimizer
 from hypothesis import HealthCheck, settings
 from scipy.sparse import csr_array
 
@@ -28,6 +29,7 @@ from tfvae.data.synthetic import synthetic
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 tf.get_logger().setLevel("ERROR")
+without_optimizer()
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )

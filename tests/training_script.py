@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 
+from graph_optimizer import without_optimizer
+
 from tfvae.data.splits import load_split
 from tfvae.training.callbacks import ResumableCheckpoint
 from tfvae.training.loop import train
@@ -28,6 +30,7 @@ def main(split: str, folder: str, flat: str, last_epoch: int, moment: str) -> No
             os.kill(os.getpid(), signal.SIGKILL)
 
     ResumableCheckpoint.on_epoch_end = save_and_die
+    without_optimizer()  # as in the process that compares the bits
     settings = json.loads(flat)
     train(settings_of(settings.pop("model"), settings), load_split(split), folder, progress=False)
 

@@ -66,6 +66,8 @@ def compare(
     # What follows takes seconds to load.
     from tfvae.cli.run_folder import keep_split, learnt_from, refuse_other_items, split_for
     from tfvae.experiments import comparison
+    from tfvae.serving.quick import keep_quick_copy
+    from tfvae.training.loop import load_run
 
     known = comparison.RATERS if ratings else comparison.RANKERS
     chosen = {name: known.get(name, {}) for name in opt.listed(models)} or known
@@ -82,6 +84,7 @@ def compare(
     for entry in found.entries:
         if entry.problem is None:
             keep_split(folder / entry.model, split)
+    keep_quick_copy(best := folder / found.chosen.model, load_run(best).model)
     document = {**found.model_dump(exclude={"format"}), "as_good": found.as_good}
     answer({"folder": folder, "chosen": found.chosen.model, **document}, lambda: _show(found, folder))
 

@@ -41,6 +41,7 @@ def ensemble(
     from tfvae.cli.run_folder import keep_split, measure, next_commands, refuse_another_split, training_split, tuned_on
     from tfvae.data.items import Items
     from tfvae.models.ensemble import AnyEnsemble
+    from tfvae.serving.quick import keep_quick_copy
     from tfvae.training.ensemble import ensemble as of_runs
     from tfvae.training.ensemble import refuse_other_data
     from tfvae.training.run_folder import RunFolder
@@ -59,6 +60,7 @@ def ensemble(
         typer.echo(f"{run} was made before; there is nothing left to do.")
     model = trained.model
     assert isinstance(model, AnyEnsemble)
+    keep_quick_copy(run, model)
     members: list[dict[str, Any]] = [
         {"run": str(member), "weight": weight}
         for member, weight in zip(runs, model.member_weights.numpy().tolist(), strict=True)

@@ -153,6 +153,7 @@ def fit(
         split_for,
     )
     from tfvae.data.items import Items
+    from tfvae.serving.quick import keep_quick_copy
     from tfvae.training.adapt import settings_for
     from tfvae.training.loop import train
     from tfvae.training.mlflow_log import in_mlflow
@@ -192,6 +193,7 @@ def fit(
         typer.echo("This worker is done; worker 0 has the run.")
         return
     keep_split(folder, split)
+    keep_quick_copy(folder, trained.model)
     say_trained(folder, finished, trained)
     summary, counts = measure(trained.model, part.validation_part)
     told = {

@@ -15,6 +15,7 @@ from tfvae.cli.rules import RuleOptions
 from tfvae.system.errors import InputError
 
 if TYPE_CHECKING:
+    from tfvae.serving.litert_file import LiteRTFile
     from tfvae.serving.ranking import Ranking
     from tfvae.serving.reasons import Reason
 
@@ -102,8 +103,9 @@ def recommend(
     A model of ratings predicts them, with their standard deviation where it knows one. If it was trained '--by items',
     it is told the ratings of an item by users' ids, and predicts those of other users.
 
-    A LiteRT export of the run ('tfvae export RUN FOLDER --format litert') answers at once, since TensorFlow need not be
-    loaded if the extra tfvae[litert] is installed; it knows no users, and no rules but those of the export.
+    A history alone is answered at once, without loading TensorFlow, if the extra tfvae[litert] was there when a model
+    that ranks was trained; or by a LiteRT export of the run ('tfvae export RUN FOLDER --format litert'), which knows no
+    users, and no rules but its own.
 
     With --users or --all-users the rankings of many people are written to a file with the columns user, rank, item,
     score, title (where titles are known) and sd (where a model of ratings knows it). If this is interrupted, the same
@@ -143,23 +145,27 @@ def recommend(
         raise InputError("--out is for --users FILE and --all-users; the ranking of one person is printed.")
 
     told = [history or [], history_file, like or []]
+    from tfvae.serving.litert_file import LiteRTFile
+    from tfvae.serving.quick import quick_copy
+
+    a_history_alone = not (user or why or given.are_given)
     if is_litert(run):
-        _from_litert(run, told, user, k, given, why)
+        if not a_history_alone:
+            raise InputError(
+                f"{run} is a LiteRT file, which answers a history by the rules that it was exported with; --user, "
+                "--why and further rules need the run itself."
+            )
+        _from_litert(LiteRTFile(run), told, k)
+    elif a_history_alone and (copy := quick_copy(run)):
+        _from_litert(copy, told, k)
     else:
         _to_one(run, told, user, k, given, why)
 
 
-def _from_litert(folder: Path, told: list, user: str, k: int, given: RuleOptions, why: bool) -> None:
-    """Prints the ranking of one person by an exported file, without TensorFlow."""
+def _from_litert(file: LiteRTFile, told: list, k: int) -> None:
+    """Prints the ranking of one person by a LiteRT file, without TensorFlow."""
     from tfvae.cli.histories import history_parts, typed_history
-    from tfvae.serving.litert_file import LiteRTFile
 
-    if user or why or given.are_given:
-        raise InputError(
-            f"{folder} is a LiteRT file, which answers a history by the rules that it was exported with; --user, "
-            "--why and further rules need the run itself."
-        )
-    file = LiteRTFile(folder)
     history, named, like = told
     ids, ratings = typed_history(file.items, history_parts(file.items, history, named), like, file.predicts_ratings)
     ranking = file.recommend(ids, k, ratings if file.predicts_ratings else None)

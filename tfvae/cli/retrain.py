@@ -67,6 +67,7 @@ def retrain(
     from tfvae.cli.run_folder import training_split as split_of
     from tfvae.data.items import Items
     from tfvae.data.sources import stem
+    from tfvae.serving.quick import keep_quick_copy
     from tfvae.training.mlflow_log import in_mlflow
     from tfvae.training.retraining import planned
     from tfvae.training.retraining import retrain as of_run
@@ -95,6 +96,7 @@ def retrain(
         found = of_run(former_run, part, folder, follow=follow, tensorboard=tensorboard, **told)
     keep_split(folder, split)
     trained = found.trained
+    keep_quick_copy(folder, trained.model)
     say_trained(folder, finished, trained)
     document = {"run": folder, "from": former_run, "model": name, "trained_before": finished, "epochs": trained.epochs}
     answer(document | {"retrained": found.report.model_dump()}, lambda: _show(found.report, split, rows))

@@ -15,7 +15,7 @@ from tfvae.system.locks import held
 if TYPE_CHECKING:
     from tfvae.serving.rules import Rules
 
-__all__ = ["MODEL_FILE", "exporting", "is_litert", "next_version", "refuse_changed", "refuse_export"]
+__all__ = ["MODEL_FILE", "exporting", "is_litert", "made_of", "next_version", "refuse_changed", "refuse_export"]
 
 MODEL_FILE = "model.tflite"
 MARK = "tfvae-export.json"  # lists the files of an export, so that no other files are ever replaced
@@ -49,12 +49,13 @@ def refuse_export(folder: Path, rules: Rules | None) -> None:
 
 
 @contextmanager
-def exporting(folder: Path, read_again: Sequence[str] = ()) -> Iterator[Path]:
+def exporting(folder: Path, read_again: Sequence[str] = (), of: str | None = None) -> Iterator[Path]:
     """Yields a new folder to write an export to, which takes the place of an earlier export when it is whole.
 
     Args:
         folder: The folder to write, which `refuse_export` has let pass.
         read_again: Names of files that tfvae itself will read again; `refuse_changed` compares their SHA-256.
+        of: What `made_of` is to say of the export.
 
     Yields:
         The folder to write to.
@@ -64,7 +65,21 @@ def exporting(folder: Path, read_again: Sequence[str] = ()) -> Iterator[Path]:
         yield draft
         files = sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file())
         sums = {name: sha256_of(draft / name) for name in read_again}
-        write_json(draft / MARK, {"format": "tfvae export", "version": 1, "files": [*files, MARK], "sha256": sums})
+        mark = {"format": "tfvae export", "version": 1, "files": [*files, MARK], "sha256": sums}
+        write_json(draft / MARK, mark if of is None else mark | {"made_of": of})
+
+
+def made_of(folder: Path) -> str | None:
+    """What an export was said to be made of; None if nothing was said.
+
+    Args:
+        folder: The export.
+
+    Raises:
+        InputError: If its list of files cannot be read.
+    """
+    with reading(folder / MARK, "the list of an export's files"):
+        return read_json(folder / MARK, "the list of an export's files").get("made_of")
 
 
 def refuse_changed(folder: Path, names: Sequence[str]) -> None:

@@ -103,6 +103,7 @@ def export_litert(
     titles: Sequence[str] | np.ndarray | None = None,
     scale: tuple[float, float] | None = None,
     rules: Rules | None = None,
+    made_of: str | None = None,
 ) -> None:
     """Writes a LiteRT file that recommends to one person at a time, by LiteRT's own operations alone, in float32.
 
@@ -128,6 +129,7 @@ def export_litert(
         titles: The items' titles, [n_items]; None writes none.
         scale: For a model of ratings, the lowest and the highest training rating, such as `split.scale`.
         rules: What may always be recommended; None allows all items. They can neither have `at_most` nor `diversity`.
+        made_of: What the file is made of, such as a digest of the run; it is kept beside the file.
 
     Raises:
         InputError: If LiteRT has no kernel for an operation of the model, the weights are larger than 2 GB, or the
@@ -147,7 +149,7 @@ def export_litert(
         scale,
         np.zeros(len(ids), np.int64) if rules is None or rules.n_users is None else np.asarray(rules.n_users),
     )
-    with exporting(folder, read_again=[MODEL_FILE, ITEMS_FILE]) as draft:
+    with exporting(folder, read_again=[MODEL_FILE, ITEMS_FILE], of=made_of) as draft:
         (draft / MODEL_FILE).write_bytes(converted)
         described.save(draft)
         with open(draft / ITEMS_TABLE, "w", encoding="utf-8", newline="") as file:

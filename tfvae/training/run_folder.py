@@ -3,8 +3,8 @@
 `settings.json` marks a folder as that of a run, and is written first. During training there are `state-<epoch>.npz` and
 `best-<epoch>.npz`; `parts/`, if an interrupted fit can go on from finished parts; `pilot/`, the folder of a pilot run;
 and `members/`, with the folder of a run for each member of an ensemble. `tensorboard/` is kept. `model.keras`,
-`items.npz` and `run.json`, which has the digests of the other two, are the finished run. The commands add `split.npz`
-and `evaluation.json`; a retrained run has `retrained.json`.
+`items.npz` and `run.json`, which has the digests of the other two, are the finished run. The commands add `split.npz`,
+`evaluation.json` and `quick/`, a copy of the model that answers at once; a retrained run has `retrained.json`.
 
 A run only uses a folder that is new, that is empty but for `split.npz` and hidden files, or that has the mark of this
 run. In any other folder nothing is written or removed. Files are removed by name; what tfvae did not write is kept.
