@@ -109,7 +109,11 @@ def test_a_copy_of_another_run_is_not_asked(folder):
     assert quick_copy(folder) is not None and made_of(folder / QUICK_FOLDER) != before
 
 
-@pytest.mark.parametrize("reason", ["kernels", "ratings", "known users only", "size", "extra"])
+def full_disk(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("reason", ["a full disk", "kernels", "ratings", "known users only", "size", "extra"])
 def test_there_is_none_where_it_would_not_help(reason, folder, monkeypatch):
     shutil.rmtree(folder / QUICK_FOLDER)
     n_items = Items.load(folder).n_items
@@ -117,6 +121,8 @@ def test_there_is_none_where_it_would_not_help(reason, folder, monkeypatch):
         monkeypatch.setattr(quick, "LARGEST", 4 * n_items - 1)
     if reason == "extra":
         monkeypatch.setattr(quick, "find_spec", lambda name: None)
+    if reason == "a full disk":
+        monkeypatch.setattr("tfvae.serving.litert.exporting", full_disk)
     others = {"kernels": WMF(n_items, factors=2), "ratings": RBM(n_items, units=2)}
     others["known users only"] = GMF(n_items, n_users=3, factors=2)
     keep_quick_copy(folder, others.get(reason) or Popularity(n_items))

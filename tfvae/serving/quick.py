@@ -52,7 +52,8 @@ def keep_quick_copy(run: Path, model: Recommender) -> None:
 
     items = items_of(run)
     rules = Rules(n_users=items.n_users)
-    with suppress(InputError):  # the model cannot be converted, or something else is in quick/; the run serves
+    # It cannot be converted, something else is in quick/, or the disk is full: then the run serves.
+    with suppress(InputError, OSError):
         export_litert(model, items.item_ids, run / QUICK_FOLDER, items.titles, rules=rules, made_of=_identity(run))
 
 
