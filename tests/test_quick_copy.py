@@ -130,6 +130,14 @@ def test_there_is_none_where_it_would_not_help(reason, folder, monkeypatch):
     assert run("recommend", "run", *GRAVITY).stdout
 
 
+def test_a_run_of_an_early_version_whose_files_have_no_digests_answers_itself(folder):
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({key: record[key] for key in record.keys() - {"claim", "files"}}))
+    keep_quick_copy(folder, load_run(folder).model)
+    assert quick_copy(folder) is None
+    assert run("recommend", "run", *GRAVITY).stdout
+
+
 def test_what_else_is_in_its_place_is_kept(folder):
     shutil.rmtree(folder / QUICK_FOLDER)
     (folder / QUICK_FOLDER).mkdir()

@@ -78,8 +78,11 @@ def _is_of(run: Path) -> bool:
     if not (is_litert(run / QUICK_FOLDER) and outcome.is_file()):
         return False
     with suppress(InputError, OSError, AttributeError):  # the run itself says what is wrong
-        return made_of(run / QUICK_FOLDER) == _identity(run) and all(
-            sha256_of(run / name) == expected for name, expected in read_json(outcome, "")["files"].items()
+        files = read_json(outcome, "the outcome of a run").get("files", {})  # none in a run of an early version
+        return (
+            made_of(run / QUICK_FOLDER) == _identity(run)
+            and bool(files)
+            and all(sha256_of(run / name) == expected for name, expected in files.items())
         )
     return False
 
