@@ -81,7 +81,7 @@ sweep: $(READY) ## tune a row on validation users: make sweep TABLE=multvae-tabl
 	$(TFVAE) sweep $(TABLE) --row $(ROW) $(DATA_OPTIONS) --trials $(TRIALS) $(OPTIONS)
 
 ## Develop
-test: $(READY) ## the tests (about 12 min on 2 cores; more where ML-20M, Netflix or MSD lie in TFVAE_DATA)
+test: $(READY) ## the tests (about 10 min on 2 cores; more where ML-20M, Netflix or MSD lie in TFVAE_DATA)
 	$(TESTS) -m "not long"
 test-all: $(READY) ## these, and the long ones: models like others, notebooks that train for long (about 30 min)
 	OPTIMIZED_GRAPHS=1 $(TESTS)

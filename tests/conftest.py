@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 
 import tfvae  # noqa: F401, before TensorFlow as in the command line, so that both compute the same bits
 
@@ -24,15 +26,27 @@ from tfvae.data.splits import (
     strong_generalization,
 )
 from tfvae.data.synthetic import synthetic
+from tfvae.serving import quick
 
 # A busy machine is no reason to fail.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 tf.get_logger().setLevel("ERROR")
 without_optimizer()
+# What is imported stays, and TensorFlow's graphs are many objects: to look through them all for garbage takes long.
+gc.freeze()
+gc.set_threshold(100_000, 20, 50)
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_quick_copies() -> Iterator[None]:
+    """No run has a quick copy but those of `quick_copies`, since each takes a second or two."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quick, "LARGEST", -1)
+        yield
 
 
 @pytest.fixture(scope="session")

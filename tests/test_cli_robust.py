@@ -130,7 +130,7 @@ def test_a_full_disk_is_one_clear_error_and_the_same_command_goes_on(folder, mon
     assert "run/model.keras: No space left on device. What was finished before is kept" in told.stderr
     run(*command)
     assert sorted(path.name for path in (folder / "run").iterdir() if path.name != "tensorboard") == [
-        *("items.npz", "model.keras", "quick", "run.json", "settings.json", "split.npz")
+        *("items.npz", "model.keras", "run.json", "settings.json", "split.npz")
     ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,7 +50,6 @@ def test_a_ranking_loads_what_it_needs_and_shows_no_notices(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     trained = CliRunner().invoke(app, ["fit", "movietweetings", "--model", "popularity", "--run", "run"])
     assert trained.exit_code == 0, trained.output
-    shutil.rmtree(tmp_path / "run" / "quick")  # which would answer in its place
     code = """
 import sys
 from tfvae.cli.app import main

@@ -28,6 +28,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*tf.lite.Int
 GRAVITY = ("--like", "gravity", "-k", "3")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_copies(no_quick_copies):
+    """Runs have their quick copies here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quick, "LARGEST", 2**28)
+        yield
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A working folder with a run on the embedded data."""

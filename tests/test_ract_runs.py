@@ -71,6 +71,7 @@ def test_the_critic_starts_from_the_actors_best_epoch(whole):
     assert whole[0].best_epoch == int(np.argmax(values))
 
 
+@pytest.mark.long
 def test_a_run_killed_at_the_border_of_each_phase_and_within_one_goes_on_to_equal_bits(whole, tiny_split, tmp_path):
     for last in (2, 3, 4):
 

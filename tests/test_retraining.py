@@ -213,6 +213,7 @@ def with_columns(split, columns):
     )
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_to_equal_bits(old, grown, tmp_path):
     changes = {"epochs": 2, "seed": 5}
     whole = retrain(old, grown, tmp_path / "whole", changes=changes, **QUIET)

@@ -63,6 +63,7 @@ def test_beta_is_constant_within_an_epoch_and_right_in_each(tiny_split):
     assert history["beta"] == pytest.approx(BETAS)
 
 
+@pytest.mark.long
 def test_a_run_interrupted_in_its_warm_up_goes_on_with_the_beta_of_its_epoch_to_equal_bits(tiny_split, tmp_path):
     class Interrupted(ResumableCheckpoint):
         def on_epoch_begin(self, epoch, logs=None):
