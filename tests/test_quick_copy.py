@@ -146,6 +146,14 @@ def test_a_run_of_an_early_version_whose_files_have_no_digests_answers_itself(fo
     assert run("recommend", "run", *GRAVITY).stdout
 
 
+def test_it_is_made_without_a_word(folder, capfd):
+    shutil.rmtree(folder / QUICK_FOLDER)
+    keep_quick_copy(folder, load_run(folder).model)
+    assert quick_copy(folder) is not None
+    told = capfd.readouterr()
+    assert "delegate" not in told.err and not told.out
+
+
 def test_what_else_is_in_its_place_is_kept(folder):
     shutil.rmtree(folder / QUICK_FOLDER)
     (folder / QUICK_FOLDER).mkdir()

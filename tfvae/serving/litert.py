@@ -184,7 +184,10 @@ def _refuse_other_scores(converted: bytes, model: Recommender, scale: tuple[floa
     """Refuses a file that does not give the model's scores for the first items, for the last one, and for none."""
     with warnings.catch_warnings():  # that the interpreter of the package ai-edge-litert will take its place
         warnings.simplefilter("ignore")
-        scores = tf.lite.Interpreter(model_content=converted).get_signature_runner("scores")
+        # With the default delegate it says on the standard error that there is one.
+        plain = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        interpreter = tf.lite.Interpreter(model_content=converted, experimental_op_resolver_type=plain)
+        scores = interpreter.get_signature_runner("scores")
     for items in ([0, 1, 2][: model.n_items], [model.n_items - 1], [-1]):
         told = {"history": np.array([items], np.int32)}
         if scale is not None:
