@@ -24,8 +24,10 @@ def without_optimizer() -> None:
 def optimizing() -> Iterator[None]:
     """With the optimiser, for graphs that are traced meanwhile."""
     _turn_off(False)
-    yield
-    without_optimizer()
+    try:
+        yield
+    finally:
+        without_optimizer()
 
 
 def _turn_off(off: bool) -> None:
